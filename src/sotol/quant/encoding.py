@@ -1,0 +1,132 @@
+"""What an encoding of weights is: blocks of bytes that stand for blocks of numbers.
+
+The records here are shared by the files of this folder, one per family of encodings. An integer encoding says how its
+numbers are laid out (`Integer`, `Fields`); what they mean is said once for all of them, by `decode_fields`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Encoding",
+    "Fields",
+    "Float16Array",
+    "Float32Array",
+    "Int8Array",
+    "Integer",
+    "UInt8Array",
+    "as_blocks",
+    "decode_fields",
+    "halves",
+    "integer_encoding",
+    "require_finite",
+    "to_half",
+]
+
+UInt8Array = npt.NDArray[np.uint8]
+Int8Array = npt.NDArray[np.int8]
+Float16Array = npt.NDArray[np.float16]
+Float32Array = npt.NDArray[np.float32]
+Number = TypeVar("Number", np.uint8, np.float32)
+
+
+class Fields(NamedTuple):
+    """The parts of B blocks of an integer encoding; views of the bytes where the layout allows it."""
+
+    q: UInt8Array  # [..., B, groups, width]  in the order of the weights
+    d: Float16Array  # [..., B]
+    m: Float16Array | None = None  # [..., B]  factor of the additive term; minus `dmin` for K-quants
+    scales: UInt8Array | Int8Array | None = None  # [..., B, groups]  signed for Q6_K
+    minimums: UInt8Array | None = None  # [..., B, groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """The layout of an integer encoding: value = (d * scale) * (q - bias) + (m * minimum), q being unsigned."""
+
+    bits: int  # of q
+    width: int  # weights that share one scale
+    groups: int  # groups of `width` weights in a block
+    bias: int
+    minimum: bool  # has the additive term
+    scales: bool  # has an integer multiplier per group
+    split: Callable[[UInt8Array], Fields]  # [..., B * size] -> parts
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One way to store numbers: `values` of them in every `size` bytes.
+
+    `decode` takes [..., B * size] bytes and gives [..., B * values] float32: it is the definition. `encode` goes the
+    other way and raises ValueError for numbers that the encoding can't hold. Both are None where sotol only knows the
+    encoding by name and size.
+    """
+
+    name: str
+    ggml_type: int
+    values: int
+    size: int
+    decode: Callable[[UInt8Array], Float32Array] | None = None
+    encode: Callable[[Float32Array], UInt8Array] | None = None
+    integer: Integer | None = None
+
+
+def integer_encoding(
+    name: str, ggml_type: int, size: int, integer: Integer, encode: Callable[[Float32Array], UInt8Array]
+) -> Encoding:
+    """An encoding of `size`-byte blocks whose decode is `decode_fields` over its layout."""
+
+    def decode(blocks: UInt8Array) -> Float32Array:
+        return decode_fields(integer, integer.split(blocks))
+
+    return Encoding(name, ggml_type, integer.width * integer.groups, size, decode, encode, integer)
+
+
+def decode_fields(integer: Integer, fields: Fields) -> Float32Array:
+    """The numbers that the parts of B blocks stand for, in float32: [..., B * groups * width]."""
+    with np.errstate(invalid="ignore"):  # a broken file may hold infinite scales
+        step = fields.d.astype(np.float32)[..., None]  # [..., B, 1]
+        if fields.scales is not None:
+            step = step * fields.scales.astype(np.float32)  # [..., B, groups]
+        values = fields.q.astype(np.float32)  # [..., B, groups, width]
+        values -= np.float32(integer.bias)
+        values *= step[..., None]
+        if fields.m is not None:
+            offset = fields.m.astype(np.float32)[..., None]
+            if fields.minimums is not None:
+                offset = offset * fields.minimums.astype(np.float32)
+            values += offset[..., None]
+    return values.reshape(*values.shape[:-3], -1)
+
+
+def as_blocks(data: npt.NDArray[Number], size: int) -> npt.NDArray[Number]:
+    """The last axis cut into blocks: [..., B * size] -> [..., B, size]; ValueError if it is not whole blocks."""
+    count, rest = divmod(data.shape[-1], size)
+    if rest:
+        raise ValueError(f"the last axis, {data.shape[-1]}, is not a multiple of the block, {size}")
+    return data.reshape(*data.shape[:-1], count, size)
+
+
+def halves(blocks: UInt8Array, offset: int) -> Float16Array:
+    """The float16 at byte `offset` of every block: [..., size] -> [...], a view."""
+    view: Float16Array = blocks[..., offset : offset + 2].view("<f2")[..., 0]
+    return view
+
+
+def require_finite(x: Float32Array) -> None:
+    """ValueError if x holds an infinity or a NaN, which integer encodings can't express."""
+    if not np.isfinite(x).all():
+        raise ValueError("integer encodings hold finite numbers only: the weights have an infinity or a NaN")
+
+
+def to_half(x: Float32Array) -> Float16Array:
+    """x rounded to float16; ValueError if a finite number is beyond its range."""
+    with np.errstate(over="ignore"):
+        half = x.astype("<f2")
+    if (np.isinf(half) & np.isfinite(x)).any():
+        raise ValueError(f"{np.abs(x[np.isfinite(x)]).max():g} is beyond the range of float16, 65504: use F32 or BF16")
+    return half

@@ -1,0 +1,156 @@
+"""The first generation of GGML's integer encodings: 32 weights with one float16 scale (Q4_0, Q5_0, Q8_0), or with a
+scale and an additive minimum (Q4_1, Q5_1).
+
+Layouts and rounding rules: ggml's `block_q4_0` … `block_q8_0` and `quantize_row_*_ref` (ggml-common.h, ggml-quants.c).
+A block is its scale d, its minimum m if it has one, the fifth bits of its numbers if they have one (bit j of a 32-bit
+word is weight j's), and then the numbers: byte j holds weight j in its low half and weight j + 16 in its high half.
+"""
+
+import numpy as np
+
+from sotol.quant.encoding import (
+    Encoding,
+    Fields,
+    Float32Array,
+    Integer,
+    UInt8Array,
+    as_blocks,
+    halves,
+    integer_encoding,
+    require_finite,
+    to_half,
+)
+
+__all__ = ["LEGACY"]
+
+WIDTH = 32
+
+
+def nibbles(packed: UInt8Array) -> UInt8Array:
+    """[..., B, 16] bytes -> [..., B, 1, 32] numbers of 4 bits: all low halves, then all high halves."""
+    q = np.empty((*packed.shape[:-1], 1, WIDTH), np.uint8)
+    np.bitwise_and(packed, 15, out=q[..., 0, :16])
+    np.right_shift(packed, 4, out=q[..., 0, 16:])
+    return q
+
+
+def with_fifth_bits(q: UInt8Array, words: UInt8Array) -> UInt8Array:
+    """q [..., B, 1, 32] with bit j of each [..., B, 4] bytes as weight j's fifth bit, in place."""
+    q |= (np.unpackbits(words, axis=-1, bitorder="little") << np.uint8(4))[..., None, :]
+    return q
+
+
+def split_q4_0(data: UInt8Array) -> Fields:
+    """d, 16 bytes of halves."""
+    blocks = as_blocks(data, 18)
+    return Fields(nibbles(blocks[..., 2:]), halves(blocks, 0))
+
+
+def split_q4_1(data: UInt8Array) -> Fields:
+    """d, m, 16 bytes of halves."""
+    blocks = as_blocks(data, 20)
+    return Fields(nibbles(blocks[..., 4:]), halves(blocks, 0), halves(blocks, 2))
+
+
+def split_q5_0(data: UInt8Array) -> Fields:
+    """d, 4 bytes of fifth bits, 16 bytes of halves."""
+    blocks = as_blocks(data, 22)
+    return Fields(with_fifth_bits(nibbles(blocks[..., 6:]), blocks[..., 2:6]), halves(blocks, 0))
+
+
+def split_q5_1(data: UInt8Array) -> Fields:
+    """d, m, 4 bytes of fifth bits, 16 bytes of halves."""
+    blocks = as_blocks(data, 24)
+    q = with_fifth_bits(nibbles(blocks[..., 8:]), blocks[..., 4:8])
+    return Fields(q, halves(blocks, 0), halves(blocks, 2))
+
+
+def split_q8_0(data: UInt8Array) -> Fields:
+    """d, 32 signed bytes; flipping the sign bit adds 128."""
+    blocks = as_blocks(data, 34)
+    return Fields((blocks[..., 2:] ^ np.uint8(0x80))[..., None, :], halves(blocks, 0))
+
+
+def inverse(d: Float32Array) -> Float32Array:
+    """1 / d, and 0 where d is 0 or so small that 1 / d is infinite."""
+    with np.errstate(divide="ignore", over="ignore"):
+        result = np.float32(1) / d
+    return np.where(np.isfinite(result), result, np.float32(0))
+
+
+def pack(q: UInt8Array, bits: int, *factors: Float32Array) -> UInt8Array:
+    """Blocks of numbers q [..., B, 32] of 4 or 5 bits, led by factors [..., B, 1] each: [..., B * size] bytes."""
+    parts = [to_half(factor).view(np.uint8) for factor in factors]
+    if bits == 5:
+        parts.append(np.packbits(q >> np.uint8(4), axis=-1, bitorder="little"))
+    parts.append((q[..., :16] & np.uint8(15)) | (q[..., 16:] << np.uint8(4)))
+    return flat(np.concatenate(parts, axis=-1))
+
+
+def flat(blocks: UInt8Array) -> UInt8Array:
+    """[..., B, size] -> [..., B * size]."""
+    return blocks.reshape(*blocks.shape[:-2], -1)
+
+
+def encode_symmetric(x: Float32Array, bits: int) -> UInt8Array:
+    """[..., B * 32] -> blocks around zero: the weight of largest magnitude gets the number 0, -2^(bits-1) steps.
+
+    Its opposite, if there is one, would need one number more than there is, and loses up to a whole step.
+    """
+    blocks = as_blocks(np.asarray(x, np.float32), WIDTH)  # [..., B, 32]
+    require_finite(blocks)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+    middle = 1 << (bits - 1)
+    d = largest / np.float32(-middle)
+    q = np.clip(np.trunc(blocks * inverse(d) + np.float32(middle + 0.5)), 0, 2 * middle - 1)
+    return pack(q.astype(np.uint8), bits, d)
+
+
+def encode_ranged(x: Float32Array, bits: int) -> UInt8Array:
+    """[..., B * 32] -> blocks whose numbers divide the range between their least and largest weight evenly."""
+    blocks = as_blocks(np.asarray(x, np.float32), WIDTH)
+    require_finite(blocks)
+    low = blocks.min(-1, keepdims=True)
+    top = (1 << bits) - 1
+    d = (blocks.max(-1, keepdims=True) - low) / np.float32(top)
+    q = np.clip(np.trunc((blocks - low) * inverse(d) + np.float32(0.5)), 0, top)
+    return pack(q.astype(np.uint8), bits, d, low)
+
+
+def encode_q4_0(x: Float32Array) -> UInt8Array:
+    """[..., B * 32] -> [..., B * 18] bytes."""
+    return encode_symmetric(x, 4)
+
+
+def encode_q4_1(x: Float32Array) -> UInt8Array:
+    """[..., B * 32] -> [..., B * 20] bytes."""
+    return encode_ranged(x, 4)
+
+
+def encode_q5_0(x: Float32Array) -> UInt8Array:
+    """[..., B * 32] -> [..., B * 22] bytes."""
+    return encode_symmetric(x, 5)
+
+
+def encode_q5_1(x: Float32Array) -> UInt8Array:
+    """[..., B * 32] -> [..., B * 24] bytes."""
+    return encode_ranged(x, 5)
+
+
+def encode_q8_0(x: Float32Array) -> UInt8Array:
+    """[..., B * 32] -> [..., B * 34] bytes: numbers in -127 … 127, halves rounded away from zero."""
+    blocks = as_blocks(np.asarray(x, np.float32), WIDTH)
+    require_finite(blocks)
+    d = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
+    scaled = blocks * inverse(d)
+    q = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled).astype(np.int8)
+    return flat(np.concatenate([to_half(d).view(np.uint8), q.view(np.uint8)], axis=-1))
+
+
+LEGACY: tuple[Encoding, ...] = (
+    integer_encoding("Q4_0", 2, 18, Integer(4, WIDTH, 1, 8, False, False, split_q4_0), encode_q4_0),
+    integer_encoding("Q4_1", 3, 20, Integer(4, WIDTH, 1, 0, True, False, split_q4_1), encode_q4_1),
+    integer_encoding("Q5_0", 6, 22, Integer(5, WIDTH, 1, 16, False, False, split_q5_0), encode_q5_0),
+    integer_encoding("Q5_1", 7, 24, Integer(5, WIDTH, 1, 0, True, False, split_q5_1), encode_q5_1),
+    integer_encoding("Q8_0", 8, 34, Integer(8, WIDTH, 1, 128, False, False, split_q8_0), encode_q8_0),
+)
