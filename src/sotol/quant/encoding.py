@@ -23,7 +23,7 @@ __all__ = [
     "decode_fields",
     "halves",
     "integer_encoding",
-    "require_finite",
+    "require_range",
     "to_half",
 ]
 
@@ -31,6 +31,8 @@ UInt8Array = npt.NDArray[np.uint8]
 Int8Array = npt.NDArray[np.int8]
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]
+MAX_MAGNITUDE = np.float32(2**28)  # 65504, the largest float16, times Q6_K's largest scale and number
+
 Number = TypeVar("Number", np.uint8, np.float32)
 
 
@@ -117,10 +119,12 @@ def halves(blocks: UInt8Array, offset: int) -> Float16Array:
     return view
 
 
-def require_finite(x: Float32Array) -> None:
-    """ValueError if x holds an infinity or a NaN, which integer encodings can't express."""
-    if not np.isfinite(x).all():
-        raise ValueError("integer encodings hold finite numbers only: the weights have an infinity or a NaN")
+def require_range(x: Float32Array) -> None:
+    """ValueError if x has a NaN, an infinity, or a number that no float16 scale reaches and no sum of squares bears."""
+    if not (np.abs(x) <= MAX_MAGNITUDE).all():
+        raise ValueError(
+            f"integer encodings hold numbers up to about {MAX_MAGNITUDE:g}: the weights have a NaN, an infinity or more"
+        )
 
 
 def to_half(x: Float32Array) -> Float16Array:

@@ -18,7 +18,7 @@ from sotol.quant.encoding import (
     as_blocks,
     halves,
     integer_encoding,
-    require_finite,
+    require_range,
     to_half,
 )
 
@@ -192,9 +192,9 @@ def encode_q6_k_blocks(blocks: Float32Array) -> UInt8Array:
 def encode_chunks(x: Float32Array, encode: Callable[[Float32Array], UInt8Array]) -> UInt8Array:
     """[..., B * 256] -> [..., B * size], some blocks at a time."""
     blocks = as_blocks(np.asarray(x, np.float32), VALUES)
-    require_finite(blocks)
+    require_range(blocks)
     rows = blocks.reshape(-1, VALUES)
-    done = [encode(rows[start : start + CHUNK]) for start in range(0, max(len(rows), 1), CHUNK)]
+    done = [encode(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
     return np.concatenate(done).reshape(*x.shape[:-1], -1)
 
 

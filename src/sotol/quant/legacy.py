@@ -17,7 +17,7 @@ from sotol.quant.encoding import (
     as_blocks,
     halves,
     integer_encoding,
-    require_finite,
+    require_range,
     to_half,
 )
 
@@ -98,7 +98,7 @@ def encode_symmetric(x: Float32Array, bits: int) -> UInt8Array:
     Its opposite, if there is one, would need one number more than there is, and loses up to a whole step.
     """
     blocks = as_blocks(np.asarray(x, np.float32), WIDTH)  # [..., B, 32]
-    require_finite(blocks)
+    require_range(blocks)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
     middle = 1 << (bits - 1)
     d = largest / np.float32(-middle)
@@ -109,7 +109,7 @@ def encode_symmetric(x: Float32Array, bits: int) -> UInt8Array:
 def encode_ranged(x: Float32Array, bits: int) -> UInt8Array:
     """[..., B * 32] -> blocks whose numbers divide the range between their least and largest weight evenly."""
     blocks = as_blocks(np.asarray(x, np.float32), WIDTH)
-    require_finite(blocks)
+    require_range(blocks)
     low = blocks.min(-1, keepdims=True)
     top = (1 << bits) - 1
     d = (blocks.max(-1, keepdims=True) - low) / np.float32(top)
@@ -140,7 +140,7 @@ def encode_q5_1(x: Float32Array) -> UInt8Array:
 def encode_q8_0(x: Float32Array) -> UInt8Array:
     """[..., B * 32] -> [..., B * 34] bytes: numbers in -127 … 127, halves rounded away from zero."""
     blocks = as_blocks(np.asarray(x, np.float32), WIDTH)
-    require_finite(blocks)
+    require_range(blocks)
     d = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
     scaled = blocks * inverse(d)
     q = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled).astype(np.int8)

@@ -1,0 +1,126 @@
+"""The table of encodings, and what all of them share, against the `gguf` package."""
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sotol.quant
+from sotol.quant import BY_TYPE, ENCODINGS, Encoding
+from sotol.quant.encoding import as_blocks, require_range, to_half
+
+ABLE = {name: encoding for name, encoding in ENCODINGS.items() if encoding.decode is not None}
+HALVES = {
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+}
+
+
+def test_the_table_has_every_type_of_ggml() -> None:
+    theirs = {kind.name: (int(kind), *gguf.GGML_QUANT_SIZES[kind]) for kind in gguf.GGMLQuantizationType}
+    ours = {encoding.name: (encoding.ggml_type, encoding.values, encoding.size) for encoding in ENCODINGS.values()}
+    assert ours.items() >= theirs.items()
+    assert all(ENCODINGS[encoding.name] is encoding for encoding in BY_TYPE.values())
+    assert len(BY_TYPE) == len(ENCODINGS)
+
+
+def test_the_encodings_that_can_be_run() -> None:
+    assert list(ABLE) == ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+    assert all(encoding.encode is not None for encoding in ABLE.values())
+    assert {name for name, encoding in ABLE.items() if encoding.integer} == HALVES.keys()
+
+
+def test_exported_names_exist() -> None:
+    assert all(hasattr(sotol.quant, name) for name in sotol.quant.__all__)
+
+
+def judged(encoding: Encoding, data: np.ndarray) -> np.ndarray:
+    """What the gguf package decodes."""
+    values: np.ndarray = gguf.quants.dequantize(data, gguf.GGMLQuantizationType(encoding.ggml_type))
+    return values
+
+
+@pytest.mark.parametrize("name", ABLE)
+@given(data=st.data())
+def test_decode_equals_gguf_bit_for_bit_on_any_bytes(name: str, data: st.DataObject) -> None:
+    encoding = ABLE[name]
+    assert encoding.decode is not None
+    rows, count = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    length = rows * count * encoding.size
+    raw = data.draw(
+        st.binary(min_size=length, max_size=length)
+        | st.randoms(use_true_random=False).map(lambda r: r.randbytes(length))
+    )
+    blocks = np.frombuffer(raw, np.uint8).reshape(rows, count, encoding.size).copy()
+    for at in HALVES.get(name, ()):  # an infinite scale times nothing is a NaN, whose sign is anybody's choice
+        scales = blocks[..., at : at + 2].view("<f2")
+        scales[~np.isfinite(scales)] = 1
+    stored = blocks.reshape(rows, -1)
+    ours = encoding.decode(stored)
+    assert ours.dtype == np.float32
+    assert ours.shape == (rows, count * encoding.values)
+    assert np.array_equal(ours.view(np.uint32), judged(encoding, stored).view(np.uint32))
+
+
+@pytest.mark.parametrize("name", ABLE)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-8, 1e-3, 1.0, 300.0]))
+def test_decode_equals_gguf_bit_for_bit_on_encoded_weights(name: str, seed: int, scale: float) -> None:
+    encoding = ABLE[name]
+    assert encoding.decode is not None
+    assert encoding.encode is not None
+    x = (np.random.default_rng(seed).standard_normal((3, 512)) * scale).astype(np.float32)
+    stored = encoding.encode(x)
+    assert stored.dtype == np.uint8
+    assert stored.shape == (3, 512 // encoding.values * encoding.size)
+    assert np.array_equal(encoding.decode(stored).view(np.uint32), judged(encoding, stored).view(np.uint32))
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_the_parts_have_the_shapes_that_the_layout_promises(name: str) -> None:
+    encoding = ABLE[name]
+    integer = encoding.integer
+    assert integer is not None
+    assert integer.width * integer.groups == encoding.values
+    data = np.random.default_rng(1).integers(0, 256, (2, 5, 3 * encoding.size), np.uint8)
+    fields = integer.split(data)
+    assert fields.q.dtype == np.uint8
+    assert fields.q.shape == (2, 5, 3, integer.groups, integer.width)
+    assert int(fields.q.max()) == (1 << integer.bits) - 1
+    assert fields.d.dtype == np.float16
+    assert fields.d.shape == (2, 5, 3)
+    assert np.shares_memory(fields.d, data)
+    assert (fields.m is not None, fields.scales is not None) == (integer.minimum, integer.scales)
+    assert (fields.minimums is not None) == (integer.minimum and integer.scales)
+    assert fields.m is None or fields.m.shape == (2, 5, 3)
+    for part in (fields.scales, fields.minimums):
+        assert part is None or part.shape == (2, 5, 3, integer.groups)
+
+
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_encode_refuses_what_it_cannot_hold(name: str, bad: float) -> None:
+    encode = ABLE[name].encode
+    assert encode is not None
+    x = np.zeros(256, np.float32)
+    x[77] = bad
+    with pytest.raises(ValueError, match="NaN, an infinity or more"):
+        encode(x)
+    with pytest.raises(ValueError, match="is not a multiple of the block"):
+        encode(x[:255])
+
+
+def test_blocks_and_halves() -> None:
+    assert as_blocks(np.zeros((3, 12), np.uint8), 4).shape == (3, 3, 4)
+    with pytest.raises(ValueError, match="the last axis, 12, is not a multiple of the block, 5"):
+        as_blocks(np.zeros((3, 12), np.uint8), 5)
+    with pytest.raises(ValueError, match="70000 is beyond the range of float16"):
+        to_half(np.array([1, -7e4], np.float32))
+    assert np.isinf(to_half(np.array([np.inf], np.float32))).all()
+    require_range(np.array([-(2.0**28), 0, 2.0**28], np.float32))
