@@ -1,0 +1,29 @@
+"""Text from tokens as they come: never half a character, and in the end what decoding all at once gives."""
+
+from codecs import getincrementaldecoder
+
+from sotol.tokenizers.tokenizer import Tokenizer
+
+__all__ = ["StreamDecoder"]
+
+
+class StreamDecoder:
+    """Decodes one sequence. `special` and `continued` mean what they mean for `Tokenizer.decode`."""
+
+    def __init__(self, tokenizer: Tokenizer, *, special: bool = False, continued: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._special = special
+        self._drop_space = tokenizer.space_prefix and not continued
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The text that is certain now that `token` has come; empty while a character is incomplete."""
+        data = self._tokenizer.token_bytes(token, special=self._special)
+        if data and self._drop_space:
+            data = data.removeprefix(b" ")
+            self._drop_space = False
+        return self._decoder.decode(data)
+
+    def finish(self) -> str:
+        """What remains: U+FFFD for a character that never became complete, or nothing."""
+        return self._decoder.decode(b"", final=True)

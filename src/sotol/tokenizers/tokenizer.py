@@ -1,0 +1,191 @@
+"""Text to ids and back, by the rules in a GGUF file's metadata. Knows nothing of chats: that is `chat.py`."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sotol.errors import FormatError, ModelError
+from sotol.formats.gguf import read_gguf
+from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEncoder
+from sotol.tokenizers.pretokenize import pretokenizer
+from sotol.tokenizers.special import longest_of
+from sotol.tokenizers.spm import SentencePieceEncoder
+from sotol.tokenizers.vocabulary import TokenType, Vocabulary, read_vocabulary
+
+__all__ = ["Tokenizer"]
+
+# Types that `decode` leaves out unless it is asked for them, and types that `encode` looks for in a text as a whole.
+HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED, TokenType.UNDEFINED)
+SPECIAL = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Encoder(Protocol):
+    """What `bpe.py` and `spm.py` provide: ids of text without special tokens."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How one kind of vocabulary works: its encoder, the bytes of an ordinary token's text, and what goes in front."""
+
+    encoder: Encoder
+    spell: Callable[[str], bytes]
+    add_bos: bool
+    space_prefix: bool
+
+
+def _byte_bpe(vocabulary: Vocabulary) -> Rules:
+    pre = pretokenizer(vocabulary.pre, vocabulary.source)
+    add_bos = pre.add_bos if vocabulary.add_bos is None else vocabulary.add_bos
+    return Rules(ByteBpeEncoder(vocabulary, pre), _spell_bytes, add_bos, space_prefix=False)
+
+
+def _sentencepiece(vocabulary: Vocabulary) -> Rules:
+    prefix = vocabulary.add_space_prefix is not False
+    return Rules(SentencePieceEncoder(vocabulary), _spell_spaces, vocabulary.add_bos is not False, prefix)
+
+
+def _gemma4(vocabulary: Vocabulary) -> Rules:
+    # Some files say that Gemma 4 takes no bos, but it was trained with one (llama.cpp pull request 21500).
+    return Rules(SpaceBpeEncoder(vocabulary), _spell_spaces, add_bos=True, space_prefix=False)
+
+
+MODELS: dict[str, Callable[[Vocabulary], Rules]] = {"gpt2": _byte_bpe, "llama": _sentencepiece, "gemma4": _gemma4}
+
+
+def _spell_bytes(text: str) -> bytes:
+    try:
+        return bytes([BYTE_OF_CHARACTER[character] for character in text])
+    except KeyError:  # not written in GPT-2's alphabet, so it stands for itself
+        return text.encode()
+
+
+def _spell_spaces(text: str) -> bytes:
+    return text.replace("▁", " ").encode()
+
+
+class _TokenBytes(dict[int, bytes]):
+    """Id to the bytes that the token stands for; computed on first use, as most tokens of a vocabulary never come."""
+
+    def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes], hidden: tuple[TokenType, ...]) -> None:
+        super().__init__()
+        self._vocabulary, self._spell, self._hidden = vocabulary, spell, hidden
+
+    def __missing__(self, token: int) -> bytes:
+        tokens = self._vocabulary.tokens
+        if not 0 <= token < len(tokens):
+            raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(tokens) - 1}")
+        text, kind = tokens[token], self._vocabulary.types[token]
+        if kind in self._hidden:
+            data = b""
+        elif kind is TokenType.NORMAL:
+            data = self._spell(text)
+        elif kind is TokenType.BYTE:
+            data = bytes([int(text[3:5], 16)])
+        else:
+            data = text.encode()
+        self[token] = data
+        return data
+
+
+class Tokenizer:
+    """The tokenizer of one model; threads may share it.
+
+    Attributes: `bos` and `eos` (ids, or None where the model has none); `end_of_generation` (the ids after which the
+    model has finished); `adds_bos` and `adds_eos` (what `encode` puts around a text); `space_prefix` (whether a text is
+    encoded as if a space stood before it).
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        if vocabulary.model not in MODELS:
+            raise ModelError(
+                f"{vocabulary.source}: the tokenizer {vocabulary.model!r} (tokenizer.ggml.model) is not supported;"
+                f" these are: {', '.join(MODELS)}"
+            )
+        rules = MODELS[vocabulary.model](vocabulary)
+        self._vocabulary = vocabulary
+        self._encode_plain = rules.encoder.encode
+        self._bytes = _TokenBytes(vocabulary, rules.spell, HIDDEN)
+        self._bytes_with_special = _TokenBytes(vocabulary, rules.spell, ())
+        self._special = longest_of(vocabulary.of_type(*SPECIAL), vocabulary.source)
+        self._user_defined = longest_of(vocabulary.of_type(TokenType.USER_DEFINED), vocabulary.source)
+        self.bos, self.eos = vocabulary.bos, vocabulary.eos
+        self.end_of_generation = vocabulary.end_of_generation
+        self.adds_bos, self.adds_eos = rules.add_bos, vocabulary.add_eos is True
+        self.space_prefix = rules.space_prefix
+        for name, adds, token in (("bos", self.adds_bos, self.bos), ("eos", self.adds_eos, self.eos)):
+            if adds and token is None:
+                raise FormatError(f"{vocabulary.source}: tokenizer.ggml.{name}_token_id is missing, but texts need it")
+
+    @classmethod
+    def from_gguf(cls, path: str | Path) -> "Tokenizer":
+        """The tokenizer in a GGUF file, which may be a vocabulary without weights. Errors as for `from_metadata`."""
+        return cls.from_metadata(read_gguf(path).metadata, str(path))
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, object], source: str = "") -> "Tokenizer":
+        """The tokenizer that the `tokenizer.ggml.*` fields describe.
+
+        FormatError names the field that is broken; ModelError says that the kind of tokenizer is not supported, and
+        which are. `source` is what messages call the file.
+        """
+        return cls(read_vocabulary(metadata, source))
+
+    def __len__(self) -> int:
+        """The size of the vocabulary."""
+        return len(self._vocabulary.tokens)
+
+    def token_text(self, token: int) -> str:
+        """The token as the vocabulary writes it, for instance `Ġthe`, `▁the` or `<|im_end|>`."""
+        if not 0 <= token < len(self):
+            raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(self) - 1}")
+        return self._vocabulary.tokens[token]
+
+    def id_of(self, text: str) -> int | None:
+        """The id of the token that the vocabulary writes as `text`, or None."""
+        return self._vocabulary.ids.get(text)
+
+    def encode(self, text: str, *, special: bool = False, add_special: bool = True) -> list[int]:
+        """The ids of `text`.
+
+        With `special`, control tokens such as `<|im_end|>` in the text become their ids; without, they are plain text,
+        as they must be in what a user wrote. `add_special` puts bos and eos around it where the model wants them.
+        """
+        if not text.isascii():
+            text = SURROGATES.sub("\ufffd", text)  # no UTF-8 exists for half a surrogate pair
+        ids = [self.bos] if add_special and self.adds_bos and self.bos is not None else []
+        pattern = self._special if special else self._user_defined
+        pieces = [text] if pattern is None else pattern.split(text)
+        for i, piece in enumerate(pieces):
+            if i % 2:
+                ids.append(self._vocabulary.ids[piece])
+            elif piece:
+                ids += self._encode_plain(" " + piece if self.space_prefix else piece)
+        if add_special and self.adds_eos and self.eos is not None:
+            ids.append(self.eos)
+        return ids
+
+    def decode(self, ids: Sequence[int], *, special: bool = False, continued: bool = False) -> str:
+        """The text of `ids`; what is not UTF-8 becomes U+FFFD. `special` shows control tokens.
+
+        Where the model encodes a text with a space before it, that space is taken off again, unless the ids are
+        `continued`: the middle of a text, whose first space is meant.
+        """
+        data = self.join(ids, special=special)
+        if self.space_prefix and not continued:
+            data = data.removeprefix(b" ")
+        return data.decode(errors="replace")
+
+    def join(self, ids: Sequence[int], *, special: bool = False) -> bytes:
+        """The bytes of all `ids`, one after the other."""
+        table = self._bytes_with_special if special else self._bytes
+        return b"".join(map(table.__getitem__, ids))
+
+    def token_bytes(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token stands for, maybe only a part of a character; empty for a control token."""
+        return (self._bytes_with_special if special else self._bytes)[token]

@@ -1,0 +1,177 @@
+"""The vocabulary that a GGUF file carries in its `tokenizer.ggml.*` metadata, checked once and then trusted.
+
+Knows nothing of how text is cut and merged: that is `bpe.py` and `spm.py`. Field names and token types are those of
+the GGUF specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, "Tokenizer").
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+from sotol.errors import FormatError
+
+__all__ = ["TokenType", "Vocabulary", "read_vocabulary"]
+
+PREFIX = "tokenizer.ggml."
+
+# Texts of tokens that end a turn whatever the metadata says, after llama.cpp's `special_eog_ids` (src/llama-vocab.cpp).
+END_TEXTS = frozenset({
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>",
+    "<end_of_turn>", "<turn|>", "<|tool_response>", "<|endoftext|>", "<|end_of_text|>", "<end_of_utterance>", "</s>",
+    "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<\uff5cend▁of▁sentence\uff5c>",
+    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+})  # fmt: skip
+
+# Harmony (gpt-oss) and Solar end a *message* with `<|end|>` and go on; these tokens tell such a vocabulary.
+MESSAGE_ENDS = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
+
+END_FIELDS = (
+    "eos_token_id",
+    "eot_token_id",
+    "eom_token_id",
+    "fim_pad_token_id",
+    "fim_rep_token_id",
+    "fim_sep_token_id",
+)
+
+
+class TokenType(IntEnum):
+    """What a token is for (GGUF's `tokenizer.ggml.token_type`)."""
+
+    UNDEFINED = 0
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Tokens by id, and the ids that mean something. `ids` maps a token's text to its id; texts are unique."""
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[TokenType]
+    scores: list[float]
+    merges: list[str]
+    ids: dict[str, int]
+    bos: int | None
+    eos: int | None
+    unknown: int | None
+    end_of_generation: frozenset[int]
+    add_bos: bool | None
+    add_eos: bool | None
+    add_space_prefix: bool | None
+    source: str
+
+    def of_type(self, *types: TokenType) -> dict[str, int]:
+        """The tokens of these types: text to id."""
+        return {text: i for i, (text, kind) in enumerate(zip(self.tokens, self.types, strict=True)) if kind in types}
+
+
+def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabulary:
+    """Read and check the `tokenizer.ggml.*` fields; FormatError names the file (`source`) and the field at fault."""
+    fields = _Fields(metadata, source or "the model file")
+    tokens = fields.array("tokens", str)
+    if tokens is None or not tokens:
+        raise fields.broken("tokens", "is missing or empty, so the file has no vocabulary")
+    tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
+    ids = dict(zip(tokens, range(len(tokens)), strict=True))
+    if len(ids) != len(tokens):
+        twice = next(text for i, text in enumerate(tokens) if ids[text] != i)
+        raise fields.broken("tokens", f"holds {twice!r} more than once")
+    types = _types(fields, tokens)
+    scores = fields.array("scores", float) or []
+    if scores and (len(scores) < len(tokens) or any(score != score for score in scores)):
+        raise fields.broken("scores", f"has {len(scores)} numbers (or a NaN) for {len(tokens)} tokens")
+    return Vocabulary(
+        model=fields.text("model"),
+        pre=fields.text("pre"),
+        tokens=tokens,
+        types=types,
+        scores=scores[: len(tokens)],
+        merges=fields.array("merges", str) or [],
+        ids=ids,
+        bos=fields.token_id("bos_token_id", len(tokens)),
+        eos=fields.token_id("eos_token_id", len(tokens)),
+        unknown=fields.token_id("unknown_token_id", len(tokens)),
+        end_of_generation=_ends(fields, tokens, types),
+        add_bos=fields.flag("add_bos_token"),
+        add_eos=fields.flag("add_eos_token"),
+        add_space_prefix=fields.flag("add_space_prefix"),
+        source=fields.source,
+    )
+
+
+def _types(fields: "_Fields", tokens: list[str]) -> list[TokenType]:
+    numbers = fields.array("token_type", int)
+    if numbers is None:
+        return [TokenType.NORMAL] * len(tokens)
+    if len(numbers) < len(tokens):
+        raise fields.broken("token_type", f"has {len(numbers)} entries for {len(tokens)} tokens")
+    known = {int(kind): kind for kind in TokenType}
+    types = [known.get(number, TokenType.UNDEFINED) for number in numbers[: len(tokens)]]
+    # Some converters mark a chat format's end token as plain text; a user could then not be kept from ending a turn.
+    for i, text in enumerate(tokens):
+        if text in END_TEXTS and text.startswith("<|") and types[i] is TokenType.NORMAL:
+            types[i] = TokenType.CONTROL
+    return types
+
+
+def _ends(fields: "_Fields", tokens: list[str], types: list[TokenType]) -> frozenset[int]:
+    """Every token that ends a generation: named by the metadata, or known by its text and not ordinary text here."""
+    named = {fields.token_id(field, len(tokens)) for field in END_FIELDS}
+    ends = {i for i, text in enumerate(tokens) if text in END_TEXTS and types[i] is not TokenType.NORMAL}
+    texts = {tokens[i] for i in ends}
+    if any(pair <= texts for pair in MESSAGE_ENDS):
+        ends = {i for i in ends if tokens[i] != "<|end|>"}
+    return frozenset(ends | {i for i in named if i is not None})
+
+
+Item = TypeVar("Item", str, int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Typed reading of one file's `tokenizer.ggml.*` fields."""
+
+    metadata: Mapping[str, object]
+    source: str
+
+    def broken(self, field: str, why: str) -> FormatError:
+        return FormatError(f"{self.source}: {PREFIX}{field} {why}")
+
+    def array(self, field: str, kind: type[Item]) -> list[Item] | None:
+        value = self.metadata.get(PREFIX + field)
+        if value is None:
+            return None
+        items = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(items, Sequence) and not isinstance(items, str | bytes):
+            accepted = {float} | {int} if kind is float else {kind}
+            if {type(item) for item in items} <= accepted:
+                return [kind(item) for item in items]
+        raise self.broken(field, f"is not an array of {kind.__name__}")
+
+    def text(self, field: str) -> str:
+        value = self.metadata.get(PREFIX + field, "")
+        if not isinstance(value, str):
+            raise self.broken(field, f"is {value!r}, not a text")
+        return value
+
+    def flag(self, field: str) -> bool | None:
+        value = self.metadata.get(PREFIX + field)
+        if value is not None and not isinstance(value, bool):
+            raise self.broken(field, f"is {value!r}, not true or false")
+        return value
+
+    def token_id(self, field: str, count: int) -> int | None:
+        value = self.metadata.get(PREFIX + field)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+            raise self.broken(field, f"is {value!r}, but the vocabulary has the ids 0 to {count - 1}")
+        return value

@@ -1,0 +1,59 @@
+"""What the encoders share: ids of words that were met before, cutting text at spaces, and the byte-fallback tokens."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+
+from sotol.tokenizers.vocabulary import TokenType, Vocabulary
+
+__all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words"]
+
+CACHE_WORDS = 100_000
+CACHE_LENGTH = 64  # characters; longer words hardly come twice
+
+
+class WordCache(dict[str, tuple[int, ...]]):
+    """Word to ids, computed on first sight and forgotten all at once when it is full."""
+
+    __slots__ = ("_encode_word",)
+
+    def __init__(self, encode_word: Callable[[str], Iterable[int]]) -> None:
+        super().__init__()
+        self._encode_word = encode_word
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = tuple(self._encode_word(word))
+        if len(word) <= CACHE_LENGTH:
+            if len(self) >= CACHE_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """The ids of all words, in order."""
+        return list(chain.from_iterable(map(self.__getitem__, words)))
+
+
+def space_words(glue: Iterable[str], apart: str = "") -> re.Pattern[str]:
+    """A pattern whose matches are words that no merge crosses, in text where `▁` stands for a space.
+
+    A word begins at a run of `▁`, except behind a character of `glue`: those that some token has before a `▁`. Since
+    merges only join neighbours, encoding such words one by one gives what encoding the whole text gives. Runs of the
+    character `apart` are words of their own.
+    """
+    body, joints = f"[^▁{re.escape(apart)}]", "".join(map(re.escape, glue))
+    tail = f"(?:(?<=[{joints}])▁+{body}*)*" if joints else ""
+    alone = f"|{re.escape(apart)}+" if apart else ""
+    return re.compile(f"(?:▁+{body}*|{body}+){tail}{alone}")
+
+
+def byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
+    """Byte to the id of its token `<0x00>` to `<0xFF>`, as far as the vocabulary has them."""
+    texts = vocabulary.of_type(TokenType.BYTE)
+    return {byte: texts[text] for byte in range(256) if (text := f"<0x{byte:02X}>") in texts}
+
+
+def byte_fallback(text: str, byte_ids: Mapping[int, int], unknown: int | None) -> list[int]:
+    """The byte tokens that spell `text` in UTF-8; a byte without a token is `unknown`, or nothing if None."""
+    ids = (byte_ids.get(byte, unknown) for byte in text.encode())
+    return [i for i in ids if i is not None]
