@@ -1,0 +1,189 @@
+"""The GGUF writer, read back by our reader and by the `gguf` package's."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sotol.formats import Weight, read_gguf, write_gguf
+from sotol.quant import ENCODINGS
+
+SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+WHOLE = {
+    f"{sign}int{bits}": (0 if sign else -(2 ** (bits - 1)), 2 ** (bits - (not sign)) - 1)
+    for sign in ("u", "")
+    for bits in (8, 16, 32, 64)
+}
+SCALARS: dict[str, st.SearchStrategy[object]] = {
+    **{name: st.integers(low, high) for name, (low, high) in WHOLE.items()},
+    "float32": st.floats(width=32, allow_nan=False),
+    "float64": st.floats(allow_nan=False),
+    "bool": st.booleans(),
+    "string": TEXT,
+}
+VALUES = st.sampled_from(list(SCALARS)).flatmap(
+    lambda name: (
+        st.tuples(st.just(name), SCALARS[name]) | st.tuples(st.just(f"{name}[]"), st.lists(SCALARS[name], max_size=5))
+    )
+)
+NESTED = st.recursive(
+    st.lists(st.integers(-9, 9), min_size=1) | st.lists(TEXT),
+    lambda inner: st.lists(inner, min_size=1, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def some_weights(draw: st.DrawFn) -> list[Weight]:
+    names = draw(st.lists(TEXT, unique=True, max_size=5))
+    weights = []
+    for name in names:
+        encoding = draw(st.sampled_from(list(ENCODINGS.values())))
+        shape = (*draw(st.lists(st.integers(1, 3), max_size=3)), draw(st.integers(1, 2)) * encoding.values)
+        size = int(np.prod(shape)) // encoding.values * encoding.size
+        data = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 256, size, np.uint8)
+        weights.append(Weight(name, encoding, shape, data))
+    return weights
+
+
+@SAME_FOLDER
+@given(
+    values=st.dictionaries(TEXT, VALUES, max_size=8), weights=some_weights(), alignment=st.sampled_from([1, 8, 32, 256])
+)
+def test_what_is_written_is_read_back(
+    tmp_path: Path, values: dict[str, tuple[str, object]], weights: list[Weight], alignment: int
+) -> None:
+    metadata = {name: value for name, (_, value) in values.items()} | {"general.alignment": alignment}
+    types = {name: kind for name, (kind, _) in values.items()}
+    path = tmp_path / "ours.gguf"
+    assert write_gguf(path, metadata, weights, types=types) == (path,)
+    ours = read_gguf(path)
+    assert ours.metadata == metadata
+    assert ours.types == types | {"general.alignment": "uint32"}
+    assert list(ours.weights) == [weight.name for weight in weights]
+    for weight in weights:
+        again = ours.weights[weight.name]
+        assert (again.encoding, again.shape) == (weight.encoding, weight.shape)
+        assert np.array_equal(again.data, weight.data)
+    again_path = tmp_path / "again.gguf"
+    write_gguf(again_path, ours.metadata, ours.weights.values(), types=ours.types)
+    assert again_path.read_bytes() == path.read_bytes()
+
+
+@SAME_FOLDER
+@given(value=NESTED)
+def test_lists_in_lists_are_read_back(tmp_path: Path, value: list[object]) -> None:
+    def depth(item: object) -> int:
+        return 1 + max(map(depth, item), default=0) if isinstance(item, list) else 0
+
+    path = tmp_path / "nested.gguf"
+    if depth(value) > 4:
+        with pytest.raises(ValueError, match="nested at most 4 deep"):
+            write_gguf(path, {"a": value}, [])
+    else:
+        write_gguf(path, {"a": value}, [])
+        assert read_gguf(path).metadata == {"a": value}
+
+
+def test_the_gguf_package_reads_what_we_write(tmp_path: Path) -> None:
+    metadata: dict[str, object] = {
+        "general.architecture": "llama",
+        "general.alignment": 64,
+        "whole": 7,
+        "negative": -7,
+        "large": 1 << 40,
+        "half": 0.5,
+        "yes": True,
+        "exact": np.float64(0.1),
+        "byte": np.uint8(9),
+        "words": ["a", "é", ""],
+        "numbers": [1, -2],
+        "halves": [0.5, 1],
+        "array": np.array([1.5, 2.5], np.float64),
+    }
+    weights = [
+        Weight.from_values(f"{name}.weight", np.linspace(-1, 1, 1024, dtype=np.float32).reshape(2, 512), name)
+        for name, encoding in ENCODINGS.items()
+        if encoding.encode is not None
+    ]
+    path = tmp_path / "ours.gguf"
+    write_gguf(path, metadata, weights)
+    theirs = gguf.GGUFReader(path)
+    assert {name: theirs.fields[name].contents() for name in metadata} == {
+        **metadata,
+        "array": [1.5, 2.5],
+    }
+    kinds = {name: [kind.name for kind in theirs.fields[name].types] for name in metadata}
+    assert [kinds[name] for name in ("whole", "negative", "large", "half", "yes", "exact", "byte")] == [
+        ["UINT32"], ["INT32"], ["UINT64"], ["FLOAT32"], ["BOOL"], ["FLOAT64"], ["UINT8"]
+    ]  # fmt: skip
+    assert [kinds[name] for name in ("words", "numbers", "halves", "array")] == [
+        ["ARRAY", "STRING"], ["ARRAY", "INT32"], ["ARRAY", "FLOAT32"], ["ARRAY", "FLOAT64"]
+    ]  # fmt: skip
+    for tensor, weight in zip(theirs.tensors, weights, strict=True):
+        assert (tensor.name, tensor.tensor_type.name) == (weight.name, weight.encoding.name)
+        assert tuple(tensor.shape) == weight.shape[::-1]
+        assert tensor.data_offset % 64 == 0
+        assert np.array_equal(gguf.quants.dequantize(tensor.data, tensor.tensor_type), weight.decode())
+
+
+def test_a_small_model_is_not_split(tmp_path: Path) -> None:
+    weight = Weight.from_values("w", np.ones(32, np.float32), "F32")
+    assert write_gguf(tmp_path / "m.gguf", {}, [weight], part_bytes=1) == (tmp_path / "m.gguf",)
+    parts = write_gguf(
+        tmp_path / "m.gguf", {}, [weight, Weight("v", weight.encoding, (32,), weight.data)], part_bytes=1
+    )
+    assert [part.name for part in parts] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert {field for field in gguf.GGUFReader(parts[1]).fields if not field.startswith("GGUF.")} == {
+        "split.no",
+        "split.count",
+        "split.tensors.count",
+    }
+
+
+def test_a_file_can_be_replaced_by_what_is_read_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path, {"n": 1}, [Weight.from_values("w", np.arange(64, dtype=np.float32), "F32")])
+    ours = read_gguf(path)
+    write_gguf(path, {"n": 2}, ours.weights.values())
+    assert read_gguf(path).weights["w"].decode().tolist() == ours.weights["w"].decode().tolist() == list(range(64))
+    with pytest.raises(ValueError, match="metadata 'bad'"):
+        write_gguf(path, {"bad": object()}, [])
+    assert read_gguf(path).metadata == {"n": 2}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "types", "message"),
+    [
+        ({"a": None}, {}, "metadata 'a' has NoneType; GGUF holds str, bool"),
+        ({"a": [1, "x"]}, {}, "metadata 'a' has int, str; GGUF holds"),
+        ({"a": 1 << 64}, {}, "metadata 'a' has integers beyond 64 bits"),
+        ({"a": 300}, {"a": "uint8"}, "metadata 'a' does not fit uint8"),
+        ({"a": 1e300}, {}, "metadata 'a' does not fit float32"),
+        ({"a": 1}, {"a": "complex64"}, "metadata 'a': 'complex64' is not a type; types are uint8"),
+        ({"a": 1}, {"a": "uint8[]"}, "metadata 'a' must be a list for 'uint8"),
+        ({"a": 1}, {"a": "string"}, "metadata 'a' must be a string, not 1"),
+        ({"a": "\ud800"}, {}, "metadata 'a': .* can't be written as UTF-8"),
+        ({"k" * 70000: 1}, {}, "a metadata key is 70000 bytes long, and the limit is 65535"),
+        ({"general.alignment": 24}, {}, "general.alignment must be a power of two up to 1048576, not 24"),
+    ],
+)
+def test_metadata_that_gguf_cannot_hold(
+    tmp_path: Path, metadata: dict[str, object], types: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_gguf(tmp_path / "m.gguf", metadata, [], types=types)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_gguf_cannot_hold(tmp_path: Path) -> None:
+    weight = Weight.from_values("w", np.ones((1, 1, 1, 1, 2), np.float32), "F32")
+    with pytest.raises(ValueError, match=r"weight 'w' has shape .*; GGUF allows 4 dimensions"):
+        write_gguf(tmp_path / "m.gguf", {}, [weight])
+    with pytest.raises(ValueError, match="weight 'v' is there twice"):
+        write_gguf(tmp_path / "m.gguf", {}, [Weight("v", weight.encoding, (2,), weight.data)] * 2)
