@@ -1,6 +1,7 @@
 """sotol.engine.sampling against a naive sampler, its distributions, and the promises about seeds and batches."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def naive_distribution(logits: list[float], s: Sampling) -> dict[int, float]:
         nucleus += 1
     kept = [i for i, q in zip(kept[:nucleus], p, strict=False) if q >= s.min_p]
     weights = [math.exp((logits[i] - logits[order[0]]) / s.temperature) for i in kept]
-    return {i: w / sum(weights) for i, w in zip(kept, weights, strict=True)}
+    share = sum(weights)
+    return {i: w / share for i, w in zip(kept, weights, strict=True)}
 
 
 def near_a_threshold(logits: list[float], s: Sampling) -> bool:
@@ -69,7 +71,7 @@ def near_a_threshold(logits: list[float], s: Sampling) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(tied | smooth, options, st.data())
-def test_each_pick_is_the_naive_samplers(values: list[float], chosen: dict, data: st.DataObject) -> None:
+def test_each_pick_is_the_naive_samplers(values: list[float], chosen: dict[str, Any], data: st.DataObject) -> None:
     tokens = st.integers(0, len(values) - 1)
     bias = data.draw(st.dictionaries(tokens, st.sampled_from([-2.0, 1.0, 3.0]), max_size=2))
     prompt = data.draw(st.lists(tokens, max_size=5))
@@ -98,7 +100,7 @@ def test_each_pick_is_the_naive_samplers(values: list[float], chosen: dict, data
 @pytest.mark.parametrize(
     "chosen", [{}, {"top_k": 3000}, {"top_k": 0}, {"top_k": 0, "min_p": 0}, {"top_k": 0, "min_p": 0, "top_p": 1}]
 )
-def test_large_vocabularies_keep_the_naive_candidates(vocabulary: int, chosen: dict) -> None:
+def test_large_vocabularies_keep_the_naive_candidates(vocabulary: int, chosen: dict[str, Any]) -> None:
     """Shortcuts (block maxima, thresholds, cache-sized sums) must not change who takes part."""
     rng = np.random.default_rng(3)
     logits = np.round(rng.standard_normal((4, vocabulary)) * 4, 1).astype(np.float32)  # rounded: many ties
@@ -118,10 +120,10 @@ def test_large_vocabularies_keep_the_naive_candidates(vocabulary: int, chosen: d
         {"temperature": 1.6, "top_k": 0, "top_p": 0.8, "min_p": 0.05},
     ],
 )
-def test_draws_follow_the_distribution(chosen: dict) -> None:
+def test_draws_follow_the_distribution(chosen: dict[str, Any]) -> None:
     """Chi-square with a fixed seed; 0.1 % critical value by Wilson and Hilferty's approximation."""
     draws, vocabulary = 20_000, 12
-    logits = np.random.default_rng(11).standard_normal(vocabulary).astype(np.float32) * 1.5
+    logits = (np.random.default_rng(11).standard_normal(vocabulary) * 1.5).astype(np.float32)
     s = Sampling(**chosen)
     samplers = [Sampler(Sampling.of(s, seed=seed), vocabulary) for seed in range(100)]
     rows = np.tile(logits, (len(samplers), 1))
@@ -139,9 +141,9 @@ def test_draws_follow_the_distribution(chosen: dict) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(options, min_size=2, max_size=6), st.integers(0, 2**32))
-def test_a_request_gets_the_same_tokens_alone_and_in_any_batch(requests: list[dict], seed: int) -> None:
+def test_a_request_gets_the_same_tokens_alone_and_in_any_batch(requests: list[dict[str, Any]], seed: int) -> None:
     vocabulary = 700
-    logits = np.random.default_rng(seed).standard_normal((3, len(requests), vocabulary)).astype(np.float32) * 5
+    logits = (np.random.default_rng(seed).standard_normal((3, len(requests), vocabulary)) * 5).astype(np.float32)
     prompt = [1, 2, 3]
 
     def run(members: list[int]) -> list[list[int]]:
@@ -157,7 +159,7 @@ def test_a_request_gets_the_same_tokens_alone_and_in_any_batch(requests: list[di
 
 
 def test_a_seed_gives_these_tokens_on_every_machine() -> None:
-    logits = (np.arange(2000, dtype=np.int64) * 7919 % 997).astype(np.float32)[None] / 100
+    logits = (np.arange(2000, dtype=np.int64) * 7919 % 997).astype(np.float32)[None] / np.float32(100)
     sampler = Sampler(Sampling(seed=2026, temperature=1.2, top_k=0, top_p=0.9, min_p=0), 2000)
     assert [pick(logits, [sampler])[0].token for _ in range(8)] == [735, 369, 176, 1610, 1540, 1734, 248, 1697]
 
@@ -202,7 +204,7 @@ def test_masks_say_what_can_be_chosen(temperature: float) -> None:
 
 @pytest.mark.parametrize("chosen", [{"temperature": 0}, {}, {"top_k": 0}])
 @pytest.mark.parametrize("bad", [[1, np.nan, 2], [-np.inf] * 3, [np.inf, 1, 2]])
-def test_logits_without_a_choice_are_an_error(chosen: dict, bad: list[float]) -> None:
+def test_logits_without_a_choice_are_an_error(chosen: dict[str, Any], bad: list[float]) -> None:
     good = Sampler(Sampling(**chosen, presence_penalty=1), 3)
     with pytest.raises(ModelError, match="row 1 of the logits"):
         pick(np.array([[1, 2, 3], bad], np.float32), [good, Sampler(Sampling(**chosen), 3)])
