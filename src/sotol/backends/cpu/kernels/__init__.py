@@ -1,0 +1,33 @@
+"""The table of CPU kernels: name -> the factory that makes it for a target and parameters.
+
+Importing this imports Numba: only `compile.py` does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sotol.backends.cpu.kernels import attention, elementwise, embed, linear, norm, rope, walk
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "add": elementwise.add,
+    "add_bias": elementwise.add_bias,
+    "attend": attention.attend,
+    "embed": embed.embed,
+    "glu": elementwise.glu,
+    "linear": linear.linear,
+    "linear_f32": linear.linear_f32,
+    "quantize": norm.quantize,
+    "rms_norm": norm.rms_norm,
+    "rope": rope.rope,
+    "rows": elementwise.rows,
+    "scale": elementwise.scale,
+    "soft_cap": elementwise.soft_cap,
+    "store_cache": attention.store_cache,
+}
+
+# What is not an op: (function, number of int64 parameters).
+PROGRAMS: dict[str, tuple[Callable[..., Any], int]] = {
+    "prepare": (walk.prepare, 4),
+    "walk": (walk.walk, 5),
+    "work": (walk.work, 4),
+}

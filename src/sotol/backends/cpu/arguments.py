@@ -1,0 +1,154 @@
+"""A kernel's argument block: 8-byte fields, read by name inside the kernel and laid out by the tape.
+
+Kinds of field: a number or an address ("n"), an f32 ("scale:f32"), and a count that changes from step to step
+("rows:count"), whose slot holds the address of the number.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, lower_getattr_generic, models, register_model
+
+from sotol.backends.cpu.simd import F32, I64, Builder, Value, call, load_ir, offset
+
+Field = tuple[str, str]  # name, kind
+
+
+def parse_fields(text: str) -> tuple[Field, ...]:
+    """ "rows:count x out eps:f32" -> (("rows", "count"), ("x", "int"), …)."""
+    pairs = (word.partition(":") for word in text.split())
+    return tuple((name, kind or "int") for name, _, kind in pairs)
+
+
+class Arguments(types.Type):  # type: ignore[misc]
+    """The address of an argument block with these fields."""
+
+    def __init__(self, fields: tuple[Field, ...]) -> None:
+        self.index = {name: (i, kind) for i, (name, kind) in enumerate(fields)}
+        super().__init__(name=f"Arguments({fields})")
+
+
+@register_model(Arguments)
+class _ArgumentsModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Arguments) -> None:
+        super().__init__(manager, kind, I64)
+
+
+@infer_getattr
+class _Fields(AttributeTemplate):  # type: ignore[misc]
+    key = Arguments
+
+    def generic_resolve(self, block: Arguments, name: str) -> types.Type | None:
+        if name not in block.index:
+            return None
+        return types.float32 if block.index[name][1] == "f32" else types.int64
+
+
+@lower_getattr_generic(Arguments)  # type: ignore[misc]
+def _read_field(_context: Any, b: Builder, block: Arguments, address: Value, name: str) -> Value:
+    index, kind = block.index[name]
+    value = load_ir(b, offset(b, address, 8 * index), F32 if kind == "f32" else I64)
+    return load_ir(b, value, I64) if kind == "count" else value
+
+
+def viewer(fields: tuple[Field, ...]) -> Any:
+    """view(address) -> the block's Arguments."""
+    block = Arguments(fields)
+
+    @intrinsic  # type: ignore[misc]
+    def view(_context: Any, _address: Any) -> Any:
+        def generate(_c: Any, _b: Builder, _s: Any, args: Any) -> Value:
+            return args[0]
+
+        return block(types.int64), generate
+
+    return view
+
+
+# ---- atomics: words of 64 bits that threads share
+
+
+@intrinsic  # type: ignore[misc]
+def atomic_load(_context: Any, _address: Any) -> Any:
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        return b.load_atomic(b.inttoptr(args[0], I64.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def atomic_store(_context: Any, _address: Any, _value: Any) -> Any:
+    def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        b.store_atomic(args[1], b.inttoptr(args[0], I64.as_pointer()), "seq_cst", 8)
+        return c.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def atomic_add(_context: Any, _address: Any, _value: Any) -> Any:
+    """Add and return the word's value before."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        return b.atomic_rmw("add", b.inttoptr(args[0], I64.as_pointer()), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def atomic_replace(_context: Any, _address: Any, _expected: Any, _value: Any) -> Any:
+    """If the word is as expected, replace it; whether it was."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        pointer = b.inttoptr(args[0], I64.as_pointer())
+        return b.extract_value(b.cmpxchg(pointer, args[1], args[2], "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def relax(_context: Any) -> Any:
+    """Tell the core that this thread spins."""
+
+    def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
+        if b.module.triple.startswith(("aarch64", "arm64")):
+            call(b, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(ir.IntType(32), 1))
+        else:
+            call(b, "llvm.x86.sse2.pause", ir.VoidType())
+        return c.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic  # type: ignore[misc]
+def yield_thread(_context: Any) -> Any:
+    """Let another thread have this core: `sched_yield` of POSIX (`library.py` supplies it on other systems)."""
+
+    def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
+        call(b, "sched_yield", ir.IntType(32))
+        return c.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic  # type: ignore[misc]
+def cycles(_context: Any) -> Any:
+    """The processor's cycle counter."""
+
+    def generate(_c: Any, b: Builder, _s: Any, _args: Any) -> Value:
+        return call(b, "llvm.readcyclecounter", I64)
+
+    return types.int64(), generate
+
+
+@intrinsic  # type: ignore[misc]
+def run_kernel(_context: Any, _function: Any, _args: Any, _line: Any, _step: Any) -> Any:
+    """Call the machine code at an address: (arguments, the op's line, step) -> pieces, or -1."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        kind = ir.FunctionType(I64, [I64, I64, I64])
+        return b.call(b.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64, types.int64), generate

@@ -1,0 +1,139 @@
+"""Kernels from Python functions to object code for one CPU level.
+
+Numba types a kernel and lowers it to LLVM IR; LLVM optimises that for the target and writes the object code that
+`library.py` keeps on disk and maps into processes which never import Numba. Run as a program it compiles the kernels
+whose keys arrive as lines, so that several processes can share the work and the caller's Numba stays untouched:
+
+    python -m sotol.backends.cpu.compile LEVEL FOLDER
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sotol.backends.cpu.library import Key, file_name, seal
+from sotol.backends.cpu.target import Target, target_for
+from sotol.errors import SotolError
+
+__all__ = ["Kernel", "compile_kernel"]
+
+# The only functions that object code may leave to the process: all else would crash where it is missing.
+_ALLOWED_SYMBOLS = {"sched_yield", "memcpy", "memset", "memmove", "fmaf", "rintf", "fmaxf", "fminf", "roundevenf"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel as its file declares it.
+
+    fields: the argument block (`arguments.parse_fields`). pieces(a): how many pieces its work has, from shapes, never
+    from threads. piece(a, p): does piece p; pieces may run at once, on any thread, in any order.
+    """
+
+    fields: str
+    pieces: Callable[..., Any]
+    piece: Callable[..., Any]
+
+
+def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Target, *, assembly: bool = False) -> Any:
+    """Object code (or assembly text) of `symbol`: int64 x parameters -> int64."""
+    import llvmlite.binding as llvm  # noqa: PLC0415  (compiling only)
+    from numba import njit, types  # noqa: PLC0415
+
+    signature = types.int64(*[types.int64] * parameters)
+    compiled = njit(signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    result = compiled.overloads[signature.args]
+    inner, numbers = result.fndesc.llvm_func_name, ", ".join(f"i64 %a{i}" for i in range(parameters))
+    types_ = ", ".join(["i64"] * parameters)
+    # Numba's convention: the result and an exception come through pointers; a kernel raises none.
+    entry = f"""
+        declare i32 @{inner}(ptr, ptr, {types_})
+        define i64 @{symbol}({numbers}) {{
+            %result = alloca i64
+            %exception = alloca ptr
+            %status = call i32 @{inner}(ptr %result, ptr %exception, {numbers})
+            %value = load i64, ptr %result
+            ret i64 %value
+        }}"""
+    module = llvm.parse_assembly(result.library.get_llvm_str())
+    module.link_in(llvm.parse_assembly(entry))
+    for f in module.functions:
+        if not f.is_declaration and f.name != symbol:
+            f.linkage = "internal"
+    for variable in module.global_variables:
+        if not variable.is_declaration:
+            variable.linkage = "internal"
+    triple = target.triple if target.triple.split("-")[0] != llvm.get_default_triple().split("-")[0] else ""
+    machine = (llvm.Target.from_triple(triple) if triple else llvm.Target.from_default_triple()).create_target_machine(
+        cpu=target.processor, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True
+    )
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.slp_vectorization = False  # the kernels are vectors already
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    if foreign - _ALLOWED_SYMBOLS:
+        raise SotolError(f"kernel {symbol} calls {sorted(foreign - _ALLOWED_SYMBOLS)}, which processes may lack")
+    return machine.emit_assembly(module) if assembly else machine.emit_object(module)
+
+
+def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple[Any, str]:
+    """Object code (or assembly text) of a kernel, and the text of its argument fields.
+
+    The code's symbol is file_name(key): (arguments, line, step) -> pieces, or -1 when the step is over. It takes
+    pieces from the op's line until none is left: see `threads.py`.
+    """
+    import llvmlite.binding as llvm  # noqa: PLC0415  (compiling only)
+    from numba import njit  # noqa: PLC0415
+
+    from sotol.backends.cpu import arguments as a  # noqa: PLC0415
+    from sotol.backends.cpu.kernels import KERNELS, PROGRAMS  # noqa: PLC0415
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    symbol = file_name(key)
+    if key[0] in PROGRAMS:
+        function, parameters = PROGRAMS[str(key[0])]
+        return emit(function, parameters, symbol, target, assembly=assembly), ""
+    kernel: Kernel = KERNELS[str(key[0])](target, *key[1:])
+    view = a.viewer(a.parse_fields(kernel.fields))
+    pieces, piece = njit(error_model="numpy")(kernel.pieces), njit(error_model="numpy")(kernel.piece)
+    load, replace, add = a.atomic_load, a.atomic_replace, a.atomic_add
+
+    def take_pieces(address: int, line: int, step: int) -> int:
+        block = view(address)
+        while True:
+            word = load(line)
+            if word >> 32 != step:
+                return -1
+            count = pieces(block)
+            taken = word & 0xFFFFFFFF
+            if taken >= count:
+                return count
+            if replace(line, word, word + 1):
+                piece(block, taken)
+                add(line + 8, 1)
+
+    return emit(take_pieces, 3, symbol, target, assembly=assembly), kernel.fields
+
+
+def main() -> None:
+    """Compile the keys that arrive as JSON lines, answering each with a line when its file is in place."""
+    target, folder = target_for(sys.argv[1]), Path(sys.argv[2])
+    for line in sys.stdin:
+        key: Key = tuple(json.loads(line))
+        code, fields = compile_kernel(key, target)
+        path = folder / f"{file_name(key)}.o"
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(seal(fields, code))
+        partial.replace(path)  # whole or not at all, whoever else writes it
+        sys.stdout.write(json.dumps(key) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

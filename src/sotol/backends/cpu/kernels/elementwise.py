@@ -1,0 +1,99 @@
+"""Ops that treat each number of a row alone. Rows are multiples of 16 wide."""
+
+import numpy as np
+
+from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.simd import exp, load, load_i32, splat, store, tanh
+from sotol.backends.cpu.target import Target
+
+BYTES = 16384  # of a row's tensor in one piece
+
+
+def add(_target: Target) -> Kernel:
+    """x + y."""
+
+    def pieces(a):
+        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
+
+    def piece(a, p):
+        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+            store(a.out + i, load(a.x + i) + load(a.y + i))
+
+    return Kernel("rows:count width x y out", pieces, piece)
+
+
+def add_bias(_target: Target) -> Kernel:
+    """x + bias, row by row."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        row = p * a.width * 4
+        for i in range(0, a.width * 4, 64):
+            store(a.out + row + i, load(a.x + row + i) + load(a.bias + i))
+
+    return Kernel("rows:count width x bias out", pieces, piece)
+
+
+def scale(_target: Target) -> Kernel:
+    """x * factor."""
+
+    def pieces(a):
+        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
+
+    def piece(a, p):
+        factor = splat(a.factor)
+        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+            store(a.out + i, load(a.x + i) * factor)
+
+    return Kernel("rows:count width factor:f32 x out", pieces, piece)
+
+
+def soft_cap(_target: Target) -> Kernel:
+    """cap * tanh(x / cap)."""
+
+    def pieces(a):
+        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
+
+    def piece(a, p):
+        cap = splat(a.cap)
+        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+            store(a.out + i, cap * tanh(load(a.x + i) / cap))
+
+    return Kernel("rows:count width cap:f32 x out", pieces, piece)
+
+
+def glu(_target: Target, act: str) -> Kernel:
+    """act(gate) * up: silu, or gelu in its tanh form."""
+    is_silu = act == "silu"
+
+    def pieces(a):
+        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
+
+    def piece(a, p):
+        one, half = splat(np.float32(1)), splat(np.float32(0.5))
+        cubic, root = splat(np.float32(0.044715)), splat(np.float32(0.7978845608028654))
+        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+            g = load(a.gate + i)
+            if is_silu:
+                active = g / (one + exp(splat(np.float32(0)) - g))
+            else:
+                active = half * g * (one + tanh(root * (g + cubic * g * g * g)))
+            store(a.out + i, active * load(a.up + i))
+
+    return Kernel("rows:count width gate up out", pieces, piece)
+
+
+def rows(_target: Target) -> Kernel:
+    """x[index]."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        source, out = a.x + load_i32(a.index + 4 * p) * a.width * 4, a.out + p * a.width * 4
+        for i in range(0, a.width * 4, 64):
+            store(out + i, load(source + i))
+
+    return Kernel("rows:count width index x out", pieces, piece)

@@ -1,0 +1,33 @@
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864). H heads, d head width, r rotated pairs of a head."""
+
+from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.simd import load, load_f32, load_i32, store, store_f32
+from sotol.backends.cpu.target import Target
+
+
+def rope(_target: Target, style: str) -> Kernel:
+    """Rotate each pair by its position's angle; table: [positions, 2, r] cosines, then sines.
+
+    "halves" pairs channel i with r + i (GPT-NeoX, Hugging Face), "pairs" 2 i with 2 i + 1 (Llama's own, GGUF llama).
+    """
+    near, far, step = (1, 0, 2) if style == "pairs" else (0, 1, 1)
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        cosines = a.table + load_i32(a.positions + 4 * p) * a.pairs * 8
+        sines = cosines + a.pairs * 4
+        partner = 4 * (near + far * a.pairs)
+        for head in range(a.heads):
+            x = a.x + (p * a.heads + head) * a.width * 4
+            out = a.out + (p * a.heads + head) * a.width * 4
+            for i in range(a.pairs):
+                at = 4 * step * i
+                u, v, c, s = load_f32(x + at), load_f32(x + at + partner), load_f32(cosines + 4 * i), load_f32(sines + 4 * i)
+                store_f32(out + at, u * c - v * s)
+                store_f32(out + at + partner, v * c + u * s)
+            for i in range(8 * a.pairs, 4 * a.width, 64):
+                store(out + i, load(x + i))  # channels that do not rotate
+
+    return Kernel("rows:count heads width pairs positions table x out", pieces, piece)

@@ -1,0 +1,97 @@
+"""Which CPU the kernels are compiled for: the host's best level, or the lesser one that SOTOL_CPU names.
+
+A level fixes LLVM's processor and features and, for the few primitives that have several forms (`simd.py`), which form
+is used. All forms give the same bits, so a level changes speed and nothing else.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+
+from sotol.errors import SotolError
+
+__all__ = ["Target", "host_target", "levels", "target_for"]
+
+_X86 = {"x86_64", "AMD64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A CPU level: what LLVM generates code for, and the forms of the primitives."""
+
+    level: str  # "generic", "avx2", "avx512", "vnni", "avxvnni", "neon"
+    triple: str  # "" for the host's
+    processor: str  # LLVM's name, as "haswell"
+    features: str  # LLVM's list, as "+avx2,+fma"
+    dot: str  # form of the int8 dot product: a key of simd.DOTS
+    halves: str  # "native" where the CPU converts f16, else "integer"
+    lanes: int  # f32 lanes of one hardware register: how large register tiles may be
+
+
+_AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt"
+_AVX512 = _AVX2 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,-prefer-256-bit"
+# level: (features the host must have, the target). Each x86 level includes the ones before it, but for avxvnni.
+_LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
+    "generic": ((), Target("generic", "x86_64-unknown-linux-gnu", "x86-64", "", "generic", "integer", 4)),
+    "avx2": (
+        ("avx2", "fma", "f16c", "bmi2"),
+        Target("avx2", "x86_64-unknown-linux-gnu", "haswell", _AVX2, "avx2", "native", 8),
+    ),
+    "avxvnni": (
+        ("avx2", "fma", "f16c", "bmi2", "avxvnni"),
+        Target("avxvnni", "x86_64-unknown-linux-gnu", "alderlake", _AVX2 + ",+avxvnni", "avxvnni", "native", 8),
+    ),
+    "avx512": (
+        ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
+        Target("avx512", "x86_64-unknown-linux-gnu", "skylake-avx512", _AVX512, "avx512", "native", 16),
+    ),
+    "vnni": (
+        ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
+        Target(
+            "vnni", "x86_64-unknown-linux-gnu", "cascadelake", _AVX512 + ",+avx512vnni", "vnni", "native", 16
+        ),
+    ),
+    "neon": ((), Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", "generic", "native", 4)),
+}
+
+
+def target_for(level: str) -> Target:
+    """The target of a level by name; a level that the host lacks can still be compiled for and read.
+
+    Raises SotolError for an unknown name.
+    """
+    if level not in _LEVELS:
+        raise SotolError(f"unknown CPU level {level!r}: use one of {', '.join(_LEVELS)}")
+    return _LEVELS[level][1]
+
+
+@cache
+def levels() -> tuple[str, ...]:
+    """The levels that this machine can run, least first."""
+    import llvmlite.binding as llvm  # noqa: PLC0415  (asked for only when kernels are needed)
+
+    if platform.machine() not in _X86:
+        return ("neon",) if platform.machine() in {"aarch64", "arm64"} else ()
+    has = llvm.get_host_cpu_features()
+    return tuple(
+        name
+        for name, (needed, target) in _LEVELS.items()
+        if target.triple.startswith("x86_64") and all(has.get(f, False) for f in needed)
+    )
+
+
+def host_target() -> Target:
+    """The level to run on: SOTOL_CPU's, else the best that the host has.
+
+    Raises SotolError for a level that is unknown or that this machine lacks.
+    """
+    able = levels()
+    if not able:
+        raise SotolError(f"no CPU kernels for {platform.machine()}: sotol runs on x86-64 and ARM64")
+    level = os.environ.get("SOTOL_CPU") or able[-1]
+    if level == "generic" and able == ("neon",):
+        level = "neon"
+    if level not in able:
+        raise SotolError(f"SOTOL_CPU={level}: this machine has {', '.join(able)}")
+    return target_for(level)

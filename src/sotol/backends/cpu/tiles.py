@@ -1,0 +1,258 @@
+"""Register tiles as first-class Numba values, so that a kernel reads like its algorithm and no source text is generated.
+
+A Tile(R, C) is R rows of C vectors of 16 f32, which LLVM keeps in registers where they fit. Each function unrolls inside
+its intrinsic. A "column" is a plain f32x16 whose lane r belongs to row r (so R <= 16).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from sotol.backends.cpu.simd import (
+    F32,
+    I32,
+    I64,
+    VF,
+    VI,
+    WIDTH,
+    Builder,
+    Value,
+    constant,
+    exp_ir,
+    f32x16,
+    fma_ir,
+    halves_ir,
+    lane_ir,
+    load_ir,
+    max_ir,
+    offset,
+    reduce_ir,
+    splat_ir,
+    store_ir,
+    tanh_ir,
+)
+
+LOWEST = -1e30  # the running maximum before any key: finite, so that a masked key (-inf) weighs exactly 0 against it
+
+Rows = list[list[Value]]
+
+
+class Tile(types.Type):  # type: ignore[misc]
+    """R rows of C vectors of 16 f32."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        super().__init__(name=f"Tile({rows}, {columns})")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Tile) -> None:
+        super().__init__(manager, kind, ir.LiteralStructType([VF] * (kind.rows * kind.columns)))
+
+
+def rows_of(b: Builder, kind: Tile, value: Value) -> Rows:
+    """A tile's vectors, row by row."""
+    return [[b.extract_value(value, r * kind.columns + c) for c in range(kind.columns)] for r in range(kind.rows)]
+
+
+def tile_of(b: Builder, rows: Rows) -> Value:
+    """The tile of these vectors."""
+    flat = [v for row in rows for v in row]
+    tile = ir.Constant(ir.LiteralStructType([VF] * len(flat)), ir.Undefined)
+    for i, v in enumerate(flat):
+        tile = b.insert_value(tile, v, i)
+    return tile
+
+
+def row_address(b: Builder, address: Value, stride: Value, row: int) -> Value:
+    """address + row * stride."""
+    return b.add(address, b.mul(stride, ir.Constant(I64, row))) if row else address
+
+
+# ---- what kernels call
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc]
+def zeros(_context: Any, rows: Any, columns: Any) -> Any:
+    tile = Tile(rows.literal_value, columns.literal_value)
+
+    def generate(_c: Any, b: Builder, _s: Any, _args: Any) -> Value:
+        return tile_of(b, [[constant(VF, 0.0)] * tile.columns] * tile.rows)
+
+    return tile(rows, columns), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc]
+def load_rows(_context: Any, rows: Any, columns: Any, address: Any, stride: Any) -> Any:
+    """A tile from rows of consecutive f32, `stride` bytes apart."""
+    tile = Tile(rows.literal_value, columns.literal_value)
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        starts = [row_address(b, args[2], args[3], r) for r in range(tile.rows)]
+        return tile_of(b, [[load_ir(b, offset(b, at, 64 * k), VF) for k in range(tile.columns)] for at in starts])
+
+    return tile(rows, columns, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def store_rows(_context: Any, tile: Any, address: Any, stride: Any) -> Any:
+    """Store a tile's rows as consecutive f32, `stride` bytes apart."""
+
+    def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        for r, row in enumerate(rows_of(b, tile, args[0])):
+            for k, v in enumerate(row):
+                store_ir(b, v, offset(b, row_address(b, args[1], args[2], r), 64 * k))
+        return c.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), generate
+
+
+def row_loader(form: str) -> Any:
+    """load(columns, address, step) -> one row of vectors, 16 values each, the vectors `step` bytes apart.
+
+    form: how the cache's numbers are stored: "f32", or f16 as "native" or "integer" (`simd.halves_ir`).
+    """
+
+    @intrinsic(prefer_literal=True)  # type: ignore[misc]
+    def load_row(_context: Any, columns: Any, address: Any, step: Any) -> Any:
+        tile = Tile(1, columns.literal_value)
+
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            at = [row_address(b, args[1], args[2], k) for k in range(tile.columns)]
+            return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in at]])
+
+        return tile(columns, types.int64, types.int64), generate
+
+    return load_row
+
+
+def gather_row(form: str) -> Any:
+    """load(a, b, c, d) -> one row of four vectors, 16 values at each address, stored as in `row_loader`."""
+
+    @intrinsic  # type: ignore[misc]
+    def load_row(_context: Any, _a: Any, _b: Any, _c: Any, _d: Any) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in args]])
+
+        return Tile(1, 4)(types.int64, types.int64, types.int64, types.int64), generate
+
+    return load_row
+
+
+@intrinsic  # type: ignore[misc]
+def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
+    """sums[r, :] += (the f32 at scalars + r * stride) * row."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        (vectors,), old, new = rows_of(b, row, args[3]), rows_of(b, sums, args[0]), []
+        for r in range(sums.rows):
+            scalar = splat_ir(b, load_ir(b, row_address(b, args[1], args[2], r), F32), VF)
+            new.append([fma_ir(b, scalar, v, o) for v, o in zip(vectors, old[r], strict=True)])
+        return tile_of(b, new)
+
+    return sums(sums, types.int64, types.int64, row), generate
+
+
+def _by_row(f: Callable[[Builder, Value, Value], Value]) -> Any:
+    @intrinsic  # type: ignore[misc]
+    def op(_context: Any, tile: Any, _column: Any) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            rows = rows_of(b, tile, args[0])
+            return tile_of(b, [[f(b, v, lane_ir(b, args[1], r)) for v in row] for r, row in enumerate(rows)])
+
+        return tile(tile, f32x16), generate
+
+    return op
+
+
+def _by_scalar(f: Callable[[Builder, Value, Value], Value]) -> Any:
+    @intrinsic  # type: ignore[misc]
+    def op(_context: Any, tile: Any, _scalar: Any) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            k = splat_ir(b, args[1], VF)
+            return tile_of(b, [[f(b, v, k) for v in row] for row in rows_of(b, tile, args[0])])
+
+        return tile(tile, types.float32), generate
+
+    return op
+
+
+scale_rows = _by_row(lambda b, v, k: b.fmul(v, k))
+divide_rows = _by_row(lambda b, v, k: b.fdiv(v, k))
+exp_minus = _by_row(lambda b, v, k: exp_ir(b, b.fsub(v, k)))  # e ** (tile - column)
+scaled = _by_scalar(lambda b, v, k: b.fmul(v, k))
+soft_capped = _by_scalar(lambda b, v, k: b.fmul(k, tanh_ir(b, b.fdiv(v, k))))
+
+
+def _to_column(step: Callable[[Builder, Value, Value], Value], fill: float) -> Any:
+    @intrinsic  # type: ignore[misc]
+    def op(_context: Any, tile: Any) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            column = constant(VF, fill)
+            for r, row in enumerate(rows_of(b, tile, args[0])):
+                while len(row) > 1:
+                    row = [step(b, *row[i : i + 2]) for i in range(0, len(row), 2)]  # noqa: PLW2901
+                column = b.insert_element(column, reduce_ir(b, row[0], step), ir.Constant(I32, r))
+            return column
+
+        return f32x16(tile), generate
+
+    return op
+
+
+row_sum = _to_column(lambda b, x, y: b.fadd(x, y), 0.0)  # the columns of a tile must be a power of two
+row_max = _to_column(max_ir, LOWEST)
+
+
+@intrinsic  # type: ignore[misc]
+def add_scaled(_context: Any, x: Any, _a: Any, y: Any, _b: Any) -> Any:
+    """x * column a + y * column b."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        pairs = zip(rows_of(b, x, args[0]), rows_of(b, y, args[2]), strict=True)
+        rows = []
+        for r, (xs, ys) in enumerate(pairs):
+            p, q = lane_ir(b, args[1], r), lane_ir(b, args[3], r)
+            rows.append([fma_ir(b, v, p, b.fmul(w, q)) for v, w in zip(xs, ys, strict=True)])
+        return tile_of(b, rows)
+
+    return x(x, f32x16, x, f32x16), generate
+
+
+@intrinsic  # type: ignore[misc]
+def mask_keys(_context: Any, tile: Any, first: Any, positions: Any, window: Any) -> Any:
+    """Lane i of vector c of row r is the key at position first + 16 c + i: -inf where the row may not see it.
+
+    A row sees the `window` last keys up to its own position (int64 at positions + 8 r).
+    """
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        rows, hidden = [], constant(VF, float("-inf"))
+        for r, row in enumerate(rows_of(b, tile, args[0])):
+            ahead = b.sub(load_ir(b, offset(b, args[2], 8 * r), I64), args[1])  # of this row over the first key
+            last = splat_ir(b, b.trunc(ahead, I32), VI)
+            oldest = splat_ir(b, b.trunc(b.sub(ahead, args[3]), I32), VI)
+            new = []
+            for k, v in enumerate(row):
+                key = ir.Constant(VI, [WIDTH * k + i for i in range(WIDTH)])
+                seen = b.and_(b.icmp_signed("<=", key, last), b.icmp_signed(">", key, oldest))
+                new.append(b.select(seen, v, hidden))
+            rows.append(new)
+        return tile_of(b, rows)
+
+    return tile(tile, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def vector_row(_context: Any, _v: Any) -> Any:
+    """A vector as a tile of one row."""
+    tile = Tile(1, 1)
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        return tile_of(b, [[args[0]]])
+
+    return tile(f32x16), generate
