@@ -227,6 +227,10 @@ LIES = {
         whole([key("a", 9, (u32(9) + u64(1)) * 4 + u32(0) + u64(1) + b"\0")], []),
         "metadata 'a', item 0, item 0, item 0, item 0 at byte 85: has arrays nested more than 4 deep",
     ),
+    "arrays in an array, too many": (
+        whole([key("a", 9, u32(9) + u64(70_000) + (u32(0) + u64(0)) * 70_000)], []),
+        "metadata 'a', its length at byte 41: 70000 is more than the 65536 that sotol accepts",
+    ),
     "arrays nested without end": (
         whole([key("a", 9, (u32(9) + u64(1)) * 100_000)], []),
         "has arrays nested more than 4 deep",

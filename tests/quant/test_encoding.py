@@ -104,6 +104,19 @@ def test_the_parts_have_the_shapes_that_the_layout_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HALVES)
+def test_leading_axes_and_strided_rows_do_not_matter(name: str) -> None:
+    encoding = ABLE[name]
+    integer = encoding.integer
+    assert integer is not None
+    data = np.random.default_rng(1).integers(0, 256, (4, 6, 2 * encoding.size), np.uint8)
+    every_other = integer.split(data[::2, 1:])
+    for part, alone in zip(every_other, integer.split(data[2, 3]), strict=True):
+        assert (part is None) == (alone is None)
+        if part is not None and alone is not None:
+            assert np.array_equal(part[1, 2], alone, equal_nan=part.dtype == np.float16)
+
+
+@pytest.mark.parametrize("name", HALVES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_encode_refuses_what_it_cannot_hold(name: str, bad: float) -> None:
     encode = ABLE[name].encode

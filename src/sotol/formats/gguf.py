@@ -50,6 +50,7 @@ ARRAY = 9
 # Beyond any real model (the largest vocabularies have 300 thousand tokens and twice as many merges), and low enough
 # that a hostile file of any size is refused before it costs much memory or time.
 MAX_ITEMS = 1 << 22  # of all arrays together
+NESTED_ITEMS = 64  # what an array in an array counts for: real models have few or none
 MAX_KEYS = 1 << 16
 MAX_WEIGHTS = 1 << 16
 MAX_KEY_BYTES = (1 << 16) - 1  # by the specification
@@ -141,8 +142,9 @@ class Cursor:
         if kind not in SCALARS and kind not in (STRING, ARRAY):
             self.fail(field, f"is an array of the unknown type {kind}; known are {known_kinds()}", self.at - 4)
         least = {STRING: 8, ARRAY: 12}.get(kind) or struct.calcsize("<" + SCALARS[kind][1])
-        count = self.count(f"{field}, its length", least, MAX_ITEMS - self.items)
-        self.items += count
+        weight = NESTED_ITEMS if kind == ARRAY else 1
+        count = self.count(f"{field}, its length", least, (MAX_ITEMS - self.items) // weight)
+        self.items += count * weight
         if kind == STRING:
             return self.texts(count, field), "string[]"
         if kind == ARRAY:

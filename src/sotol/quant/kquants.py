@@ -20,6 +20,8 @@ from sotol.quant.encoding import (
     integer_encoding,
     require_range,
     to_half,
+    unpack_nibbles,
+    unpack_upper,
 )
 
 __all__ = ["KQUANTS"]
@@ -51,11 +53,7 @@ def pack_scales(scales: UInt8Array, minimums: UInt8Array) -> UInt8Array:
 
 def nibble_groups(packed: UInt8Array) -> UInt8Array:
     """[..., B, 128] bytes -> [..., B, 8, 32]: each 32 bytes hold a group in their low halves, the next in the high."""
-    pairs = packed.reshape(*packed.shape[:-1], 4, 32)
-    q = np.empty((*packed.shape[:-1], 4, 2, 32), np.uint8)
-    np.bitwise_and(pairs, 15, out=q[..., 0, :])
-    np.right_shift(pairs, 4, out=q[..., 1, :])
-    return q.reshape(*packed.shape[:-1], 8, 32)
+    return unpack_nibbles(packed, 32).reshape(*packed.shape[:-1], 8, 32)
 
 
 def split_q4_k(data: UInt8Array) -> Fields:
@@ -70,9 +68,7 @@ def split_q5_k(data: UInt8Array) -> Fields:
     blocks = as_blocks(data, 176)
     scales, minimums = split_scales(blocks[..., 4:16])
     q = nibble_groups(blocks[..., 48:])
-    fifths = blocks[..., 16:48]
-    for group in range(8):
-        q[..., group, :] |= ((fifths >> group) & 1) << 4
+    q.view(np.uint64)[...] |= unpack_upper(blocks[..., 16:48], 1).view(np.uint64)
     return Fields(q, halves(blocks, 0), -halves(blocks, 2), scales, minimums)
 
 
@@ -83,14 +79,11 @@ def split_q6_k(data: UInt8Array) -> Fields:
     bit pair i belongs to run i.
     """
     blocks = as_blocks(data, 210)
-    low = blocks[..., :128].reshape(*blocks.shape[:-1], 2, 2, 32)
-    high = blocks[..., 128:192].reshape(*blocks.shape[:-1], 2, 32)
-    q = np.empty((*blocks.shape[:-1], 2, 4, 32), np.uint8)
-    np.bitwise_and(low, 15, out=q[..., :2, :])
-    np.right_shift(low, 4, out=q[..., 2:, :])
-    for run in range(4):
-        q[..., run, :] |= ((high >> (2 * run)) & 3) << 4
-    return Fields(q.reshape(*blocks.shape[:-1], 16, 16), halves(blocks, 208), scales=blocks[..., 192:208].view(np.int8))
+    lead = blocks.shape[:-1]
+    q = unpack_nibbles(blocks[..., :128], 64).reshape(*lead, 2, 4, 32)
+    q.view(np.uint64)[...] |= unpack_upper(blocks[..., 128:192].reshape(*lead, 2, 32), 2).view(np.uint64)
+    scales = blocks[..., 192:208].view(np.int8)
+    return Fields(q.reshape(*lead, 16, 16), halves(blocks, 208), scales=scales)
 
 
 def total(x: Float32Array) -> Float32Array:

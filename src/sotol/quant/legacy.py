@@ -19,6 +19,7 @@ from sotol.quant.encoding import (
     integer_encoding,
     require_range,
     to_half,
+    unpack_nibbles,
 )
 
 __all__ = ["LEGACY"]
@@ -26,17 +27,20 @@ __all__ = ["LEGACY"]
 WIDTH = 32
 
 
+# A byte's eight bits as eight bytes, each bit where a fifth bit goes, bit 0 first.
+FIFTHS = (np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little") << np.uint8(4)).view(
+    np.uint64
+)
+
+
 def nibbles(packed: UInt8Array) -> UInt8Array:
     """[..., B, 16] bytes -> [..., B, 1, 32] numbers of 4 bits: all low halves, then all high halves."""
-    q = np.empty((*packed.shape[:-1], 1, WIDTH), np.uint8)
-    np.bitwise_and(packed, 15, out=q[..., 0, :16])
-    np.right_shift(packed, 4, out=q[..., 0, 16:])
-    return q
+    return unpack_nibbles(packed, 16).reshape(*packed.shape[:-1], 1, WIDTH)
 
 
-def with_fifth_bits(q: UInt8Array, words: UInt8Array) -> UInt8Array:
+def with_fifth_bits(q: UInt8Array, packed: UInt8Array) -> UInt8Array:
     """q [..., B, 1, 32] with bit j of each [..., B, 4] bytes as weight j's fifth bit, in place."""
-    q |= (np.unpackbits(words, axis=-1, bitorder="little") << np.uint8(4))[..., None, :]
+    q.view(np.uint64)[..., 0, :] |= FIFTHS[packed, 0]
     return q
 
 
