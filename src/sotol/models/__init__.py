@@ -1,0 +1,22 @@
+"""The table of architectures: GGUF's `general.architecture` -> the module that defines it."""
+
+from types import ModuleType
+
+from sotol.errors import ModelError
+from sotol.formats.weights import Checkpoint
+from sotol.models import llama
+from sotol.models.model import trace
+from sotol.program.trace import Program
+
+__all__ = ["ARCHITECTURES", "trace_model"]
+
+ARCHITECTURES: dict[str, ModuleType] = {"llama": llama}
+
+
+def trace_model(checkpoint: Checkpoint, context: int) -> Program:
+    """The Program of a checkpoint, for sequences of up to `context` tokens; ModelError if sotol can't run it."""
+    name = checkpoint.metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelError(f"{checkpoint.path}: architecture {name!r} is not one that sotol runs: {known}")
+    return trace(ARCHITECTURES[name], checkpoint, context)

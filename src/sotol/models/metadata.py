@@ -1,0 +1,55 @@
+"""Reading a model's metadata with types and ranges, so that a wrong file is named here and not met in a kernel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sotol.errors import ModelError
+
+__all__ = ["Fields"]
+
+Number = TypeVar("Number", int, float)
+LARGEST = 2**31 - 1  # of any count: kernels and steps index with 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The metadata of one architecture: `integer("block_count")` reads `<architecture>.block_count`."""
+
+    metadata: Mapping[str, object]
+    architecture: str
+
+    def has(self, key: str) -> bool:
+        return f"{self.architecture}.{key}" in self.metadata
+
+    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number from `least` up; ModelError that names the key if it is missing, no number, or less."""
+        value = self._get(key, default)
+        if isinstance(value, list) and value and all(v == value[0] for v in value):
+            value = value[0]  # one number for each layer, all the same
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+            raise self._wrong(key, value, f"a whole number from {least} to {LARGEST}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite positive number."""
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise self._wrong(key, value, "a positive number")
+        return float(value)
+
+    def text(self, key: str, default: str) -> str:
+        """A string."""
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "text")
+        return value
+
+    def _get(self, key: str, default: object) -> object:
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
+        if value is None:
+            raise ModelError(f"metadata {self.architecture}.{key} is missing: the file does not describe the model")
+        return value
+
+    def _wrong(self, key: str, value: object, wanted: str) -> ModelError:
+        return ModelError(f"metadata {self.architecture}.{key} is {str(value)[:40]!r}, not {wanted}")

@@ -1,0 +1,127 @@
+"""From a checkpoint to a Program: what an architecture's forward sees while it is traced.
+
+An architecture is a module with `Config.read(fields)`, `WEIGHTS` (the name of each weight in GGUF, its name in Hugging Face
+checkpoints, its shape in the config's letters) and `forward(m, step)`. Every weight of the file is bound to a name of the
+table and checked against its shape; one that is missing, extra or in an unknown encoding is an error that names it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from sotol.errors import ModelError
+from sotol.formats.weights import Checkpoint, Weight
+from sotol.models.metadata import Fields
+from sotol.numerics import Float64Array
+from sotol.program.trace import Cache, Constant, Program, StepInput, Tensor
+
+__all__ = ["Config", "Layer", "Model", "StepSymbols", "Table", "trace"]
+
+Table = Mapping[str, tuple[str, str]]  # GGUF name with {} for the layer -> (Hugging Face name, shape in letters)
+
+
+class Config(Protocol):
+    """What every architecture's config has besides its own fields."""
+
+    @property
+    def layers(self) -> int: ...
+    @property
+    def dims(self) -> Mapping[str, int]:
+        """The sizes of the letters in the table's shapes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepSymbols:
+    """The Step while tracing: symbols for its arrays."""
+
+    step: StepInput
+    tokens: StepInput
+    positions: StepInput
+    logit_rows: StepInput
+
+
+class Model:
+    """A checkpoint's weights by name, its caches and constants, for a forward that records."""
+
+    def __init__(self, checkpoint: Checkpoint, table: Table, config: Config, context: int) -> None:
+        self.context = context
+        self._table, self._config, self._path = table, config, checkpoint.path
+        self._weights = {name.removesuffix(".weight"): w for name, w in checkpoint.weights.items()}
+        known = {name.format(i) for name in table for i in range(config.layers if "{}" in name else 1)}
+        extra = sorted(self._weights.keys() - known)
+        if extra:
+            raise ModelError(f"{self._path}: weight {extra[0]} (of {len(extra)}) is not part of this architecture")
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has this weight."""
+        return name in self._weights
+
+    def w(self, name: str, otherwise: str = "") -> Weight:
+        """The weight of this name (or the other, where it is absent), its shape checked against the table."""
+        if otherwise and name not in self._weights:
+            name = otherwise
+        weight = self._weights.get(name)
+        if weight is None:
+            raise ModelError(f"{self._path}: weight {name} is missing")
+        shape = tuple(
+            int(np.prod([self._config.dims[letter] for letter in side.split("*")]))
+            for side in self._table[re.sub(r"\.\d+\.", ".{}.", name, count=1)][1].split()
+        )
+        if weight.shape != shape:
+            raise ModelError(f"{self._path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
+        if weight.encoding.decode is None:
+            raise ModelError(f"{self._path}: weight {name} is {weight.encoding.name}, which sotol can't run yet")
+        return weight
+
+    def layer(self, i: int) -> "Layer":
+        """The weights of layer i, by their names within it."""
+        return Layer(self, i)
+
+    def cache(self, i: int, heads: int, width: int) -> Cache:
+        """The cache of layer i."""
+        return Cache(i, heads, width)
+
+    def divisors(self, name: str) -> Float64Array | None:
+        """A small vector weight as numbers, if the checkpoint has it: Llama 3's divisors of RoPE's frequencies."""
+        return self.w(name).decode().astype(np.float64) if self.has(name) else None
+
+    def constant(self, name: str, values: Any) -> Constant:
+        """A table computed at load."""
+        return Constant(name, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one layer: `w("attn_q")` is blk.<i>.attn_q."""
+
+    model: Model
+    index: int
+
+    def __call__(self, name: str) -> Weight:
+        return self.model.w(f"blk.{self.index}.{name}")
+
+
+def trace(architecture: ModuleType, checkpoint: Checkpoint, context: int) -> Program:
+    """The architecture's forward as a Program over the checkpoint's weights, for sequences of up to `context` tokens.
+
+    Raises ModelError for a checkpoint that is not such a model.
+    """
+    name = str(checkpoint.metadata["general.architecture"])
+    config = architecture.Config.read(Fields(checkpoint.metadata, name), checkpoint)
+    program = Program()
+
+    def symbol(field: str, *shape: str) -> StepInput:
+        return StepInput(program, field, shape)
+
+    step = StepSymbols(
+        symbol("step"), symbol("tokens", "T"), symbol("positions", "T"), symbol("logit_rows", "R")
+    )
+    result: Tensor = architecture.forward(Model(checkpoint, architecture.WEIGHTS, config, context), config, step)
+    if result.shape[0] != "R":
+        raise ModelError(f"{name}: forward gives {list(result.shape)}, not rows of logits")
+    return program
