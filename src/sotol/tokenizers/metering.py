@@ -1,0 +1,141 @@
+"""What a chat template may spend: a meter of time, steps and text, and estimates of operations before they are done."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2.exceptions import SecurityError
+
+__all__ = ["Limits", "Meter", "estimate_call", "estimate_percent"]
+
+STEPS = 1_000_000  # ticks in one rendering
+ELEMENT = 16  # an element of a list counts as so many characters
+INTERMEDIATE = 64  # values made on the way may add up to so many times the output's limit
+AMPLIFIED = 16  # one operation may cost so many times the output's limit, estimated from its arguments
+LARGEST_NUMBER = 65_536  # bits of an integer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one rendering may spend: seconds of time, and characters of output."""
+
+    seconds: float = 2.0
+    characters: int = 4_000_000
+
+
+class Meter:
+    """What one rendering has spent so far; each method raises SecurityError when that is too much."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.characters = limits.characters
+        self._deadline = time.monotonic() + limits.seconds
+        self._steps = 0
+        self._made = 0
+
+    def watched(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The items, with a tick for each."""
+        for item in items:
+            self.tick()
+            yield item
+
+    def tick(self) -> None:
+        """One step; looks at the clock each time, which is cheap beside any step of Jinja."""
+        self._steps += 1
+        if self._steps > STEPS:
+            raise SecurityError(f"it takes more than {STEPS:,} steps")
+        if time.monotonic() > self._deadline:
+            raise SecurityError(f"it takes more than {self._limits.seconds:g} seconds")
+
+    def size(self, value: object) -> int:
+        """Characters of a value, written out: shared parts count as often as they appear."""
+        if isinstance(value, str):
+            total = len(value)
+        else:
+            total, waiting = ELEMENT, [value]
+            while waiting and total <= self.characters:
+                item = waiting.pop()
+                if isinstance(item, str):
+                    total += len(item)
+                elif isinstance(item, int):
+                    self.number(item.bit_length())
+                elif isinstance(item, Mapping):
+                    total += 2 * ELEMENT * len(item)
+                    waiting += [*item, *item.values()]
+                elif isinstance(item, (list, tuple)):
+                    total += ELEMENT * len(item)
+                    waiting += item
+        if total > self.characters:
+            raise SecurityError(f"it makes a value of more than {self.characters:,} characters")
+        return total
+
+    def made(self, value: Any) -> Any:
+        """Count a new value, and give it back."""
+        self._made += self.size(value)
+        if self._made > INTERMEDIATE * self.characters:
+            raise SecurityError("it makes too many large values")
+        return value
+
+    def estimate(self, cost: int) -> None:
+        """Refuse an operation that could make, or look at, so many characters."""
+        if cost > AMPLIFIED * self.characters:
+            raise SecurityError("one of its operations would make or search too much text")
+
+    def number(self, bits: int) -> None:
+        """Refuse a whole number of so many bits."""
+        if bits > LARGEST_NUMBER:
+            raise SecurityError(f"it makes a number of more than {LARGEST_NUMBER:,} bits")
+
+
+def estimate_call(
+    meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Refuse a method or filter that would make, or search, far too much; gives `args` back, iterators read."""
+    given = [*args, *kwargs.values()]
+    length = meter.size(value)
+    texts = [meter.size(x) for x in given if not isinstance(x, (int, float))]
+    numbers = [abs(x) for x in given if isinstance(x, int)]
+    if name in ("center", "ljust", "rjust", "zfill", "batch", "slice", "truncate"):
+        meter.estimate(ELEMENT * max(numbers, default=0))
+    elif name in ("indent", "wordwrap"):
+        meter.estimate((length + 1) * max([1, *texts, *numbers]))
+    elif name in ("rfind", "rindex", "rsplit", "rpartition"):  # quadratic in CPython
+        meter.estimate(length * max(texts, default=1) // 4)
+    elif name == "replace":
+        if len(args) < 2:
+            raise SecurityError("it replaces text without naming both texts in order")
+        meter.estimate(length + str(value).count(str(args[0])) * texts[1])
+    elif name == "str.format":
+        _estimate_braces(meter, value, given)
+    elif name == "format":
+        estimate_percent(meter, str(value), given)
+    elif name == "str.join" and args:
+        items = list(meter.watched(args[0]))
+        meter.estimate(meter.size(items) + length * len(items))
+        return (items, *args[1:])
+    elif name == "sum" and any(not isinstance(x, (int, float, str)) for x in given):
+        raise SecurityError("it sums what are not numbers")
+    return args
+
+
+def estimate_percent(meter: Meter, template: str, given: Any) -> None:
+    """`%`: widths and precisions, and each field as large as all arguments; computed widths are refused."""
+    if re.search(r"%[^a-zA-Z%]*\*", template):
+        raise SecurityError("it formats with a width that is computed")
+    specs = re.findall(r"%(?:\([^)%]*\))?[-+ #0]*(\d*)\.?(\d*)", template)
+    _estimate_fields(meter, template, [digits for spec in specs for digits in spec], len(specs), given)
+
+
+def _estimate_braces(meter: Meter, template: str, given: Any) -> None:
+    """`str.format`, likewise."""
+    if re.search(r"\{[^}]*\{", template.replace("{{", "")):
+        raise SecurityError("it formats with a width that is computed")
+    specs = re.findall(r"\{[^{}]*\}", template)
+    _estimate_fields(meter, template, re.findall(r"\d+", "".join(specs)), len(specs), given)
+
+
+def _estimate_fields(meter: Meter, template: str, numbers: list[str], fields: int, given: Any) -> None:
+    widths = sum(int(digits or 0) if len(digits) < 9 else 10**9 for digits in numbers)
+    meter.estimate(len(template) + widths + fields * sum(meter.size(x) for x in given))

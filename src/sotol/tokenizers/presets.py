@@ -1,0 +1,135 @@
+"""Chat formats for models whose file has no template: a table of what stands around each message.
+
+Each row is what the official template of the family writes for a plain conversation; its name is llama.cpp's where
+llama.cpp has one. `{bos}` and `{eos}` in a marker stand for the model's own tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Preset", "preset_for"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One format. `{bos}`, `{eos}` are filled in; a role that isn't in `turns` is refused.
+
+    turns: role -> (text before, text after) the message; `generate` opens the answer, `close` ends a conversation
+    that asks for none. `system_in_user`: (before, after) of a system message that goes inside the first user message,
+    for formats without a turn for it. `strip`: white space around messages is removed. `tokens`: a vocabulary that has
+    them all, and an `architectures` entry if there are any, uses this format.
+    """
+
+    tokens: tuple[str, ...]
+    turns: dict[str, tuple[str, str]]
+    generate: str
+    begin: str = ""
+    close: str = ""
+    system_in_user: tuple[str, str] | None = None
+    strip: bool = False
+    architectures: tuple[str, ...] = ()
+
+
+def _same(before: str, after: str, *roles: str) -> dict[str, tuple[str, str]]:
+    """Turns that differ in the name of the role only."""
+    return {role: (before.replace("ROLE", role), after) for role in roles}
+
+
+# In the order in which they are tried: rarer markers first.
+PRESETS: dict[str, Preset] = {
+    "chatml": Preset(  # OpenAI 2023; Qwen, SmolLM, Yi, …
+        tokens=("<|im_start|>", "<|im_end|>"),
+        turns=_same("<|im_start|>ROLE\n", "<|im_end|>\n", "system", "user", "assistant"),
+        generate="<|im_start|>assistant\n",
+    ),
+    "llama3": Preset(
+        tokens=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        begin="{bos}",
+        turns=_same("<|start_header_id|>ROLE<|end_header_id|>\n\n", "<|eot_id|>", "system", "user", "assistant"),
+        generate="<|start_header_id|>assistant<|end_header_id|>\n\n",
+        strip=True,
+    ),
+    "gemma": Preset(
+        tokens=("<start_of_turn>", "<end_of_turn>"),
+        begin="{bos}",
+        turns={
+            "user": ("<start_of_turn>user\n", "<end_of_turn>\n"),
+            "assistant": ("<start_of_turn>model\n", "<end_of_turn>\n"),
+        },
+        generate="<start_of_turn>model\n",
+        system_in_user=("", "\n\n"),
+        strip=True,
+    ),
+    "command-r": Preset(
+        tokens=("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+        begin="{bos}",
+        turns={
+            "system": ("<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+            "user": ("<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+            "assistant": ("<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+        },
+        generate="<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        strip=True,
+    ),
+    "granite": Preset(
+        tokens=("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
+        turns=_same("<|start_of_role|>ROLE<|end_of_role|>", "<|end_of_text|>\n", "system", "user", "assistant"),
+        generate="<|start_of_role|>assistant<|end_of_role|>",
+    ),
+    "deepseek3": Preset(
+        tokens=("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"),  # noqa: RUF001  # these are its characters
+        begin="{bos}",
+        turns={
+            "system": ("", ""),
+            "user": ("<｜User｜>", ""),  # noqa: RUF001
+            "assistant": ("<｜Assistant｜>", "<｜end▁of▁sentence｜>"),  # noqa: RUF001
+        },
+        generate="<｜Assistant｜>",  # noqa: RUF001
+    ),
+    "phi3": Preset(
+        tokens=("<|user|>", "<|assistant|>", "<|end|>"),
+        turns=_same("<|ROLE|>\n", "<|end|>\n", "system", "user", "assistant"),
+        generate="<|assistant|>\n",
+        close="{eos}",
+    ),
+    "zephyr": Preset(
+        tokens=("<|user|>", "<|assistant|>"),
+        turns=_same("<|ROLE|>\n", "{eos}\n", "system", "user", "assistant"),
+        generate="<|assistant|>\n",
+    ),
+    "mistral-v7": Preset(
+        tokens=("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]"),
+        begin="{bos}",
+        turns={
+            "system": ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+            "user": ("[INST]", "[/INST]"),
+            "assistant": ("", "{eos}"),
+        },
+        generate="",
+    ),
+    "mistral": Preset(
+        tokens=("[INST]", "[/INST]"),
+        begin="{bos}",
+        turns={"user": ("[INST] ", "[/INST]"), "assistant": (" ", "{eos}")},
+        generate="",
+        system_in_user=("", "\n\n"),
+    ),
+    "llama2": Preset(  # no tokens of its own: a SentencePiece vocabulary of a llama without any of the above
+        tokens=("<s>", "</s>", "<0x0A>"),
+        architectures=("llama",),
+        turns={"user": ("{bos}[INST] ", " [/INST]"), "assistant": (" ", " {eos}")},
+        generate="",
+        system_in_user=("<<SYS>>\n", "\n<</SYS>>\n\n"),
+        strip=True,
+    ),
+}
+
+
+def preset_for(architecture: str, has_token: Callable[[str], bool]) -> str:
+    """The name of the first format whose tokens are in the vocabulary; without any, chatml, as in llama.cpp."""
+    for name, preset in PRESETS.items():
+        if preset.architectures and architecture not in preset.architectures:
+            continue
+        if all(has_token(token) for token in preset.tokens):
+            return name
+    return "chatml"

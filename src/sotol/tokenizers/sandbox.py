@@ -1,0 +1,297 @@
+"""A Jinja environment for templates that come with downloaded models: hostile until shown otherwise.
+
+Jinja's immutable sandbox keeps a template from Python's internals; it does not keep it from running for hours or
+filling the memory. Here every place where a template can spend is metered: each step of a loop, each call, filter,
+test, operator and output expression takes a tick (of a number of steps, and of the clock), and each value that a
+template makes is measured, *before* it is made where it could be much larger than what it is made from. Loops and
+literals have no hook in Jinja, so they are wrapped in filters on the syntax tree before it is compiled.
+
+What templates can use is what Hugging Face `transformers` gives them ("chat templating" in its documentation).
+This module imports jinja2, which takes a while; `chat.py` imports it only to compile a template.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.runtime
+import jinja2.sandbox
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.utils import Namespace
+
+from sotol.errors import TemplateError
+from sotol.tokenizers.metering import Limits, Meter, estimate_call, estimate_percent
+
+__all__ = ["CompiledTemplate", "Limits"]
+
+LARGEST_SOURCE = 256_000
+WATCHED, MEASURED, CONCATENATED = "$watched", "$measured", "$concatenated"  # no template can spell these filters
+
+# The methods of plain values that a template can call: each is linear in what it is given, or estimated below.
+# fmt: off
+METHODS = {
+    str: frozenset({
+        "capitalize", "casefold", "center", "count", "endswith", "find", "format", "index", "isalnum", "isalpha",
+        "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "ljust",
+        "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
+        "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
+        "zfill",
+    }),
+    dict: frozenset({"copy", "get", "items", "keys", "values"}),
+    list: frozenset({"copy", "count", "index"}),
+    tuple: frozenset({"count", "index"}),
+    int: frozenset({"bit_length"}),
+    float: frozenset({"is_integer"}),
+}
+FILTERS = frozenset({
+    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first",
+    "float", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min",
+    "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "string",
+    "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap",
+})
+# fmt: on
+READ_WHOLE = frozenset({"batch", "groupby", "list", "reverse", "slice", "sort", "sum", "unique"})
+# What a template's code can raise: a mistake in it, or a conversation that it does not expect.
+ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
+          SyntaxError, TypeError, ValueError)  # fmt: skip
+GLOBALS = frozenset({"cycler", "joiner", "range"})
+
+
+class _Watched:
+    """An iterable that ticks at each step of a loop, and is as long as what it wraps."""
+
+    def __init__(self, meter: Meter, items: Any) -> None:
+        self._meter, self._items = meter, items
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._meter.watched(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class _Variables(Namespace):
+    """`namespace()`, without names that begin with an underscore, and without a text form to grow in."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805, RUF100  # `self` may be an attribute's name, as in jinja2
+        self, *rest = args
+        given = dict(*rest, **kwargs)
+        for name in given:
+            _check_name(name)
+        Namespace.__init__(self, given)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"it stores an attribute {name!r} that begins with an underscore")
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}…{% endgeneration %}`, which marks the assistant's tokens for training: here just its body."""
+
+    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it so
+
+    def parse(self, parser: Any) -> nodes.Node:
+        """The body as a scope of its own, as `transformers` has it."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox with a meter; one rendering at a time."""
+
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
+    meter: Meter
+
+    def __init__(self, limits: Limits) -> None:
+        # optimized would fold constants, and so spend, while compiling
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, optimized=False, finalize=self._written,
+            extensions=[_Generation, jinja2.ext.loopcontrols],
+        )  # fmt: skip
+        self.meter = Meter(limits)
+        self.filters = {name: self._metered(name, f) for name, f in self.filters.items() if name in FILTERS}
+        self.filters |= {"tojson": self._to_json, WATCHED: lambda items: _Watched(self.meter, items)}
+        self.filters[MEASURED] = lambda value: self.meter.made(value)
+        self.filters[CONCATENATED] = lambda values: self._concat(self._written(value) for value in values)
+        self.tests = {name: self._metered(name, f) for name, f in self.tests.items()}
+        self.globals = {name: value for name, value in self.globals.items() if name in GLOBALS}
+        self.globals |= {"namespace": _Variables, "dict": _new_dict, "raise_exception": _refuse}
+        self.globals["strftime_now"] = _strftime_now
+        self.concat = self._concat  # type: ignore[method-assign]
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for node in [tree, *tree.find_all(nodes.Node)]:
+            for name, value in list(node.iter_fields()):
+                if isinstance(value, list):
+                    setattr(node, name, [_metered_node(item) for item in value])
+                else:
+                    setattr(node, name, _metered_node(value))
+            if isinstance(node, nodes.For):
+                node.iter = _filtered(node.iter, WATCHED)
+        return tree.set_environment(self)  # type: ignore[return-value]
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """An operator, refused where its result would be far too large."""
+        self.meter.tick()
+        if operator == "**" and isinstance(left, int) and isinstance(right, int):
+            self.meter.number(left.bit_length() * right)
+        elif operator == "*":
+            for many, times in ((left, right), (right, left)):
+                if isinstance(many, (str, list, tuple)) and isinstance(times, int):
+                    self.meter.estimate(self.meter.size(many) * times)
+        elif operator == "%" and isinstance(left, str):
+            estimate_percent(self.meter, left, (right,))
+        return self.meter.made(super().call_binop(context, operator, left, right))
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, RUF100
+        """A call of a macro, a global or an allowed method."""
+        __self.meter.tick()
+        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
+        owner = getattr(method, "__self__", None)
+        kind = next((k for k in METHODS if isinstance(owner, k)), None)
+        if kind is not None:
+            if method.__name__ not in METHODS[kind]:
+                raise SecurityError(f"it calls {kind.__name__}.{method.__name__}, which templates can't")
+            if isinstance(owner, str):
+                name = method.__name__
+                name = f"str.{name}" if name in ("format", "join") else name  # whose filters mean something else
+                args = estimate_call(__self.meter, name, owner, args, kwargs)
+        return __self.meter.made(super().call(__context, __obj, *args, **kwargs))
+
+    def _metered(self, name: str, function: Any) -> Callable[..., Any]:
+        """A filter or test that ticks, estimates and measures; it keeps the marks that say which context it wants."""
+        extra = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            self.meter.tick()
+            if len(args) > extra:
+                rest = estimate_call(self.meter, name, args[extra], args[extra + 1 :], kwargs)
+                if name == "join":  # whatever it iterates over, each element counts
+                    items = list(self.meter.watched(args[extra]))
+                    separator = str(kwargs.get("d", rest[0] if rest else ""))
+                    self.meter.estimate(self.meter.size(items) + len(separator) * len(items))
+                    args = (*args[:extra], items, *rest)
+                elif name in READ_WHOLE and not isinstance(args[extra], (str, Mapping, jinja2.Undefined)):
+                    args = (*args[:extra], self.meter.made(list(self.meter.watched(args[extra]))), *rest)
+            return self.meter.made(function(*args, **kwargs))
+
+        if extra:
+            metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
+        return metered
+
+    def _to_json(
+        self, x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    ) -> str:
+        """json.dumps with the options that `transformers` has, written piece by piece."""
+        self.meter.tick()
+        encoder = json.JSONEncoder(
+            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys,
+        )  # fmt: skip
+        if (isinstance(indent, int) and indent > 100) or len(str(indent)) + len(str(separators)) > 100:
+            raise SecurityError("it indents JSON too far")
+        return self._concat(encoder.iterencode(x))
+
+    def _written(self, value: Any) -> str:
+        """An output expression as text; what is not text yet becomes new text."""
+        self.meter.tick()
+        if isinstance(value, str):
+            return value
+        self.meter.size(value)
+        return str(self.meter.made(str(value)))
+
+    def _concat(self, pieces: Any) -> str:
+        """The pieces as one text, for output, macros and blocks: stops before the result is too large."""
+        kept, total = [], 0
+        for piece in pieces:
+            kept.append(piece)
+            total += len(piece)
+            if total > self.meter.characters:
+                raise SecurityError(f"its output is more than {self.meter.characters:,} characters")
+        return str(self.meter.made("".join(kept)))
+
+
+class CompiledTemplate:
+    """A template that can be rendered within limits; threads take turns."""
+
+    def __init__(self, source: str, limits: Limits) -> None:
+        """Raises TemplateError for a source that isn't a template, or too long."""
+        self._limits = limits
+        self._lock = threading.Lock()
+        if len(source) > LARGEST_SOURCE:
+            raise TemplateError(f"the chat template has {len(source):,} characters; the limit is {LARGEST_SOURCE:,}")
+        try:
+            self._environment = _Environment(limits)
+            self._template = self._environment.from_string(source)
+        except ERRORS as error:
+            raise TemplateError(f"the chat template can't be compiled: {_reason(error)}") from error
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """The text for these variables, which must be plain data. Raises TemplateError, also at a limit."""
+        with self._lock:
+            self._environment.meter = Meter(self._limits)
+            context = self._template.new_context(dict(variables))
+            try:
+                return self._environment.concat(self._template.root_render_func(context))
+            except SecurityError as error:
+                raise TemplateError(f"the chat template was stopped: {error}") from error
+            except _RefusedError as error:
+                raise TemplateError(f"the chat template refuses the conversation: {error}") from error
+            except ERRORS as error:
+                raise TemplateError(f"the chat template fails on this conversation: {_reason(error)}") from error
+
+
+class _RefusedError(jinja2.TemplateError):
+    """What `raise_exception` raises."""
+
+
+def _reason(error: BaseException) -> str:
+    line = getattr(error, "lineno", None)
+    text = " ".join(str(error).split()) or "it is too much for Python"
+    return f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
+
+
+def _refuse(message: object) -> None:
+    raise _RefusedError(str(message))
+
+
+def _new_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    """`dict()`: a function, so that nothing of the class can be reached."""
+    return dict(*args, **kwargs)
+
+
+def _strftime_now(form: str) -> str:
+    if len(form) > 200 or re.search(r"%[^a-zA-Z%]*\d", form):
+        raise SecurityError("it asks for the time in too long a form")
+    return datetime.now().strftime(form)
+
+
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _metered_node(node: Any) -> Any:
+    """An expression that makes a value without a hook of its own, with one around it; anything else as it is."""
+    if isinstance(node, nodes.Concat):
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno), CONCATENATED)
+    literal = isinstance(node, (nodes.List, nodes.Dict)) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
+    part = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
+    return _filtered(node, MEASURED) if literal or part else node
