@@ -15,7 +15,20 @@ import numpy.typing as npt
 from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 
-__all__ = ["OPS", "Array", "Cache", "Constant", "Node", "Op", "Operand", "Program", "Shape", "StepInput", "Tensor", "op"]
+__all__ = [
+    "OPS",
+    "Array",
+    "Cache",
+    "Constant",
+    "Node",
+    "Op",
+    "Operand",
+    "Program",
+    "Shape",
+    "StepInput",
+    "Tensor",
+    "op",
+]
 
 Array = npt.NDArray[Any]
 Dim = int | str

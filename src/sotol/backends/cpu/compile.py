@@ -44,7 +44,9 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     from numba import njit, types  # noqa: PLC0415
 
     signature = types.int64(*[types.int64] * parameters)
-    compiled = njit(signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    compiled = njit(signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
+        function
+    )
     result = compiled.overloads[signature.args]
     inner, numbers = result.fndesc.llvm_func_name, ", ".join(f"i64 %a{i}" for i in range(parameters))
     types_ = ", ".join(["i64"] * parameters)
@@ -97,8 +99,7 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
     llvm.initialize_all_asmprinters()
     symbol = file_name(key)
     if key[0] in PROGRAMS:
-        function, parameters = PROGRAMS[str(key[0])]
-        return emit(function, parameters, symbol, target, assembly=assembly), ""
+        return emit(PROGRAMS[str(key[0])], 5, symbol, target, assembly=assembly), ""
     kernel: Kernel = KERNELS[str(key[0])](target, *key[1:])
     view = a.viewer(a.parse_fields(kernel.fields))
     pieces, piece = njit(error_model="numpy")(kernel.pieces), njit(error_model="numpy")(kernel.piece)

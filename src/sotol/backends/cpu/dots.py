@@ -140,9 +140,7 @@ def _vnni(name: str, lanes: int) -> Callable[[Builder, list[Value], Value, int],
     return dot
 
 
-def _pairs(
-    lanes: int, multiply: str, widen: str
-) -> Callable[[Builder, list[Value], Value, int], Value]:
+def _pairs(lanes: int, multiply: str, widen: str) -> Callable[[Builder, list[Value], Value, int], Value]:
     """VPMADDUBSW over registers of `lanes` i32: sums of pairs in 16 bits, as many as stay exact before widening.
 
     A pair of weights below 2**bits with int8 inputs is at most 2 (2**bits - 1) 127. For 8 bits even one pair would
@@ -192,9 +190,7 @@ def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
     """
 
     @intrinsic(prefer_literal=True)  # type: ignore[misc]
-    def dots(
-        _context: Any, weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any
-    ) -> Any:
+    def dots(_context: Any, weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
         first = part.literal_value * width // 4
         sums_at = 4 if width == 32 else 8 + 4 * part.literal_value
         tile = Tile(tokens, 1)

@@ -53,9 +53,7 @@ def panel_of(encoding: Encoding) -> Panel:
     """The layout of an integer encoding's panels."""
     layout = _integer(encoding)
     parts = 32 // layout.width
-    return Panel(
-        layout.bits, layout.bias, layout.width, layout.minimum, layout.scales, layout.groups // parts, parts
-    )
+    return Panel(layout.bits, layout.bias, layout.width, layout.minimum, layout.scales, layout.groups // parts, parts)
 
 
 def _integer(encoding: Encoding) -> Integer:

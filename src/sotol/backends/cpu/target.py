@@ -48,9 +48,7 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
     ),
     "vnni": (
         ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
-        Target(
-            "vnni", "x86_64-unknown-linux-gnu", "cascadelake", _AVX512 + ",+avx512vnni", "vnni", "native", 16
-        ),
+        Target("vnni", "x86_64-unknown-linux-gnu", "cascadelake", _AVX512 + ",+avx512vnni", "vnni", "native", 16),
     ),
     "neon": ((), Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", "generic", "native", 4)),
 }

@@ -43,7 +43,11 @@ def linear(target: Target, encoding: str) -> Kernel:
         for n in range((p % runs) * a.run, min((p % runs + 1) * a.run, a.panels_count)):
             w, t = a.panels + n * a.panel, first
             while t < end:
-                x, quant, out = a.x + t * a.width, a.quant + t * (a.width // 32) * QUANT, a.out + (t * a.stride + 16 * n) * 4
+                x, quant, out = (
+                    a.x + t * a.width,
+                    a.quant + t * (a.width // 32) * QUANT,
+                    a.out + (t * a.stride + 16 * n) * 4,
+                )
                 if t + rows <= end:
                     many(w, a.width, x, quant, out, a.stride * 4)
                     t += rows

@@ -24,7 +24,12 @@ def rope(_target: Target, style: str) -> Kernel:
             out = a.out + (p * a.heads + head) * a.width * 4
             for i in range(a.pairs):
                 at = 4 * step * i
-                u, v, c, s = load_f32(x + at), load_f32(x + at + partner), load_f32(cosines + 4 * i), load_f32(sines + 4 * i)
+                u, v, c, s = (
+                    load_f32(x + at),
+                    load_f32(x + at + partner),
+                    load_f32(cosines + 4 * i),
+                    load_f32(sines + 4 * i),
+                )
                 store_f32(out + at, u * c - v * s)
                 store_f32(out + at + partner, v * c + u * s)
             for i in range(8 * a.pairs, 4 * a.width, 64):

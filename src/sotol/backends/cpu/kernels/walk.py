@@ -14,11 +14,17 @@ from sotol.backends.cpu.simd import load_i64, store_i64
 SPINS = 2000  # before a waiting thread offers its core to others: about 50 us
 
 
-def prepare(lines: int, ops: int, step: int, _unused: int) -> int:
+def prepare(lines: int, ops: int, step: int, _4: int, _5: int) -> int:
     """Set every op's words to the step. Nothing that pieces() reads may change before this returns."""
     for i in range(ops):
         atomic_store(lines + 64 * i + 8, step << 32)
         atomic_store(lines + 64 * i, step << 32)
+    return 0
+
+
+def begin(team: int, step: int, _3: int, _4: int, _5: int) -> int:
+    """Tell the helpers the step's number; -1 ends their work."""
+    atomic_store(team, step)
     return 0
 
 
@@ -54,7 +60,7 @@ def walk(tape: int, lines: int, ops: int, step: int, times: int) -> int:
 _walk = njit(error_model="numpy")(walk)
 
 
-def work(team: int, seen: int, patience: int, _unused: int) -> int:
+def work(team: int, seen: int, patience: int, _4: int, _5: int) -> int:
     """A helper's life: walk each step that begins; return the last step seen after `patience` yields without one.
 
     team: words: the step's number (negative: stop), then tape, lines, ops.

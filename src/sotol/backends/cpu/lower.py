@@ -1,0 +1,241 @@
+"""From a Program to calls of CPU kernels: which kernel serves each node, and what goes into its arguments.
+
+T tokens, R rows with logits, N outputs, K inputs. Adding an op means one function here and one row in LOWERINGS.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sotol.backends.cpu.library import Key
+from sotol.errors import ModelError
+from sotol.formats.weights import Weight
+from sotol.program import ops
+from sotol.program.trace import Cache, Node, Operand, Program, Tensor
+
+__all__ = ["WIDEST_HEAD", "Call", "Places", "lower", "result_bytes"]
+
+LANES = 16
+QUANT_RECORD = 16  # bytes of a group's scale and sums: dots.QUANT, which this module can't import without Numba
+PIECE_BYTES = 8192  # of weights in one piece of a linear, at least
+WIDEST_HEAD = 512  # channels: attention keeps four rows on the stack
+FLOATS = {"F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel on the tape."""
+
+    key: Key
+    arguments: Mapping[str, int | float]
+    node: int  # of the program, for profiles
+
+
+class Places(Protocol):
+    """Where things are in memory, as addresses."""
+
+    codec: str  # of the cache
+    window: int  # a number of keys that means all
+
+    def limit(self, dim: str) -> int: ...  # the largest T or R
+    def result(self, node: int) -> int: ...
+    def input(self, name: str) -> int: ...  # a step's array; "T", "R", "tiles": the address of the count
+    def panels(self, weight: Weight) -> tuple[int, int, int]: ...  # address, panels, bytes of each
+    def vector(self, x: Operand) -> int: ...  # float32 numbers: a vector weight or a constant
+    def cache(self, cache: Cache) -> int: ...
+    @property
+    def table_width(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A node being lowered."""
+
+    node: Node
+    index: int
+    places: Places
+
+    @property
+    def out(self) -> int:
+        return self.places.result(self.index)
+
+    @property
+    def rows(self) -> int:
+        """The address of the number of rows."""
+        return self.places.input(str(self.node.shape[0]))
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of the result."""
+        return _width(self.node.shape)
+
+    def at(self, i: int) -> int:
+        """The address of input i, a tensor."""
+        x = self.node.inputs[i]
+        assert isinstance(x, Tensor)
+        return self.places.result(x.index)
+
+    def call(self, *key: str | int, **arguments: int | float) -> Call:
+        return Call(key, arguments, self.index)
+
+
+def lower(program: Program, places: Places) -> list[Call]:
+    """The calls that run the program, in order. ModelError for what the kernels can't do (`missing` says all of it)."""
+    problems = missing(program)
+    if problems:
+        raise ModelError(problems[0])
+    calls: list[Call] = []
+    for i, node in enumerate(program.nodes):
+        if node.op is not ops.reshape:
+            calls += LOWERINGS[node.op.name](_Site(node, i, places))
+    return calls
+
+
+def missing(program: Program) -> list[str]:
+    """What the CPU backend lacks for a program: ops, encodings, widths; one sentence each."""
+    problems = []
+    last = len(program.nodes) - 1
+    for i, node in enumerate(program.nodes):
+        name = node.op.name
+        if name not in LOWERINGS and name != "reshape":
+            problems.append(f"the CPU backend has no kernel for {name}")
+        if i != last and _width(node.shape) % LANES:
+            problems.append(f"the result of {name} is {list(node.shape)}: the CPU backend needs widths of 16")
+        for x in node.inputs:
+            if isinstance(x, Weight) and not (x.encoding.integer or x.encoding.name in FLOATS):
+                problems.append(f"the CPU backend can't run {x.encoding.name} ({name} of {x.name})")
+            if isinstance(x, Cache) and (x.width % LANES or x.width > WIDEST_HEAD):
+                problems.append(f"the CPU backend needs heads of a multiple of 16, up to {WIDEST_HEAD}: not {x.width}")
+    return list(dict.fromkeys(problems))
+
+
+def result_bytes(node: Node, limits: Mapping[str, int]) -> int:
+    """The memory of a node's result at the limits of T and R."""
+    rows, width = limits[str(node.shape[0])], -(-_width(node.shape[1:]) // LANES) * LANES
+    if node.op is ops.quantize:
+        return rows * width + rows * (width // ops.GROUP) * QUANT_RECORD
+    return rows * width * 4
+
+
+def _width(shape: tuple[int | str, ...]) -> int:
+    width = 1
+    for d in shape:
+        width *= d if isinstance(d, int) else 1
+    return width
+
+
+# ---- one function for each op
+
+
+def _embed(s: _Site) -> list[Call]:
+    weight = _weight(s.node, 0)
+    panels, _, size = s.places.panels(weight)
+    key = ("embed", weight.encoding.name)
+    return [s.call(*key, rows=s.rows, width=s.width, tokens=s.places.input("tokens"), panels=panels, panel=size,
+                   out=s.out)]  # fmt: skip
+
+
+def _rms_norm(s: _Site) -> list[Call]:
+    width = int(s.node.shape[-1])
+    return [s.call("rms_norm", rows=s.rows, each=s.width // width, width=width, eps=s.node.attributes["eps"],
+                   x=s.at(0), weight=s.places.vector(s.node.inputs[1]), out=s.out)]  # fmt: skip
+
+
+def _quantize(s: _Site) -> list[Call]:
+    return [s.call("quantize", rows=s.rows, width=s.width, x=s.at(0), out=s.out, quant=s.out + _ints(s))]
+
+
+def _ints(s: _Site) -> int:
+    """Bytes of a quantized tensor's int8, before their records."""
+    return s.places.limit(str(s.node.shape[0])) * s.width
+
+
+def _linear(s: _Site) -> list[Call]:
+    weight, x = _weight(s.node, 1), s.node.inputs[0]
+    assert isinstance(x, Tensor)
+    panels, count, size = s.places.panels(weight)
+    arguments: dict[str, Any] = {
+        "rows": s.rows, "width": weight.shape[1], "stride": count * LANES, "panels": panels, "panels_count": count,
+        "panel": size, "run": -(-PIECE_BYTES // size), "x": s.at(0), "out": s.out,
+    }  # fmt: skip
+    source = x.program.nodes[x.index]
+    if source.op is ops.quantize:
+        quant = s.at(0) + s.places.limit(str(x.shape[0])) * weight.shape[1]
+        return [s.call("linear", weight.encoding.name, quant=quant, **arguments)]
+    return [s.call("linear_f32", weight.encoding.name, **arguments)]
+
+
+def _rope(s: _Site) -> list[Call]:
+    _, heads, width = s.node.shape
+    table = s.node.inputs[2]
+    return [s.call("rope", s.node.attributes["style"], rows=s.rows, heads=int(heads), width=int(width),
+                   pairs=int(table.shape[-1]), positions=s.places.input("positions"),
+                   table=s.places.vector(table), x=s.at(0), out=s.out)]  # fmt: skip
+
+
+def _attention(s: _Site) -> list[Call]:
+    cache, given = s.node.inputs[3], s.node.attributes
+    assert isinstance(cache, Cache)
+    _, heads, width = s.node.shape
+    place, codec, inputs = s.places.cache(cache), s.places.codec, s.places.input
+    cap = given.get("cap", 0.0)
+    return [
+        s.call("store_cache", codec, rows=s.rows, heads=cache.heads, width=cache.width, slots=inputs("slots"),
+               cache=place, k=s.at(1), v=s.at(2)),
+        s.call("attend", codec, int(cache.width % 64 == 0), int(cap > 0), tiles=inputs("tiles"),
+               tile_sequences=inputs("tile_sequences"), tile_tokens=inputs("tile_tokens"),
+               tile_counts=inputs("tile_counts"), tables=inputs("blocks"), table_width=s.places.table_width,
+               positions=inputs("positions"), heads=int(heads), kv_heads=cache.heads, width=int(width),
+               window=given.get("window") or s.places.window, scale=given["scale"], cap=cap, cache=place, q=s.at(0),
+               out=s.out),
+    ]  # fmt: skip
+
+
+def _add(s: _Site) -> list[Call]:
+    return [s.call("add", rows=s.rows, width=s.width, x=s.at(0), y=s.at(1), out=s.out)]
+
+
+def _add_bias(s: _Site) -> list[Call]:
+    bias = s.places.vector(s.node.inputs[1])
+    return [s.call("add_bias", rows=s.rows, width=s.width, x=s.at(0), bias=bias, out=s.out)]
+
+
+def _scale(s: _Site) -> list[Call]:
+    return [s.call("scale", rows=s.rows, width=s.width, factor=s.node.attributes["factor"], x=s.at(0), out=s.out)]
+
+
+def _soft_cap(s: _Site) -> list[Call]:
+    width = -(-s.width // LANES) * LANES  # of logits, which lie padded
+    return [s.call("soft_cap", rows=s.rows, width=width, cap=s.node.attributes["cap"], x=s.at(0), out=s.out)]
+
+
+def _glu(s: _Site) -> list[Call]:
+    act = s.node.attributes["act"]
+    return [s.call("glu", act, rows=s.rows, width=s.width, gate=s.at(0), up=s.at(1), out=s.out)]
+
+
+def _rows(s: _Site) -> list[Call]:
+    index = s.places.input("logit_rows")
+    return [s.call("rows", rows=s.rows, width=s.width, index=index, x=s.at(0), out=s.out)]
+
+
+def _weight(node: Node, i: int) -> Weight:
+    weight = node.inputs[i]
+    assert isinstance(weight, Weight)
+    return weight
+
+
+LOWERINGS: dict[str, Callable[[_Site], list[Call]]] = {
+    "add": _add,
+    "add_bias": _add_bias,
+    "attention": _attention,
+    "embed": _embed,
+    "glu": _glu,
+    "linear": _linear,
+    "quantize": _quantize,
+    "rms_norm": _rms_norm,
+    "rope": _rope,
+    "rows": _rows,
+    "scale": _scale,
+    "soft_cap": _soft_cap,
+}

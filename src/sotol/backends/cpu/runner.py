@@ -1,0 +1,229 @@
+"""A Program lowered for the CPU: weights in panels, a tape of kernels, and the memory that they work in.
+
+T tokens, R rows with logits, V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sotol.backends.cpu.library import Code, Library, library_for
+from sotol.backends.cpu.lower import Call, lower, result_bytes
+from sotol.backends.cpu.panels import pack
+from sotol.backends.cpu.target import Target, host_target
+from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
+from sotol.errors import SotolError
+from sotol.formats.weights import Weight
+from sotol.program import fuse, ops
+from sotol.program.plan import plan_memory
+from sotol.program.step import BLOCK_TOKENS, Limits, Step
+from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program, Tensor
+
+__all__ = ["CODECS", "PRECISIONS", "CpuRunner", "OpTime"]
+
+CODECS: dict[str, npt.DTypeLike] = {"f16": np.float16, "f32": np.float32}
+PRECISIONS = ("int8", "f32")
+TILE_TOKENS = 8  # tokens of an attention tile: a piece of work is a tile for one kv head
+ALL_KEYS = 2**30  # a window that hides nothing
+
+Float32Array = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """One op's share of a step, for profiles."""
+
+    node: Node
+    kernel: str
+    seconds: float
+
+
+class CpuRunner:
+    """Runs steps of a program on this machine's CPU. One step at a time: callers take turns.
+
+    precision: "int8" quantises activations before integer weights (the default arithmetic), "f32" does not. codec: how
+    the cache stores keys and values, "f16" or "f32". The same step gives the same bits for any number of threads,
+    any CPU level and any company in the batch.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        limits: Limits,
+        *,
+        threads: int | None = None,
+        precision: str = "int8",
+        codec: str = "f16",
+        target: Target | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Raises ModelError for what the CPU backend lacks, SotolError for a bad option."""
+        if precision not in PRECISIONS or codec not in CODECS:
+            raise SotolError(f"precision is one of {PRECISIONS} and codec of {tuple(CODECS)}: not {precision}, {codec}")
+        count = default_threads() if threads is None else threads
+        if count < 1:
+            raise SotolError(f"threads must be at least 1: not {count}")
+        report = progress or (lambda _what, _done, _total: None)
+        self.limits, self.threads = limits, count
+        self._program = fuse.quantize_inputs(program) if precision == "int8" else program
+        self.vocabulary = int(self._program.nodes[-1].shape[-1])
+        self._memory = _Memory(self._program, limits, codec, count, report)
+        self._calls = lower(self._program, self._memory)
+        library = library_for(target or host_target())
+        keys = [call.key for call in self._calls]
+        codes = library.load([*keys, *PROGRAM_KEYS], lambda done, total: report("compiling kernels", done, total))
+        self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
+        tape = [(codes[c.key].address, block.ctypes.data) for c, block in zip(self._calls, self._blocks, strict=True)]
+        self._team = Team(np.array(tape, np.int64), count, library)
+
+    def run(self, step: Step) -> Float32Array:
+        """Logits [R, V], valid until the next run. ValueError for a step beyond the limits."""
+        step.check(self.limits, self.vocabulary)
+        self._team.run(lambda: self._memory.fill(step))
+        return self._memory.logits(len(step.logit_rows), self.vocabulary)
+
+    def profile(self, step: Step, seconds: Callable[[], float]) -> list[OpTime]:
+        """Run a step and say where its time went; seconds: a clock."""
+        step.check(self.limits, self.vocabulary)
+        times = np.zeros(len(self._calls) + 1, np.int64)
+        begin = seconds()
+        self._team.run(lambda: self._memory.fill(step), times)
+        whole = seconds() - begin
+        share = np.diff(times) / max(1, times[-1] - times[0])
+        nodes = self._program.nodes
+        return [
+            OpTime(nodes[call.node], str(call.key[0]), whole * float(part))
+            for call, part in zip(self._calls, share, strict=True)
+        ]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._team.close()
+
+
+class _Memory:
+    """All that kernels read and write, at fixed addresses: implements `lower.Places`."""
+
+    def __init__(self, program: Program, limits: Limits, codec: str, threads: int, report: Progress) -> None:
+        self.codec, self.window, self._limits = codec, ALL_KEYS, limits
+        self.table_width = -(-limits.context // (4 * BLOCK_TOKENS)) * 4  # attention reads four blocks at a time
+        sizes = {"T": limits.tokens, "R": limits.rows}
+        self._limit = sizes
+        plan = plan_memory(program, lambda node: result_bytes(node, sizes))
+        self._arena, self._offsets = _aligned(plan.size), plan.offsets
+        self._panels = _pack_weights(program, threads, report)
+        self._vectors: dict[int, Array] = {}  # by id of the operand
+        self._kept: list[Operand] = []
+        self._caches = {
+            c: _aligned(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * np.dtype(CODECS[codec]).itemsize)
+            for c in program.caches()
+        }
+        tiles = limits.sequences + limits.tokens // TILE_TOKENS
+        t, s = limits.tokens, limits.sequences
+        self._inputs = {
+            name: np.zeros(size, np.int32)
+            for name, size in {
+                "tokens": t, "positions": t, "slots": t, "logit_rows": limits.rows, "tile_sequences": tiles,
+                "tile_tokens": tiles, "tile_counts": tiles, "blocks": s * self.table_width,
+            }.items()
+        }  # fmt: skip
+        self._counts = {name: np.zeros(1, np.int64) for name in ("T", "R", "tiles")}
+
+    def limit(self, dim: str) -> int:
+        return self._limit[dim]
+
+    def result(self, node: int) -> int:
+        return int(self._arena.ctypes.data) + self._offsets[node]
+
+    def input(self, name: str) -> int:
+        return int((self._counts if name in self._counts else self._inputs)[name].ctypes.data)
+
+    def panels(self, weight: Weight) -> tuple[int, int, int]:
+        packed = self._panels[weight.name]
+        return int(packed.ctypes.data), len(packed), packed.shape[1]
+
+    def vector(self, x: Operand) -> int:
+        if id(x) not in self._vectors:
+            assert isinstance(x, Weight | Constant)
+            values = x.decode() if isinstance(x, Weight) else x.value
+            self._vectors[id(x)] = np.ascontiguousarray(values, np.float32)
+            self._kept.append(x)  # so that its id stays its own
+        return int(self._vectors[id(x)].ctypes.data)
+
+    def cache(self, cache: Cache) -> int:
+        return int(self._caches[cache].ctypes.data)
+
+    def fill(self, step: Step) -> None:
+        """Put a step where kernels read it."""
+        sequences, tokens, counts = _attention_tiles(step.starts)
+        blocks = self._inputs["blocks"].reshape(-1, self.table_width)
+        width = min(step.blocks.shape[1], self.table_width)
+        blocks[: len(step.blocks), :width] = step.blocks[:, :width]
+        blocks[: len(step.blocks), width:] = 0  # any block: its keys are masked
+        for name, values in (
+            ("tokens", step.tokens), ("positions", step.positions), ("slots", step.slots),
+            ("logit_rows", step.logit_rows), ("tile_sequences", sequences), ("tile_tokens", tokens),
+            ("tile_counts", counts),
+        ):  # fmt: skip
+            self._inputs[name][: len(values)] = values
+        self._counts["T"][0], self._counts["R"][0] = len(step.tokens), len(step.logit_rows)
+        self._counts["tiles"][0] = len(sequences)
+
+    def logits(self, rows: int, vocabulary: int) -> Float32Array:
+        stride = -(-vocabulary // 16) * 16
+        start = self._offsets[-1]
+        flat = self._arena[start : start + rows * stride * 4].view(np.float32)
+        return flat.reshape(rows, stride)[:, :vocabulary]
+
+
+def _attention_tiles(starts: npt.NDArray[np.int32]) -> tuple[Array, Array, Array]:
+    """Runs of up to TILE_TOKENS tokens of one sequence: sequence, first token, tokens."""
+    lengths = np.diff(starts)
+    tiles = -(-lengths // TILE_TOKENS)
+    sequences = np.repeat(np.arange(len(lengths)), tiles)
+    number = np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
+    tokens = starts[sequences] + number * TILE_TOKENS
+    return sequences, tokens, np.minimum(starts[sequences + 1] - tokens, TILE_TOKENS)
+
+
+def _pack_weights(program: Program, threads: int, report: Progress) -> Mapping[str, npt.NDArray[np.uint8]]:
+    """The matrices of the program as panels, by name."""
+    matrices = {
+        x.name: x
+        for node in program.nodes
+        for x in node.inputs
+        if isinstance(x, Weight) and node.op in (ops.linear, ops.embed)
+    }
+    packed: dict[str, npt.NDArray[np.uint8]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for name, panels in zip(matrices, pool.map(pack, matrices.values()), strict=True):
+            packed[name] = panels
+            report("loading weights", len(packed), len(matrices))
+    return packed
+
+
+def _aligned(size: int) -> npt.NDArray[np.uint8]:
+    """Zeros at a multiple of 64; the system gives the pages when they are touched."""
+    space = np.zeros(size + 64, np.uint8)
+    skip = -space.ctypes.data % 64
+    return space[skip : skip + size]
+
+
+def _argument_block(call: Call, code: Code) -> npt.NDArray[np.int64]:
+    """A call's arguments laid out as its kernel declares them."""
+    fields: Sequence[str] = code.fields.split()
+    names = [field.partition(":")[0] for field in fields]
+    if set(names) != call.arguments.keys():
+        raise SotolError(f"kernel {call.key} takes {names}, not {sorted(call.arguments)}")
+    block = np.zeros(len(fields), np.int64)
+    for i, field in enumerate(fields):
+        name, _, kind = field.partition(":")
+        if kind == "f32":
+            block[i : i + 1].view(np.float32)[0] = call.arguments[name]
+        else:
+            block[i] = int(call.arguments[name])
+    return block

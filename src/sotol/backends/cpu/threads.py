@@ -1,0 +1,130 @@
+"""A team of threads that walks a tape: the caller and its helpers, outside the interpreter's lock.
+
+`kernels/walk.py` has the protocol. Between steps a helper spins for some 50 us, then yields, then sleeps on a condition,
+so an idle engine uses no CPU; a step never waits for a sleeper, who joins when it is awake.
+"""
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sotol.backends.cpu.library import Code, Key, Library
+
+__all__ = ["PROGRAM_KEYS", "Team", "default_threads"]
+
+PROGRAM_KEYS: tuple[Key, ...] = (("prepare",), ("begin",), ("walk",), ("work",))
+PATIENCE = 2000  # yields of an idle helper before it sleeps: about a millisecond
+STEPS = 2**31 - 1  # step numbers before they start again
+
+Words = npt.NDArray[np.int64]
+Native = Callable[[int, int, int, int, int], int]
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use, within the limits of its container."""
+    try:
+        able = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+    siblings = {
+        Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list").read_text()
+        if Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list").exists()
+        else str(n)
+        for n in able
+    }
+    return max(1, min(len(siblings), _container_cpus()))
+
+
+def _container_cpus() -> int:
+    """The CPU time that cgroup v2 allows, in whole CPUs."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # no such limit ("max"), or no cgroup
+        return STEPS
+
+
+class Team:
+    """Threads over one tape. Steps run one at a time; `close` (or losing the team) ends the helpers."""
+
+    def __init__(self, tape: Words, threads: int, library: Library) -> None:
+        """tape: [ops, 2] kernel and argument addresses, which must stay where they are."""
+        codes = library.load(PROGRAM_KEYS)
+        self._prepare, self._begin, self._walk, self._work = (_native(codes[key]) for key in PROGRAM_KEYS)
+        self._tape, self._ops = tape, len(tape)
+        space = np.zeros(8 * len(tape) + 8, np.int64)  # a cache line for each op
+        skip = (-space.ctypes.data % 64) // 8
+        self._lines = space[skip : skip + 8 * len(tape)]
+        # What helpers watch: the step's number, then what walk() takes.
+        self._words = np.array([0, tape.ctypes.data, self._lines.ctypes.data, self._ops], np.int64)
+        self._step = 0
+        self._rest = _Rest()
+        self._helpers = [
+            threading.Thread(target=_help, args=(self._work, self._words, self._rest, tape, space), daemon=True)
+            for _ in range(threads - 1)
+        ]
+        for helper in self._helpers:
+            helper.start()
+        self.close = weakref.finalize(self, _stop, self._begin, self._words, self._rest, self._helpers)
+
+    def run(self, fill: Callable[[], None], times: Words | None = None) -> None:
+        """One step. fill() writes what kernels read: no earlier, since stragglers of the last step may look.
+
+        times: [ops + 1], receives the cycle counter before the first op and after each.
+        """
+        self._step = self._step % STEPS + 1
+        tape, lines = self._tape.ctypes.data, self._lines.ctypes.data
+        self._prepare(lines, self._ops, self._step, 0, 0)
+        fill()
+        self._begin(self._words.ctypes.data, self._step, 0, 0, 0)
+        self._rest.wake()
+        self._walk(tape, lines, self._ops, self._step, 0 if times is None else times.ctypes.data)
+
+
+class _Rest:
+    """Where idle helpers sleep."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._sleeping = 0
+
+    def wake(self) -> None:
+        with self._condition:
+            if self._sleeping:
+                self._condition.notify_all()
+
+    def sleep(self, words: Words, seen: int) -> None:
+        """Until the step's number is another than `seen`."""
+        with self._condition:
+            self._sleeping += 1
+            while int(words[0]) == seen:
+                self._condition.wait()
+            self._sleeping -= 1
+
+
+def _native(code: Code) -> Native:
+    """A compiled program as a function of five integers; ctypes lets other threads run meanwhile."""
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(code.address)
+
+
+def _help(work: Native, words: Words, rest: _Rest, *_kept: Words) -> None:
+    """A helper's life. It keeps alive the memory that it walks, but not the team."""
+    seen = 0
+    while True:
+        seen = work(words.ctypes.data, seen, PATIENCE, 0, 0)
+        if seen < 0:
+            return
+        rest.sleep(words, seen)
+
+
+def _stop(begin: Native, words: Words, rest: _Rest, helpers: list[threading.Thread]) -> None:
+    begin(words.ctypes.data, -1, 0, 0, 0)
+    rest.wake()
+    for helper in helpers:
+        helper.join()
