@@ -33,7 +33,6 @@ class ByteBpeEncoder:
         self._pre = pre
         self._ranks = read_merges(vocabulary)
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED)
-        self._unknown = vocabulary.unknown
         self._cache = WordCache(self._encode_word)
 
     def encode(self, text: str) -> list[int]:
@@ -49,8 +48,9 @@ class ByteBpeEncoder:
             if symbol in self._ids:
                 ids.append(self._ids[symbol])
             else:
-                found = (self._ids.get(character, self._unknown) for character in symbol)
-                ids += [i for i in found if i is not None]
+                # A byte without a token is left out, as in `tokenizers` and llama.cpp: the unknown token of such
+                # vocabularies is often the end of the text, which no user's text may spell.
+                ids += [self._ids[character] for character in symbol if character in self._ids]
         return ids
 
 
