@@ -178,6 +178,11 @@ def test_greedy_takes_the_lowest_id_of_equals_and_leaves_logits_alone() -> None:
     np.testing.assert_array_equal(logits, before)
 
 
+def test_a_tiny_temperature_is_nearly_greedy() -> None:
+    sampler = Sampler(Sampling(temperature=1e-310, top_k=0, seed=1), 4)
+    assert {pick(np.array([[0, 3, 3, 1]], np.float32), [sampler])[0].token for _ in range(20)} == {1, 2}
+
+
 def test_logprobs_are_of_the_models_own_distribution() -> None:
     logits = np.array([[1.0, 4.0, 2.0, 4.0, -3.0]], np.float32)
     exact = logits[0] - np.log(np.exp(logits[0].astype(np.float64)).sum())

@@ -267,7 +267,9 @@ def _draw(group: Sequence[_Candidates], samplers: Sequence[Sampler]) -> list[int
     mass = np.array([before[g, -1] + p[g, -1] if c.mass is None else c.mass for g, c in enumerate(group)])
     keep = ((before < top_p * mass[:, None]) | (top_p == 1)) & (p >= min_p)
     keep[:, 0] = True
-    weights = np.cumsum(np.where(keep, numerics.exp(values / temperature), 0.0), axis=1)  # [G, N]
+    with np.errstate(over="ignore"):  # a tiny temperature: -inf, and so no weight, is right
+        scaled = values / temperature
+    weights = np.cumsum(np.where(keep, numerics.exp(scaled), 0.0), axis=1)  # [G, N]
     points = np.array([s.uniform() for s in samplers]) * weights[:, -1]
     chosen = (weights <= points[:, None]).sum(axis=1)  # whole numbers, so any order of summing is exact
     return [int(c.ids[min(j, len(c.ids) - 1)]) for c, j in zip(group, chosen, strict=True)]

@@ -108,28 +108,34 @@ def _render_preset(
             text = text.replace(variable, value)
         return text
 
+    users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    host = users[-1 if preset.system_in_last else 0] if users else None
     out, system = [marker(preset.begin)], ""
     for i, message in enumerate(messages):
         role, text = message["role"], _text(i, message.get("content"))
-        if role == "system" and preset.system_in_user and i == 0:
+        if role == "system" and preset.system_in_user and i == 0 and users:
             before, after = preset.system_in_user
-            system = before + (text if not preset.strip or before else text.strip()) + after
+            system = before + text + after
             continue
         if role not in preset.turns:
             raise TemplateError(
                 f"the built-in chat format {name!r} has no place for messages[{i}] of role {role!r}; "
                 f"it has {', '.join(preset.turns)}" + _system_hint(preset)
             )
-        if role == "user":
-            text, system = system + text, ""
+        if preset.strip == "message":
+            text = text.strip()
+        if i == host:
+            text = system + text
+        if preset.strip == "turn":
+            text = text.strip()
         before, after = preset.turns[role]
-        out.append(marker(before) + (text.strip() if preset.strip else text) + marker(after))
+        out.append(marker(before) + text + marker(after))
     out.append(marker(preset.generate if add_generation_prompt else preset.close))
     return "".join(out)
 
 
 def _system_hint(preset: Preset) -> str:
-    return ", and a system message at the beginning" if preset.system_in_user else ""
+    return ", and a system message before a user's" if preset.system_in_user else ""
 
 
 def _message(i: int, message: object) -> dict[str, Any]:

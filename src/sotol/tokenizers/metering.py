@@ -73,7 +73,15 @@ class Meter:
 
     def made(self, value: Any) -> Any:
         """Count a new value, and give it back."""
-        self._made += self.size(value)
+        self.size(value)
+        return self.part(value)
+
+    def part(self, value: Any) -> Any:
+        """Count a value that can't be larger, written out, than one that was measured already."""
+        if isinstance(value, str):
+            self._made += len(value)
+        elif isinstance(value, (list, tuple, Mapping)):
+            self._made += ELEMENT * len(value)  # its elements exist already
         if self._made > INTERMEDIATE * self.characters:
             raise SecurityError("it makes too many large values")
         return value

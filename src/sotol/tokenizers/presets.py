@@ -6,18 +6,21 @@ llama.cpp has one. `{bos}` and `{eos}` in a marker stand for the model's own tok
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["PRESETS", "Preset", "preset_for"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One format. `{bos}`, `{eos}` are filled in; a role that isn't in `turns` is refused.
+    """One format; `{bos}` and `{eos}` are filled in, and a role that isn't in `turns` is refused.
 
-    turns: role -> (text before, text after) the message; `generate` opens the answer, `close` ends a conversation
-    that asks for none. `system_in_user`: (before, after) of a system message that goes inside the first user message,
-    for formats without a turn for it. `strip`: white space around messages is removed. `tokens`: a vocabulary that has
-    them all, and an `architectures` entry if there are any, uses this format.
+    tokens, architectures: a vocabulary that has them all, of one of these architectures if any are named, uses it.
+    turns: role -> (text before, text after) the message.
+    generate: opens the answer; `close` ends a conversation that asks for none.
+    system_in_user: (before, after) of a first system message, for formats without a turn for it: it goes inside the
+        first user message, or the last with `system_in_last`.
+    strip: what loses the white space around it: each "message", or the whole "turn", a system message in it included.
     """
 
     tokens: tuple[str, ...]
@@ -26,7 +29,8 @@ class Preset:
     begin: str = ""
     close: str = ""
     system_in_user: tuple[str, str] | None = None
-    strip: bool = False
+    system_in_last: bool = False
+    strip: Literal["nothing", "message", "turn"] = "nothing"
     architectures: tuple[str, ...] = ()
 
 
@@ -47,7 +51,7 @@ PRESETS: dict[str, Preset] = {
         begin="{bos}",
         turns=_same("<|start_header_id|>ROLE<|end_header_id|>\n\n", "<|eot_id|>", "system", "user", "assistant"),
         generate="<|start_header_id|>assistant<|end_header_id|>\n\n",
-        strip=True,
+        strip="message",
     ),
     "gemma": Preset(
         tokens=("<start_of_turn>", "<end_of_turn>"),
@@ -58,7 +62,7 @@ PRESETS: dict[str, Preset] = {
         },
         generate="<start_of_turn>model\n",
         system_in_user=("", "\n\n"),
-        strip=True,
+        strip="message",
     ),
     "command-r": Preset(
         tokens=("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"),
@@ -69,7 +73,7 @@ PRESETS: dict[str, Preset] = {
             "assistant": ("<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
         },
         generate="<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-        strip=True,
+        strip="message",
     ),
     "granite": Preset(
         tokens=("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
@@ -107,12 +111,21 @@ PRESETS: dict[str, Preset] = {
         },
         generate="",
     ),
-    "mistral": Preset(
-        tokens=("[INST]", "[/INST]"),
+    "mistral-v3": Preset(
+        tokens=("[INST]", "[/INST]", "<0x0A>"),  # a SentencePiece vocabulary
         begin="{bos}",
         turns={"user": ("[INST] ", "[/INST]"), "assistant": (" ", "{eos}")},
         generate="",
         system_in_user=("", "\n\n"),
+        system_in_last=True,
+    ),
+    "mistral-v3-tekken": Preset(
+        tokens=("[INST]", "[/INST]"),
+        begin="{bos}",
+        turns={"user": ("[INST]", "[/INST]"), "assistant": ("", "{eos}")},
+        generate="",
+        system_in_user=("", "\n\n"),
+        system_in_last=True,
     ),
     "llama2": Preset(  # no tokens of its own: a SentencePiece vocabulary of a llama without any of the above
         tokens=("<s>", "</s>", "<0x0A>"),
@@ -120,7 +133,7 @@ PRESETS: dict[str, Preset] = {
         turns={"user": ("{bos}[INST] ", " [/INST]"), "assistant": (" ", " {eos}")},
         generate="",
         system_in_user=("<<SYS>>\n", "\n<</SYS>>\n\n"),
-        strip=True,
+        strip="turn",
     ),
 }
 

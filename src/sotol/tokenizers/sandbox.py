@@ -30,8 +30,8 @@ from sotol.tokenizers.metering import Limits, Meter, estimate_call, estimate_per
 
 __all__ = ["CompiledTemplate", "Limits"]
 
-LARGEST_SOURCE = 256_000
-WATCHED, MEASURED, CONCATENATED = "$watched", "$measured", "$concatenated"  # no template can spell these filters
+LARGEST_SOURCE = 100_000  # characters; compiling is not metered, but linear: this much takes a second
+WATCHED, MEASURED, SLICED, CONCATENATED = "$watched", "$measured", "$sliced", "$concatenated"  # none can be spelled
 
 # The methods of plain values that a template can call: each is linear in what it is given, or estimated below.
 # fmt: off
@@ -51,9 +51,9 @@ METHODS = {
 }
 FILTERS = frozenset({
     "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first",
-    "float", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min",
-    "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "string",
-    "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap",
+    "float", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max",
+    "min", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort",
+    "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap",
 })
 # fmt: on
 READ_WHOLE = frozenset({"batch", "groupby", "list", "reverse", "slice", "sort", "sum", "unique"})
@@ -130,6 +130,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters = {name: self._metered(name, f) for name, f in self.filters.items() if name in FILTERS}
         self.filters |= {"tojson": self._to_json, WATCHED: lambda items: _Watched(self.meter, items)}
         self.filters[MEASURED] = lambda value: self.meter.made(value)
+        self.filters[SLICED] = lambda value: self.meter.part(value)
         self.filters[CONCATENATED] = lambda values: self._concat(self._written(value) for value in values)
         self.tests = {name: self._metered(name, f) for name, f in self.tests.items()}
         self.globals = {name: value for name, value in self.globals.items() if name in GLOBALS}
@@ -292,6 +293,8 @@ def _metered_node(node: Any) -> Any:
     """An expression that makes a value without a hook of its own, with one around it; anything else as it is."""
     if isinstance(node, nodes.Concat):
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), CONCATENATED)
-    literal = isinstance(node, (nodes.List, nodes.Dict)) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
-    part = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
-    return _filtered(node, MEASURED) if literal or part else node
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        return _filtered(node, SLICED)
+    if isinstance(node, (nodes.List, nodes.Dict)) or (isinstance(node, nodes.Tuple) and node.ctx == "load"):
+        return _filtered(node, MEASURED)
+    return node

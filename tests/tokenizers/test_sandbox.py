@@ -1,0 +1,155 @@
+"""sotol.tokenizers.sandbox and metering: hostile templates end soon, small, and in one sentence."""
+
+import time
+
+import pytest
+
+from sotol.errors import TemplateError
+from sotol.tokenizers.sandbox import CompiledTemplate, Limits
+
+SMALL = Limits(seconds=0.3, characters=200_000)
+GROW = "{% set ns = namespace(x=START, y=START) %}{% for i in range(100) %}{% set ns.x = STEP %}{% endfor %}{{ ns.x }}"
+
+
+def grow(start: str, step: str) -> str:
+    return GROW.replace("START", start).replace("STEP", step)
+
+
+HOSTILE = {
+    "huge range": "{% for i in range(10**9) %}x{% endfor %}",
+    "nested loops": "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+    "filtered loop": "{% for i in range(99999) %}{% for j in range(99999) if j > 99999 %}{% endfor %}{% endfor %}",
+    "repeat": "{{ 'a' * 10**9 }}",
+    "repeat, turned": "{{ 10**9 * 'a' }}",
+    "repeat a list": "{{ [0] * 10**9 }}",
+    "power": "{{ 9 ** (9 ** 9) }}",
+    "doubling by +": grow("'a'", "ns.x + ns.x"),
+    "doubling by ~": grow("'a'", "ns.x ~ ns.x"),
+    "doubling lists": grow("['a']", "[ns.x, ns.x]"),
+    "doubling objects": grow("{}", "{'a': ns.x, 'b': ns.x}"),
+    "doubling by dict()": grow("{}", "dict(a=ns.x, b=ns.x)"),
+    "squaring": grow("7", "ns.x * ns.x"),
+    "center": "{{ 'a' | center(10**9) }}",
+    "str.center": "{{ 'a'.center(1000000000) }}",
+    "str.zfill": "{{ 'a'.zfill(1000000000) }}",
+    "% width": "{{ '%1000000000d' % 5 }}",
+    "% named width": "{{ '%(x)1000000000d' % {'x': 5} }}",
+    "% computed width": "{{ '%*d' % (1000000000, 5) }}",
+    "% precision": "{{ '%.1000000000f' % 5.0 }}",
+    "% many fields": "{{ ('%(a)s' * 10000) % {'a': 'x' * 100000} }}",
+    "format filter": "{{ '%1000000000d' | format(5) }}",
+    "format filter of a list": "{{ ['%1000000000d'] | format(5) }}",
+    "str.format width": "{{ '{:1000000000d}'.format(5) }}",
+    "str.format computed width": "{{ '{:{}d}'.format(5, 1000000000) }}",
+    "str.format many fields": "{{ ('{0}' * 10000).format('x' * 100000) }}",
+    "str.replace": "{{ ('a' * 100000).replace('a', 'b' * 100000) }}",
+    "replace": "{{ ('a' * 100000) | replace('a', 'b' * 100000) }}",
+    "replace by keyword": "{{ ('a' * 100000) | replace(new='b' * 100000, old='a') }}",
+    "str.join": "{{ ('a' * 100000).join(range(10000) | map('string')) }}",
+    "join": "{{ range(10000) | join('a' * 100000) }}",
+    "indent": "{{ ('a\n' * 50000) | indent(1000000) }}",
+    "wordwrap": "{{ ('a ' * 50000) | wordwrap(1, true, 'b' * 100000) }}",
+    "batch": "{{ [1] | batch(1000000000, 'x') | list }}",
+    "slice": "{{ [1] | slice(1000000000) | list }}",
+    "map": "{{ range(100000) | map('center', 100000) | list }}",
+    "sum of lists": "{{ [[0], [0]] | sum(start=[]) }}",
+    "endless macro": "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}",
+    "branching macro": "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "recursive loop": "{% for x in [1, 2] recursive %}{{ loop([1, 2]) if loop.depth < 60 }}{% endfor %}",
+    "output": "{% set b = 'a' * 100000 %}{% for i in range(100000) %}{{ b }}{% endfor %}",
+    "block": "{% set b = 'a' * 100000 %}{% set t %}{% for i in range(99999) %}{{ b }}{% endfor %}{% endset %}",
+    "lists as text": "{% set b = ['a' * 99999] %}{% set t %}{% for i in range(9999) %}{{ b }}{% endfor %}{% endset %}",
+    "slices": "{% set b = 'a' * 99999 %}{% for i in range(99999) %}{% set c = b[1:] %}{% endfor %}",
+    "concatenation": "{% set b = 'a' * 150000 %}{% set c = b ~ b %}",
+    "copies": "{% set b = 'a' * 150000 %}{% for i in range(99999) %}{% set c = b | upper %}{% endfor %}",
+    "searches": "{% set b = 'a' * 150000 %}{{ range(99999) | map('string') | select('in', b) | list }}",
+    "backward search": "{{ ('a' * 150000).rfind('ab' + 'a' * 50000) }}",
+    "JSON indent": "{{ [1] | tojson(indent=1000000) }}",
+    "JSON separators": "{{ [1] | tojson(separators=('b' * 100000, 'c')) }}",
+    "time width": "{{ strftime_now('%1000000000d') }}",
+    "time length": "{{ strftime_now('%c' * 10000) }}",
+    "bytes of a number": "{{ (5).to_bytes(1000000000, 'little') }}",
+    "translate": "{{ 'a'.translate({97: 'b' * 100000}) }}",
+    "lipsum": "{{ lipsum(1000000) }}",
+    "classes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "globals": "{{ cycler.__init__.__globals__ }}",
+    "attributes": "{{ messages | map(attribute='__class__') | list | first | attr('__mro__') + 1 }}",
+    "changing messages": "{{ messages.append(1) }}",
+    "namespace attribute": "{% set ns = namespace(__class__=1) %}",
+    "other files": "{% include 'x' %}",
+}
+
+
+@pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_templates_are_stopped(source: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(TemplateError, match=r"^the chat template ") as caught:
+        CompiledTemplate(source, SMALL).render({"messages": [{"role": "user", "content": "x"}]})
+    assert time.perf_counter() - start < 3  # 0.3 s, and a busy machine
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_memory_stays_small() -> None:
+    """The values that one rendering makes add up to at most 64 times the output limit."""
+    import tracemalloc
+
+    source = "{% macro m(s) %}{% set t = s[1:] %}{{ m(t) }}{% endmacro %}{{ m('a' * 190000) }}"
+    template = CompiledTemplate(source, Limits(seconds=5, characters=200_000))
+    tracemalloc.start()
+    with pytest.raises(TemplateError):
+        template.render({})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * 64 * 200_000
+
+
+def test_reasons_are_told_apart() -> None:
+    for source, message in {
+        "{% for %}": r"can't be compiled: TemplateSyntaxError: .* \(line 1\)$",
+        "x" * 300_000: "has 300,000 characters; the limit is 100,000",
+    }.items():
+        with pytest.raises(TemplateError, match=message):
+            CompiledTemplate(source, SMALL)
+    for source, message in {
+        "{{ raise_exception('roles must ' ~ 'alternate') }}": "refuses the conversation: roles must alternate$",
+        "{{ a.b.c }}": "fails on this conversation: UndefinedError: 'a' is undefined",
+        "{% for i in range(99999) %}{{ 'abc' }}{% endfor %}": "was stopped: its output is more than 200,000 characters",
+    }.items():
+        with pytest.raises(TemplateError, match=message):
+            CompiledTemplate(source, SMALL).render({})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "(" * 50_000,
+        "{{ " + "[" * 200 + "]" * 200 + " }}",
+        "{{ a" + "+a" * 20_000 + " }}",
+        "{{ a" + "|e" * 20_000 + " }}",
+        "{% if a %}" * 300 + "{% endif %}" * 300,
+        "{% macro a() %}" * 200 + "{% endmacro %}" * 200,
+        "{{ " + "1" * 90_000 + " }}",
+        "{{ 'a' * 10**9 ~ 'a' | center(10**9) }}",
+    ],
+)
+def test_sources_that_strain_the_compiler_are_errors(source: str) -> None:
+    with pytest.raises(TemplateError):
+        CompiledTemplate(source, SMALL).render({})
+
+
+def test_a_stopped_rendering_leaves_the_template_usable() -> None:
+    template = CompiledTemplate("{% for i in range(n) %}{{ i }},{% endfor %}", SMALL)
+    with pytest.raises(TemplateError):
+        template.render({"n": 90_000})
+    assert template.render({"n": 3}) == "0,1,2,"
+
+
+def test_long_conversations_stay_within_the_default_limits() -> None:
+    source = (
+        "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = m.content | trim %}"
+        "{{ '<' + m.role + '>' + ns.text.split('</think>')[-1] + '\n' }}"
+        "{{ messages[loop.index0:] | length }}{% endfor %}"
+    )
+    messages = [{"role": "user", "content": f"{i} " + "word " * 200} for i in range(1000)]
+    assert len(CompiledTemplate(source, Limits(seconds=20)).render({"messages": messages})) > 1_000_000
