@@ -4,13 +4,13 @@ from types import ModuleType
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import llama
+from sotol.models import gemma3, llama, qwen2, qwen3
 from sotol.models.model import trace
 from sotol.program.trace import Program
 
 __all__ = ["ARCHITECTURES", "trace_model"]
 
-ARCHITECTURES: dict[str, ModuleType] = {"llama": llama}
+ARCHITECTURES: dict[str, ModuleType] = {"gemma3": gemma3, "llama": llama, "qwen2": qwen2, "qwen3": qwen3}
 
 
 def trace_model(checkpoint: Checkpoint, context: int) -> Program:

@@ -31,12 +31,23 @@ class Fields:
             raise self._wrong(key, value, f"a whole number from {least} to {LARGEST}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A finite positive number."""
+    def number(self, key: str, default: float | None = None, *, zero: bool = False) -> float:
+        """A finite positive number; with `zero`, 0 as well (which says "none")."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+        if not good or (value == 0 and not zero):
             raise self._wrong(key, value, "a positive number")
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
+
+    def layer_flags(self, key: str, layers: int, period: int) -> tuple[bool, ...]:
+        """A truth value for each layer: a list of them, or a period n: true but for each n-th layer (0: for none)."""
+        value = self._get(key, period)
+        if isinstance(value, list):
+            if len(value) < layers or not all(isinstance(flag, bool | int) for flag in value):
+                raise self._wrong(key, value, f"truth values of {layers} layers")
+            return tuple(bool(flag) for flag in value[:layers])
+        period = self.integer(key, period, least=0)
+        return tuple(period == 0 or i % period < period - 1 for i in range(layers))
 
     def text(self, key: str, default: str) -> str:
         """A string."""

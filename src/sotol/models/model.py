@@ -1,15 +1,17 @@
 """From a checkpoint to a Program: what an architecture's forward sees while it is traced.
 
-An architecture is a module with `Config.read(fields)`, `WEIGHTS` (the name of each weight in GGUF, its name in Hugging Face
-checkpoints, its shape in the config's letters) and `forward(m, step)`. Every weight of the file is bound to a name of the
-table and checked against its shape; one that is missing, extra or in an unknown encoding is an error that names it.
+An architecture is a module with `Config.read(fields, checkpoint)`, `WEIGHTS` (the name of each weight in GGUF, its name
+in Hugging Face checkpoints, its shape in the config's letters) and `forward(m, config, step)`. Every weight of the file
+is bound to a name of the table and checked against its shape; one that is missing, extra or in an unknown encoding is
+an error that names it.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.metadata import Fields
 from sotol.numerics import Float64Array
-from sotol.program.trace import Cache, Constant, Program, StepInput, Tensor
+from sotol.program.trace import Cache, Program, StepInput, Tensor
 
 __all__ = ["Config", "Layer", "Model", "StepSymbols", "Table", "trace"]
 
@@ -69,7 +71,7 @@ class Model:
         if weight is None:
             raise ModelError(f"{self._path}: weight {name} is missing")
         shape = tuple(
-            int(np.prod([self._config.dims[letter] for letter in side.split("*")]))
+            math.prod(self._config.dims[letter] for letter in side.split("*"))
             for side in self._table[re.sub(r"\.\d+\.", ".{}.", name, count=1)][1].split()
         )
         if weight.shape != shape:
@@ -89,10 +91,6 @@ class Model:
     def divisors(self, name: str) -> Float64Array | None:
         """A small vector weight as numbers, if the checkpoint has it: Llama 3's divisors of RoPE's frequencies."""
         return self.w(name).decode().astype(np.float64) if self.has(name) else None
-
-    def constant(self, name: str, values: Any) -> Constant:
-        """A table computed at load."""
-        return Constant(name, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +116,7 @@ def trace(architecture: ModuleType, checkpoint: Checkpoint, context: int) -> Pro
     def symbol(field: str, *shape: str) -> StepInput:
         return StepInput(program, field, shape)
 
-    step = StepSymbols(
-        symbol("step"), symbol("tokens", "T"), symbol("positions", "T"), symbol("logit_rows", "R")
-    )
+    step = StepSymbols(symbol("step"), symbol("tokens", "T"), symbol("positions", "T"), symbol("logit_rows", "R"))
     result: Tensor = architecture.forward(Model(checkpoint, architecture.WEIGHTS, config, context), config, step)
     if result.shape[0] != "R":
         raise ModelError(f"{name}: forward gives {list(result.shape)}, not rows of logits")

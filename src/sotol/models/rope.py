@@ -16,6 +16,8 @@ from sotol.program.trace import Constant
 
 __all__ = ["Rope", "read_rope"]
 
+FASTEST = 8.0  # radians a token; no model's pairs turn faster than 1, and sines are exact to 1e7 radians
+
 
 @dataclass(frozen=True, slots=True)
 class Rope:
@@ -35,16 +37,24 @@ class Rope:
     slow: float = 1.0  # and up to which it is slow
 
     def table(self, name: str, context: int, divisors: Float64Array | None = None) -> Constant:
-        """Cosines and sines, float32 [context, 2, r]. divisors: [r] of the frequencies, as Llama 3's files give."""
+        """Cosines and sines, float32 [context, 2, r]. divisors: [r] of the frequencies, as Llama 3's files give.
+
+        ModelError for scalings or divisors that make a pair spin.
+        """
         exponent = np.arange(self.pairs, dtype=np.float64) / self.pairs
         frequency = numerics.exp(-exponent * float(numerics.log(self.base)))
         if divisors is not None:
-            frequency = frequency / divisors
+            with np.errstate(divide="ignore"):
+                frequency = frequency / divisors
         size = 1.0
         if self.scaling == "linear":
             frequency = frequency / self.factor
         elif self.scaling == "yarn":
             frequency, size = self._yarn(frequency), self.attention_factor
+        if not (np.abs(frequency) <= FASTEST).all():
+            raise ModelError(
+                f"{name}: the file's scaling of RoPE turns a pair by more than {FASTEST:g} radians a token"
+            )
         angle = np.arange(context, dtype=np.float64)[:, None] * frequency
         sine, cosine = numerics.sincos(angle)
         return Constant(name, np.stack([cosine * size, sine * size], axis=1).astype(np.float32))
@@ -62,21 +72,52 @@ class Rope:
 def read_rope(fields: Fields, width: int) -> Rope:
     """The rotation that the metadata describes, for heads of this width.
 
-    ModelError for a scaling that sotol does not have.
+    As in llama.cpp, a factor without a type is linear. ModelError for a scaling that sotol does not have.
     """
     rotated = fields.integer("rope.dimension_count", width, least=2)
     if rotated % 2 or rotated > width:
         raise ModelError(f"rope.dimension_count is {rotated}: it must be even and at most the head width {width}")
-    scaling = fields.text("rope.scaling.type", "none")
-    factor = fields.number("rope.scaling.factor", 1.0)
-    rope = Rope(rotated // 2, fields.number("rope.freq_base", 10000.0), scaling, factor)
+    base = fields.number("rope.freq_base", 10000.0)
+    if base <= 1:
+        raise ModelError(f"rope.freq_base is {base}: it must be more than 1")
+    scaling = fields.text("rope.scaling.type", "linear")
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
     if scaling in {"none", "linear"}:
-        return rope
+        return Rope(rotated // 2, base, scaling, factor)
     if scaling == "yarn":
-        original = fields.integer("rope.scaling.original_context_length")
-        # YaRN's recommended temperature, in both cosine and sine (its equation 15), unless the file gives another.
-        attention = fields.number("rope.scaling.attn_factor", 1.0) * (0.1 * math.log(factor) + 1.0)
-        fast = fields.number("rope.scaling.yarn_beta_fast", 32.0)
-        slow = fields.number("rope.scaling.yarn_beta_slow", 1.0)
-        return Rope(rope.pairs, rope.base, scaling, factor, original, attention, fast, slow)
+        return _read_yarn(fields, rotated // 2, base, factor)
     raise ModelError(f"rope.scaling.type is {scaling!r}: sotol has none, linear and yarn")
+
+
+def _read_yarn(fields: Fields, pairs: int, base: float, factor: float) -> Rope:
+    """YaRN, whose attention factor is as `transformers` has it (modeling_rope_utils.py): given, or from mscales.
+
+    GGUF has a given one as yarn_attn_factor, the mscale of all dimensions as yarn_log_multiplier, and attn_factor to
+    multiply with. llama.cpp reads only the last for these architectures; files rarely have any.
+    """
+
+    def temperature(mscale: float) -> float:
+        """The paper's equation 22, which recommends an mscale of 1: the square root of 1 / t."""
+        return 1.0 + 0.1 * mscale * math.log(max(factor, 1.0))
+
+    attention = temperature(1.0)
+    if fields.has("rope.scaling.yarn_attn_factor"):
+        attention = fields.number("rope.scaling.yarn_attn_factor")
+    elif fields.has("rope.scaling.yarn_log_multiplier"):
+        attention /= temperature(fields.number("rope.scaling.yarn_log_multiplier"))
+    if fields.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+        raise ModelError("rope.scaling.yarn_ext_factor must be 1: sotol has no other mixture of YaRN's frequencies")
+    original = fields.integer(
+        "rope.scaling.original_context_length",
+        fields.integer("context_length") if fields.has("context_length") else None,
+    )
+    return Rope(
+        pairs,
+        base,
+        "yarn",
+        factor,
+        original,
+        attention * fields.number("rope.scaling.attn_factor", 1.0),
+        fields.number("rope.scaling.yarn_beta_fast", 32.0),
+        fields.number("rope.scaling.yarn_beta_slow", 1.0),
+    )

@@ -7,7 +7,7 @@ that changes from step to step: "T" tokens, "R" rows with logits.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +75,10 @@ class Tensor:
 
     def reshape(self, *shape: Dim) -> "Tensor":
         """The same numbers in rows of another shape; no work."""
-        return OPS["reshape"](self, shape=shape)  # type: ignore[no-any-return]
+        return OPS["reshape"](self, shape=shape)
 
     def __add__(self, other: "Tensor") -> "Tensor":
-        return OPS["add"](self, other)  # type: ignore[no-any-return]
+        return OPS["add"](self, other)
 
 
 Operand = Tensor | Weight | Constant | StepInput | Cache
@@ -127,6 +127,10 @@ class Op:
     output: tuple[str, ...]
     meaning: Callable[..., Any]
 
+    @overload
+    def __call__(self, *inputs: "Operand", **attributes: Any) -> Tensor: ...
+    @overload
+    def __call__(self, *inputs: Any, **attributes: Any) -> Any: ...
     def __call__(self, *inputs: Any, **attributes: Any) -> Any:
         program = next((x.program for x in inputs if isinstance(x, Tensor | StepInput)), None)
         if program is None:
