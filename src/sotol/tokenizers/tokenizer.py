@@ -150,11 +150,14 @@ class Tokenizer:
         """The id of the token that the vocabulary writes as `text`, or None."""
         return self._vocabulary.ids.get(text)
 
-    def encode(self, text: str, *, special: bool = False, add_special: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, add_special: bool = True, guard: str | None = None
+    ) -> list[int]:
         """The ids of `text`.
 
         With `special`, control tokens such as `<|im_end|>` in the text become their ids; without, they are plain text,
         as they must be in what a user wrote. `add_special` puts bos and eos around it where the model wants them.
+        `guard`: a character that `protect` put in, to leave out.
         """
         if not text.isascii():
             text = SURROGATES.sub("\ufffd", text)  # no UTF-8 exists for half a surrogate pair
@@ -164,11 +167,15 @@ class Tokenizer:
         for i, piece in enumerate(pieces):
             if i % 2:
                 ids.append(self._vocabulary.ids[piece])
-            elif piece:
+            elif piece := piece.replace(guard, "") if guard else piece:  # noqa: PLW2901
                 ids += self._encode_plain(" " + piece if self.space_prefix else piece)
         if add_special and self.adds_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
+
+    def protect(self, text: str, guard: str) -> str:
+        """`text` with a guard character inside each control token, so that `encode(special=True)` sees plain text."""
+        return text if self._special is None else self._special.sub(lambda m: m[0][:1] + guard + m[0][1:], text)
 
     def decode(self, ids: Sequence[int], *, special: bool = False, continued: bool = False) -> str:
         """The text of `ids`; what is not UTF-8 becomes U+FFFD. `special` shows control tokens.

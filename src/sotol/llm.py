@@ -1,0 +1,280 @@
+"""LLM: a model file as a Python object. Threads may share one; requests made at the same time run as one batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self, TypeAlias, TypeGuard, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from sotol.backends.cpu import CpuRunner
+from sotol.catalog import DEFAULT_MODEL, find_model
+from sotol.engine.engine import Engine
+from sotol.engine.sampling import Sampler, Sampling
+from sotol.engine.sequence import Failed, Generation, Scoring
+from sotol.engine.stops import StopMatcher
+from sotol.formats import read_gguf
+from sotol.models import trace_model
+from sotol.program.step import BLOCK_TOKENS, Limits
+from sotol.results import Completion
+from sotol.stream import AsyncStream, Stream
+from sotol.tokenizers import Tokenizer
+from sotol.tokenizers.chat import ChatTemplate
+from sotol.tokenizers.stream import StreamDecoder
+
+__all__ = ["LLM", "Message", "Prompt"]
+
+DEFAULT_CONTEXT = 4096  # unless the model's own is shorter
+STEP_TOKENS = 512  # of one step: a long prompt runs in such chunks
+SEQUENCES = 64  # that run at once
+CONTEXTS = 4  # full contexts that the cache holds together
+
+Prompt: TypeAlias = str | Sequence[int]
+Message: TypeAlias = Mapping[str, Any]
+Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
+
+
+class LLM:
+    """A loaded model.
+
+    model: a path, or a name of `sotol.catalog`. threads: of the CPU; None takes the physical cores. ctx: tokens of prompt
+    and answer together; None takes the model's own, up to 4096. precision: "int8" quantises activations before
+    quantised weights, "f32" does not. progress: called while weights load and kernels compile.
+
+    Raises SotolError (FormatError for a broken file, ModelError for a model that sotol can't run), ValueError for a bad
+    option.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        threads: int | None = None,
+        ctx: int | None = None,
+        precision: str = "int8",
+        progress: Progress | None = None,
+    ) -> None:
+        for name, value in (("threads", threads), ("ctx", ctx)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value!r}; it must be a whole number from 1, or None")
+        self.path = find_model(model)
+        checkpoint = read_gguf(self.path)
+        self.metadata = checkpoint.metadata
+        self.tokenizer = Tokenizer.from_metadata(checkpoint.metadata, str(self.path))
+        self.context = _context(checkpoint.metadata, ctx)
+        program = trace_model(checkpoint, self.context)
+        blocks = CONTEXTS * -(-self.context // BLOCK_TOKENS)
+        limits = Limits(STEP_TOKENS, SEQUENCES, SEQUENCES, self.context, blocks)
+        self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+        self._engine = Engine(self.runner)
+        self._template: ChatTemplate | None = None
+
+    # ---- text and ids
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """The ids of a text, with what the model puts around it. special: control tokens in it are parsed as such."""
+        return self.tokenizer.encode(text, special=special)
+
+    def detokenize(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of ids. special: control tokens are shown."""
+        return self.tokenizer.decode(ids, special=special)
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The model's chat format."""
+        if self._template is None:
+            t = self.tokenizer
+            bos, eos = (t.token_text(i) if i is not None else "" for i in (t.bos, t.eos))
+            name = str(self.metadata["general.architecture"])
+            self._template = ChatTemplate.from_metadata(
+                self.metadata, bos=bos, eos=eos, architecture=name, tokens=lambda text: t.id_of(text) is not None
+            )
+        return self._template
+
+    def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
+        """A conversation's ids, up to where the model answers. What looks like a control token in a message is text.
+
+        template: `tools`, `add_generation_prompt` and whatever the model's template takes besides. Raises ValueError for
+        malformed messages, TemplateError for those that the template refuses.
+        """
+        guard = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in str(messages))
+        protected = [
+            {k: v if k == "role" else _protect(v, self.tokenizer, guard) for k, v in m.items()}
+            if isinstance(m, Mapping)
+            else m
+            for m in messages
+        ]
+        text = self.template.render(protected, **template)
+        bos = self.tokenizer.bos
+        ids = self.tokenizer.encode(text, special=True, guard=guard)
+        if self.tokenizer.adds_bos and ids[:2] == [bos, bos]:  # the template wrote one too
+            del ids[0]
+        return ids
+
+    # ---- generation
+
+    @overload
+    def generate(self, prompt: str, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    @overload
+    def generate(self, prompt: Sequence[int], *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str] | Sequence[Sequence[int]], *, sampling: Sampling | None = None, **options: Any
+    ) -> list[Completion]: ...
+    def generate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
+        """Continue a prompt (text, or ids), or each of a list of prompts, which run as one batch.
+
+        sampling, options: see `Sampling`; options change single fields of it. Raises ValueError for a bad option, an
+        empty prompt, or one that does not fit the context.
+        """
+        chosen = Sampling.of(sampling, **options)
+        if _is_prompt(prompt):
+            return self._start([prompt], chosen, Stream)[0].result()
+        streams = self._start(prompt, chosen, Stream)
+        try:
+            return [stream.result() for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def stream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Stream:
+        """Continue a prompt, piece by piece; leaving the loop, or closing the stream, stops the work."""
+        return self._start([prompt], Sampling.of(sampling, **options), Stream)[0]
+
+    def chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Completion:
+        """The model's answer to a conversation. tools, and other names that sampling lacks, go to `chat_prompt`."""
+        return self.stream_chat(messages, sampling=sampling, **options).result()
+
+    def stream_chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Stream:
+        """The same, piece by piece."""
+        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
+        return self.stream(self.chat_prompt(messages, **template), sampling=sampling, **options)
+
+    # ---- the same for asyncio
+
+    async def agenerate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
+        """`generate` for asyncio."""
+        chosen = Sampling.of(sampling, **options)
+        if _is_prompt(prompt):
+            return await self._start([prompt], chosen, AsyncStream)[0].result()
+        streams = self._start(prompt, chosen, AsyncStream)
+        try:
+            return [await stream.result() for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def astream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> AsyncStream:
+        """`stream` for `async for`; call it inside the event loop."""
+        return self._start([prompt], Sampling.of(sampling, **options), AsyncStream)[0]
+
+    async def achat(
+        self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any
+    ) -> Completion:
+        """`chat` for asyncio."""
+        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
+        return await self.astream(self.chat_prompt(messages, **template), sampling=sampling, **options).result()
+
+    # ---- scores
+
+    def logits(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        """The logits after every token of each list of ids: float32 [len(ids), vocabulary] for each."""
+        queues: list[Any] = []
+        requests = []
+        for ids in texts:
+            results: SimpleQueue[npt.NDArray[np.float32] | Failed | None] = SimpleQueue()
+            queues.append(results)
+            requests.append(Scoring(self._checked(ids, self.context), results.put))
+        self._engine.submit(requests)
+        out = []
+        for results in queues:
+            rows = []
+            while (part := results.get()) is not None:
+                if isinstance(part, Failed):
+                    raise part.error
+                rows.append(part)
+            out.append(np.concatenate(rows))
+        return out
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Stop all work and end the threads."""
+        self._engine.close()
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- inside
+
+    def _start(self, prompts: Sequence[Prompt], sampling: Sampling, kind: Any) -> list[Any]:
+        """Submit prompts together; a stream of the given kind for each."""
+        streams, requests = [], []
+        for prompt in prompts:
+            ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+            ids = self._checked(ids, self.context - 1)
+            stream = kind(self.tokenizer, len(ids), logprobs=sampling.logprobs is not None)
+            streams.append(stream)
+            requests.append(self._request(ids, sampling, stream))
+        self._engine.submit(requests)
+        return streams
+
+    def _request(self, ids: list[int], sampling: Sampling, stream: Any) -> Generation:
+        limit = min(len(ids) + (sampling.max_tokens or self.context), self.context)
+        ends = frozenset[int]() if sampling.ignore_eos else self.tokenizer.end_of_generation
+        request = Generation(
+            list(ids),
+            Sampler(sampling, self.runner.vocabulary, ids),
+            StreamDecoder(self.tokenizer, continued=True),
+            StopMatcher(sampling.stop),
+            ends,
+            limit,
+            deliver=lambda _event: None,
+        )
+        engine = self._engine
+        request.deliver = stream.attach(lambda: engine.cancel(request))
+        return request
+
+    def _checked(self, ids: Sequence[int], longest: int) -> list[int]:
+        """A prompt's ids, valid and short enough; ValueError says what is wrong."""
+        if not ids:
+            raise ValueError("the prompt is empty: give at least one token")
+        if len(ids) > longest:
+            raise ValueError(f"the prompt has {len(ids)} tokens, but the context holds {longest} before an answer")
+        bad = next((i for i in ids if not 0 <= i < self.runner.vocabulary), None)
+        if bad is not None:
+            raise ValueError(f"token id {bad} is not in the vocabulary of {self.runner.vocabulary}")
+        return [int(i) for i in ids]
+
+
+def _is_prompt(prompt: object) -> TypeGuard[Prompt]:
+    """One prompt, and not a list of them."""
+    return isinstance(prompt, str) or (
+        isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
+    )
+
+
+def _context(metadata: Mapping[str, object], wanted: int | None) -> int:
+    """The context length to use; ValueError for more than the model was made for."""
+    most = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    if not isinstance(most, int) or most < 1:
+        most = DEFAULT_CONTEXT if wanted is None else wanted
+    if wanted is not None and wanted > most:
+        raise ValueError(f"ctx is {wanted}, but the model was made for contexts of at most {most} tokens")
+    return min(most, DEFAULT_CONTEXT) if wanted is None else wanted
+
+
+def _protect(value: Any, tokenizer: Tokenizer, guard: str) -> Any:
+    """A message's value with every text in it protected from being read as control tokens."""
+    if isinstance(value, str):
+        return tokenizer.protect(value, guard)
+    if isinstance(value, Mapping):
+        return {k: _protect(v, tokenizer, guard) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_protect(v, tokenizer, guard) for v in value]
+    return value

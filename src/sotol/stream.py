@@ -1,0 +1,165 @@
+"""A running generation as an iterator of pieces of text."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Self
+
+from sotol.engine.sampling import Picked
+from sotol.engine.sequence import Chunk, Event, Failed, Finished
+from sotol.results import Completion, TokenLogprob, TopLogprob, Usage
+from sotol.tokenizers import Tokenizer
+
+__all__ = ["AsyncStream", "Stream"]
+
+
+class _Collector:
+    """The events of a request, as they add up to a Completion."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
+        self._tokenizer, self._prompt_tokens, self._logprobs = tokenizer, prompt_tokens, logprobs
+        self._texts: list[str] = []
+        self._picked: list[Picked] = []
+        self.completion: Completion | None = None
+
+    def take(self, event: Event) -> str:
+        """The event's text. Raises the request's error if it failed."""
+        if isinstance(event, Failed):
+            raise event.error
+        self._texts.append(event.text)
+        if isinstance(event, Chunk):
+            self._picked.append(event.picked)
+        else:
+            self.completion = self._complete(event)
+        return event.text
+
+    def _complete(self, end: Finished) -> Completion:
+        usage = Usage(self._prompt_tokens, len(self._picked))
+        logprobs = tuple(map(self._logprob, self._picked)) if self._logprobs else None
+        tokens = tuple(picked.token for picked in self._picked)
+        return Completion("".join(self._texts), tokens, end.reason, logprobs, usage, end.timings)
+
+    def _logprob(self, picked: Picked) -> TokenLogprob:
+        def text(token: int) -> str:
+            return self._tokenizer.decode([token], special=True, continued=True)
+
+        top = tuple(TopLogprob(token, text(token), logprob) for token, logprob in picked.top)
+        assert picked.logprob is not None
+        return TokenLogprob(picked.token, text(picked.token), picked.logprob, top)
+
+
+class Stream(Iterator[str]):
+    """Pieces of text as they come; `completion` is the whole once they have. Closing it stops the work."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._collector = _Collector(tokenizer, prompt_tokens, logprobs=logprobs)
+        self._cancel: Callable[[], None] = _nothing
+        self._over = False
+
+    @property
+    def completion(self) -> Completion | None:
+        """The finished generation; None while it runs, or if it was stopped."""
+        return self._collector.completion
+
+    def __next__(self) -> str:
+        while not self._over:
+            try:
+                text = self._collector.take(self._events.get())
+            except BaseException:  # the request's error, or Ctrl-C while waiting
+                self.close()
+                raise
+            self._over = self.completion is not None
+            if text:
+                return text
+        raise StopIteration
+
+    def result(self) -> Completion:
+        """Wait for the end."""
+        for _ in self:
+            pass
+        if self.completion is None:
+            raise ValueError("the stream was closed before its end")
+        return self.completion
+
+    def close(self) -> None:
+        """Stop the generation, if it still runs."""
+        if not self._over:
+            self._over = True
+            self._cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
+        """Connect the stream to its request: how to cancel that, and (returned) where it delivers."""
+        self._cancel = cancel
+        return self._events.put
+
+
+class AsyncStream:
+    """The same for `async for`, in the event loop that made it."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._collector = _Collector(tokenizer, prompt_tokens, logprobs=logprobs)
+        self._cancel: Callable[[], None] = _nothing
+        self._over = False
+
+    @property
+    def completion(self) -> Completion | None:
+        """The finished generation; None while it runs, or if it was stopped."""
+        return self._collector.completion
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._over:
+            try:
+                text = self._collector.take(await self._events.get())
+            except BaseException:  # the request's error, or this task's cancellation
+                self.close()
+                raise
+            self._over = self.completion is not None
+            if text:
+                return text
+        raise StopAsyncIteration
+
+    async def result(self) -> Completion:
+        """Wait for the end."""
+        async for _ in self:
+            pass
+        if self.completion is None:
+            raise ValueError("the stream was closed before its end")
+        return self.completion
+
+    def close(self) -> None:
+        """Stop the generation, if it still runs."""
+        if not self._over:
+            self._over = True
+            self._cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
+        """As for `Stream`; deliveries come from the engine's thread."""
+        self._cancel = cancel
+
+        def deliver(event: Event) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        return deliver
+
+
+def _nothing() -> None:
+    pass
