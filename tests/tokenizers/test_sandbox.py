@@ -149,7 +149,10 @@ def test_long_conversations_stay_within_the_default_limits() -> None:
     source = (
         "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = m.content | trim %}"
         "{{ '<' + m.role + '>' + ns.text.split('</think>')[-1] + '\n' }}"
-        "{{ messages[loop.index0:] | length }}{% endfor %}"
+        "{{ messages[loop.index0:] | length }}{{ messages[messages | length - 1 - loop.index0].role }}{% endfor %}"
     )
     messages = [{"role": "user", "content": f"{i} " + "word " * 200} for i in range(1000)]
-    assert len(CompiledTemplate(source, Limits(seconds=20)).render({"messages": messages})) > 1_000_000
+    template = CompiledTemplate(source, Limits(seconds=20))
+    start = time.perf_counter()
+    assert len(template.render({"messages": messages})) > 1_000_000
+    assert time.perf_counter() - start < 1  # 0.05 s; 2 s when each `messages | length` measured all of them

@@ -100,32 +100,38 @@ class Meter:
 def estimate_call(
     meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Refuse a method or filter that would make, or search, far too much; gives `args` back, iterators read."""
+    """Refuse a method or filter that would make, or search, far too much; gives `args` back, iterators read.
+
+    `str.format` and `str.join` are the methods, whose filters mean something else; others are alike.
+    """
     given = [*args, *kwargs.values()]
-    length = meter.size(value)
-    texts = [meter.size(x) for x in given if not isinstance(x, (int, float))]
     numbers = [abs(x) for x in given if isinstance(x, int)]
     if name in ("center", "ljust", "rjust", "zfill", "batch", "slice", "truncate"):
         meter.estimate(ELEMENT * max(numbers, default=0))
     elif name in ("indent", "wordwrap"):
-        meter.estimate((length + 1) * max([1, *texts, *numbers]))
+        meter.estimate((meter.size(value) + 1) * max([1, *_sizes(meter, given), *numbers]))
     elif name in ("rfind", "rindex", "rsplit", "rpartition"):  # quadratic in CPython
-        meter.estimate(length * max(texts, default=1) // 4)
+        meter.estimate(meter.size(value) * max(_sizes(meter, given), default=1) // 4)
     elif name == "replace":
         if len(args) < 2:
             raise SecurityError("it replaces text without naming both texts in order")
-        meter.estimate(length + str(value).count(str(args[0])) * texts[1])
+        meter.estimate(meter.size(value) + str(value).count(str(args[0])) * meter.size(args[1]))
     elif name == "str.format":
         _estimate_braces(meter, value, given)
     elif name == "format":
         estimate_percent(meter, str(value), given)
     elif name == "str.join" and args:
         items = list(meter.watched(args[0]))
-        meter.estimate(meter.size(items) + length * len(items))
+        meter.estimate(meter.size(items) + len(value) * len(items))
         return (items, *args[1:])
     elif name == "sum" and any(not isinstance(x, (int, float, str)) for x in given):
         raise SecurityError("it sums what are not numbers")
     return args
+
+
+def _sizes(meter: Meter, values: Iterable[Any]) -> list[int]:
+    """Of what isn't a number."""
+    return [meter.size(x) for x in values if not isinstance(x, (int, float))]
 
 
 def estimate_percent(meter: Meter, template: str, given: Any) -> None:
