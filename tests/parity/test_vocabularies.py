@@ -1,7 +1,7 @@
 """Real vocabularies of many models: llama.cpp's files with expected ids, and `tokenizers` objects built from them.
 
-`SOTOL_PARITY` names a folder with `vocabularies/`: the files `models/ggml-vocab-*.gguf`, `.inp` and `.out` of llama.cpp's
-source. The expected ids in `.out` are those of `transformers`, without bos and with control tokens as plain text.
+`SOTOL_PARITY` names a folder with `vocabularies/`: llama.cpp's files `models/ggml-vocab-*.gguf`, `.inp` and `.out`. The
+expected ids in `.out` are those of `transformers`, without bos and with control tokens as plain text.
 """
 
 import json

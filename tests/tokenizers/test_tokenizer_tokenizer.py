@@ -36,6 +36,32 @@ def test_control_tokens_in_text_are_text_unless_asked_for(trained: Callable[[str
     assert tokenizer.token_bytes(end, special=True) == b"<|im_end|>"
 
 
+GUARD = "\ue000"
+BITS = st.sampled_from(["<|im_end|>", "<|im_", "end|>", "<think>", "<eos>", "<", "|", "x", "  \t", "é"])
+
+
+@pytest.mark.parametrize("pre", ["smollm", "qwen2"])
+def test_protected_text_is_encoded_as_plain_text(pre: str, trained: Callable[[str], Any]) -> None:
+    tokenizer = trained(pre)[0]
+
+    @SEARCH
+    @given(st.lists(BITS, max_size=12).map("".join))
+    def check(text: str) -> None:
+        protected = tokenizer.protect(text, GUARD)
+        assert tokenizer.encode(protected, special=True, guard=GUARD) == tokenizer.encode(text)
+
+    check()
+
+
+def test_overlapping_control_tokens_are_all_protected() -> None:
+    tokens = ["a", "b", "<", ">", "<a>", "><b", "b<<"]
+    values = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": [1, 1, 1, 1, 3, 3, 3], "merges": ["a a"]}
+    tokenizer = Tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in values.items()})
+    text = "<a><b<<a>"
+    assert tokenizer.encode(text, special=True) == [4, 2, 6, 0, 3]
+    assert tokenizer.encode(tokenizer.protect(text, GUARD), special=True, guard=GUARD) == tokenizer.encode(text)
+
+
 def test_bos_and_eos_as_the_metadata_says(make_metadata: Callable[..., dict[str, object]]) -> None:
     tokens = ["a", "<bos>", "<eos>"]
 

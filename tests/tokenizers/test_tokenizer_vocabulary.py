@@ -25,8 +25,8 @@ def fields(**changes: object) -> dict[str, object]:
 def test_reads_lists_and_arrays() -> None:
     plain = read_vocabulary(fields())
     arrays = read_vocabulary(fields(token_type=np.array([1, 1, 1, 3, 3], np.int32), scores=np.arange(5.0)))
-    assert plain.types == arrays.types == [TokenType.NORMAL] * 3 + [TokenType.CONTROL] * 2
-    assert arrays.scores == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert plain.types.tolist() == arrays.types.tolist() == [TokenType.NORMAL] * 3 + [TokenType.CONTROL] * 2
+    assert arrays.scores.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert plain.ids["ab"] == 2
 
 
@@ -62,6 +62,8 @@ def test_junk_gives_a_clear_error_or_a_tokenizer(changes: dict[str, object]) -> 
         (["x", "<|eot_id|>", "<|eom_id|>", "<e>"], [1, 3, 3, 3], {"eos_token_id": 3}, {1, 2, 3}),
         (["x", "<end_of_turn>", "<y>"], [1, 3, 3], {"eos_token_id": 2}, {1, 2}),
         (["x", "y", "z"], [1, 1, 1], {"eot_token_id": 1, "eom_token_id": 2, "eos_token_id": 0}, {0, 1, 2}),
+        # Gemma 3 has an HTML tag </s> as a user-defined token
+        (["</s>", "<eos>"], [4, 3], {"eos_token_id": 1}, {1}),
         # ordinary text that happens to look like an end is text, but the form <|…|> never is
         (["x", "</s>", "[EOS]", "<|im_end|>"], [1, 1, 1, 1], {}, {3}),
         # harmony: <|end|> ends a message, and the model goes on

@@ -90,4 +90,4 @@ def read_merges(vocabulary: Vocabulary) -> dict[str, int]:
     for i, pair in enumerate(merges):
         if " " not in pair[1:-1]:
             raise FormatError(f"{vocabulary.source}: tokenizer.ggml.merges[{i}] is {pair!r}, not two texts and a space")
-    return {pair: len(merges) - 1 - i for i, pair in enumerate(reversed(merges))}  # of equal pairs the first counts
+    return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # of equal pairs the first counts

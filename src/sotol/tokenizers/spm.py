@@ -3,7 +3,7 @@
 A token's score is its merge's priority: of all neighbours that join to a token, those with the best score go first.
 """
 
-from itertools import groupby
+import numpy as np
 
 from sotol.errors import FormatError
 from sotol.tokenizers.merge import merge
@@ -17,16 +17,15 @@ class SentencePieceEncoder:
     """Text to ids for GGUF's `llama` vocabularies."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        if not vocabulary.scores:
+        if not len(vocabulary.scores):
             raise FormatError(
                 f"{vocabulary.source}: tokenizer.ggml.scores is missing, which a `llama` vocabulary needs"
             )
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         self._byte_ids = byte_tokens(vocabulary)
         self._unknown = vocabulary.unknown
-        scores = vocabulary.scores
-        best_first = groupby(sorted(self._ids.items(), key=lambda item: -scores[item[1]]), lambda item: scores[item[1]])
-        self._ranks = {text: rank for rank, (_, group) in enumerate(best_first) for text, _ in group}
+        _, ranks = np.unique(-vocabulary.scores[list(self._ids.values())], return_inverse=True)  # best first
+        self._ranks = dict(zip(self._ids, ranks.tolist(), strict=True))
         self._words = space_words(_before_space(self._ids))
         self._cache = WordCache(self._encode_word)
 

@@ -80,7 +80,7 @@ class _TokenBytes(dict[int, bytes]):
         tokens = self._vocabulary.tokens
         if not 0 <= token < len(tokens):
             raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(tokens) - 1}")
-        text, kind = tokens[token], self._vocabulary.types[token]
+        text, kind = tokens[token], TokenType(self._vocabulary.types[token])
         if kind in self._hidden:
             data = b""
         elif kind is TokenType.NORMAL:
@@ -113,6 +113,8 @@ class Tokenizer:
         self._bytes = _TokenBytes(vocabulary, rules.spell, HIDDEN)
         self._bytes_with_special = _TokenBytes(vocabulary, rules.spell, ())
         self._special = longest_of(vocabulary.of_type(*SPECIAL), vocabulary.source)
+        control = vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
+        self._control = longest_of((text for text in control if len(text) > 1), vocabulary.source)
         self._user_defined = longest_of(vocabulary.of_type(TokenType.USER_DEFINED), vocabulary.source)
         self.bos, self.eos = vocabulary.bos, vocabulary.eos
         self.end_of_generation = vocabulary.end_of_generation
@@ -167,15 +169,24 @@ class Tokenizer:
         for i, piece in enumerate(pieces):
             if i % 2:
                 ids.append(self._vocabulary.ids[piece])
-            elif piece := piece.replace(guard, "") if guard else piece:  # noqa: PLW2901
-                ids += self._encode_plain(" " + piece if self.space_prefix else piece)
+                continue
+            plain = piece.replace(guard, "") if guard else piece
+            if plain:
+                ids += self._encode_plain(" " + plain if self.space_prefix else plain)
         if add_special and self.adds_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
 
     def protect(self, text: str, guard: str) -> str:
-        """`text` with a guard character inside each control token, so that `encode(special=True)` sees plain text."""
-        return text if self._special is None else self._special.sub(lambda m: m[0][:1] + guard + m[0][1:], text)
+        """`text` with a guard character inside each control token, so that `encode(special=True)` sees plain text.
+
+        For what a user wrote, before it becomes a part of a chat template's text. Nothing else changes: tokens that are
+        part of ordinary text, such as Gemma's for several newlines, stay what they are.
+        """
+        pattern = self._control
+        while pattern is not None and pattern.search(text):  # again, for one may have overlapped another
+            text = pattern.sub(lambda match: match[0][0] + guard + match[0][1:], text)
+        return text
 
     def decode(self, ids: Sequence[int], *, special: bool = False, continued: bool = False) -> str:
         """The text of `ids`; what is not UTF-8 becomes U+FFFD. `special` shows control tokens.

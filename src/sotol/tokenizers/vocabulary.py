@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sotol.errors import FormatError
 
 __all__ = ["TokenType", "Vocabulary", "read_vocabulary"]
@@ -55,8 +58,8 @@ class Vocabulary:
     model: str
     pre: str
     tokens: list[str]
-    types: list[TokenType]
-    scores: list[float]
+    types: NDArray[np.int8]  # [V] of TokenType
+    scores: NDArray[np.float64]  # [V], or [0] where the file has none
     merges: list[str]
     ids: dict[str, int]
     bos: int | None
@@ -70,7 +73,8 @@ class Vocabulary:
 
     def of_type(self, *types: TokenType) -> dict[str, int]:
         """The tokens of these types: text to id."""
-        return {text: i for i, (text, kind) in enumerate(zip(self.tokens, self.types, strict=True)) if kind in types}
+        ids = np.flatnonzero(np.isin(self.types, types)).tolist()
+        return dict(zip(map(self.tokens.__getitem__, ids), ids, strict=True))
 
 
 def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabulary:
@@ -84,9 +88,9 @@ def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabul
     if len(ids) != len(tokens):
         twice = next(text for i, text in enumerate(tokens) if ids[text] != i)
         raise fields.broken("tokens", f"holds {twice!r} more than once")
-    types = _types(fields, tokens)
-    scores = fields.array("scores", float) or []
-    if scores and (len(scores) < len(tokens) or any(score != score for score in scores)):
+    types = _types(fields, tokens, ids)
+    scores = np.array(fields.array("scores", float) or [], np.float64)
+    if len(scores) and (len(scores) < len(tokens) or np.isnan(scores).any()):
         raise fields.broken("scores", f"has {len(scores)} numbers (or a NaN) for {len(tokens)} tokens")
     return Vocabulary(
         model=fields.text("model"),
@@ -99,7 +103,7 @@ def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabul
         bos=fields.token_id("bos_token_id", len(tokens)),
         eos=fields.token_id("eos_token_id", len(tokens)),
         unknown=fields.token_id("unknown_token_id", len(tokens)),
-        end_of_generation=_ends(fields, tokens, types),
+        end_of_generation=_ends(fields, ids, types),
         add_bos=fields.flag("add_bos_token"),
         add_eos=fields.flag("add_eos_token"),
         add_space_prefix=fields.flag("add_space_prefix"),
@@ -107,29 +111,28 @@ def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabul
     )
 
 
-def _types(fields: "_Fields", tokens: list[str]) -> list[TokenType]:
+def _types(fields: "_Fields", tokens: list[str], ids: dict[str, int]) -> NDArray[np.int8]:
     numbers = fields.array("token_type", int)
     if numbers is None:
-        return [TokenType.NORMAL] * len(tokens)
+        numbers = [TokenType.NORMAL] * len(tokens)
     if len(numbers) < len(tokens):
         raise fields.broken("token_type", f"has {len(numbers)} entries for {len(tokens)} tokens")
-    known = {int(kind): kind for kind in TokenType}
-    types = [known.get(number, TokenType.UNDEFINED) for number in numbers[: len(tokens)]]
-    # Some converters mark a chat format's end token as plain text; a user could then not be kept from ending a turn.
-    for i, text in enumerate(tokens):
-        if text in END_TEXTS and text.startswith("<|") and types[i] is TokenType.NORMAL:
-            types[i] = TokenType.CONTROL
+    last = max(TokenType)
+    types = np.array([n if 0 <= n <= last else 0 for n in numbers[: len(tokens)]], np.int8)
+    # Some converters mark a chat format's end token as text; then a user's text could end a turn.
+    for text in END_TEXTS & ids.keys():
+        if text.startswith("<|") and types[ids[text]] in (TokenType.NORMAL, TokenType.USER_DEFINED):
+            types[ids[text]] = TokenType.CONTROL
     return types
 
 
-def _ends(fields: "_Fields", tokens: list[str], types: list[TokenType]) -> frozenset[int]:
-    """Every token that ends a generation: named by the metadata, or known by its text and not ordinary text here."""
-    named = {fields.token_id(field, len(tokens)) for field in END_FIELDS}
-    ends = {i for i, text in enumerate(tokens) if text in END_TEXTS and types[i] is not TokenType.NORMAL}
-    texts = {tokens[i] for i in ends}
+def _ends(fields: "_Fields", ids: dict[str, int], types: NDArray[np.int8]) -> frozenset[int]:
+    """Every token that ends a generation: named by the metadata, or a control token with a known text."""
+    named = {fields.token_id(field, len(ids)) for field in END_FIELDS}
+    texts = {text for text in END_TEXTS & ids.keys() if types[ids[text]] == TokenType.CONTROL}
     if any(pair <= texts for pair in MESSAGE_ENDS):
-        ends = {i for i in ends if tokens[i] != "<|end|>"}
-    return frozenset(ends | {i for i in named if i is not None})
+        texts.discard("<|end|>")
+    return frozenset({ids[text] for text in texts} | {i for i in named if i is not None})
 
 
 Item = TypeVar("Item", str, int, float)
@@ -151,9 +154,9 @@ class _Fields:
             return None
         items = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(items, Sequence) and not isinstance(items, str | bytes):
-            accepted = {float} | {int} if kind is float else {kind}
-            if {type(item) for item in items} <= accepted:
-                return [kind(item) for item in items]
+            accepted = {float, int} if kind is float else {kind}
+            if set(map(type, items)) <= accepted:
+                return list(items)
         raise self.broken(field, f"is not an array of {kind.__name__}")
 
     def text(self, field: str) -> str:
