@@ -161,6 +161,7 @@ def test_logits_are_those_of_transformers(
 ) -> None:
     path, ids, expected = judged
     program = trace_model(read_gguf(path), context=128)
-    logits = run_text(RUNNERS[backend](program, limits_for(128)), ids, chunks(len(ids)))
+    with RUNNERS[backend](program, limits_for(128)) as runner:
+        logits = run_text(runner, ids, chunks(len(ids)))
     error = np.abs(logits - expected).max(axis=1) / np.abs(expected).max(axis=1)
     assert error.max() <= TOLERANCE, f"row {error.argmax()} is off by {error.max():.2g} of its largest logit"

@@ -1,6 +1,7 @@
 """Running a Program over whole texts in steps of given sizes, on any backend."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,9 +24,9 @@ class Runner(Protocol):
 
 
 # Each computes in float32 and keeps keys and values in float32.
-RUNNERS: dict[str, Callable[[Program, Limits], Runner]] = {
-    "reference": ReferenceRunner,
-    "cpu": lambda program, limits: CpuRunner(program, limits, threads=2, precision="f32", codec="f32"),
+RUNNERS: dict[str, Callable[[Program, Limits], AbstractContextManager[Runner]]] = {
+    "reference": lambda program, limits: nullcontext(ReferenceRunner(program, limits)),
+    "cpu": lambda program, limits: closing(CpuRunner(program, limits, threads=2, precision="f32", codec="f32")),
 }
 
 
