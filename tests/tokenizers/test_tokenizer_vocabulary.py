@@ -34,7 +34,8 @@ def test_reads_lists_and_arrays() -> None:
     ("field", "value"),
     [
         ("tokens", None), ("tokens", []), ("tokens", "abc"), ("tokens", [1, 2]), ("tokens", ["a", "b", "a"]),
-        ("token_type", [1, 1]), ("token_type", ["a"] * 5), ("scores", [1.0]), ("merges", [3]), ("pre", 3),
+        ("token_type", [1, 1]), ("token_type", ["a"] * 5), ("token_type", [6] * 5),
+        ("scores", [1.0]), ("merges", [3]), ("pre", 3),
         ("eos_token_id", 5), ("eos_token_id", -1), ("bos_token_id", "a"), ("eot_token_id", True), ("eom_token_id", 1.0),
         ("fim_pad_token_id", 99), ("add_bos_token", 1), ("add_eos_token", "yes"), ("bos_token_id", None),
         ("eos_token_id", None),

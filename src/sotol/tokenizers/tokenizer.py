@@ -12,7 +12,7 @@ from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEnco
 from sotol.tokenizers.pretokenize import pretokenizer
 from sotol.tokenizers.special import longest_of
 from sotol.tokenizers.spm import SentencePieceEncoder
-from sotol.tokenizers.vocabulary import TokenType, Vocabulary, read_vocabulary
+from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary, read_vocabulary
 
 __all__ = ["Tokenizer"]
 
@@ -86,7 +86,7 @@ class _TokenBytes(dict[int, bytes]):
         elif kind is TokenType.NORMAL:
             data = self._spell(text)
         elif kind is TokenType.BYTE:
-            data = bytes([int(text[3:5], 16)])
+            data = bytes([BYTE_TEXTS.index(text)])
         else:
             data = text.encode()
         self[token] = data

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from sotol.errors import FormatError
 
-__all__ = ["TokenType", "Vocabulary", "read_vocabulary"]
+__all__ = ["BYTE_TEXTS", "TokenType", "Vocabulary", "read_vocabulary"]
 
 PREFIX = "tokenizer.ggml."
+
+BYTE_TEXTS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 # Texts of tokens that end a turn whatever the metadata says, after llama.cpp's `special_eog_ids` (src/llama-vocab.cpp).
 END_TEXTS = frozenset({
@@ -119,6 +121,9 @@ def _types(fields: "_Fields", tokens: list[str], ids: dict[str, int]) -> NDArray
         raise fields.broken("token_type", f"has {len(numbers)} entries for {len(tokens)} tokens")
     last = max(TokenType)
     types = np.array([n if 0 <= n <= last else 0 for n in numbers[: len(tokens)]], np.int8)
+    for i in np.flatnonzero(types == TokenType.BYTE).tolist():
+        if tokens[i] not in BYTE_TEXTS:
+            raise fields.broken("token_type", f"says that {tokens[i]!r} is a byte, but bytes are <0x00> to <0xFF>")
     # Some converters mark a chat format's end token as text; then a user's text could end a turn.
     for text in END_TEXTS & ids.keys():
         if text.startswith("<|") and types[ids[text]] in (TokenType.NORMAL, TokenType.USER_DEFINED):

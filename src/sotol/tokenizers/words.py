@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
-from sotol.tokenizers.vocabulary import TokenType, Vocabulary
+from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary
 
 __all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words"]
 
@@ -50,7 +50,7 @@ def space_words(glue: Iterable[str], apart: str = "") -> re.Pattern[str]:
 def byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
     """Byte to the id of its token `<0x00>` to `<0xFF>`, as far as the vocabulary has them."""
     texts = vocabulary.of_type(TokenType.BYTE)
-    return {byte: texts[text] for byte in range(256) if (text := f"<0x{byte:02X}>") in texts}
+    return {byte: texts[text] for byte, text in enumerate(BYTE_TEXTS) if text in texts}
 
 
 def byte_fallback(text: str, byte_ids: Mapping[int, int], unknown: int | None) -> list[int]:
