@@ -1,0 +1,53 @@
+"""The table of commands. What they need is imported when they run: `sotol --help` is there at once."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from sotol import __version__
+from sotol.cli.guard import guarded
+from sotol.cli.run import run
+
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS: dict[str, Callable[..., None]] = {"run": run}
+
+EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is at fault; 2 an option or a prompt is;
+130 interrupted by Ctrl-C; 141 the reader of the output went away."""
+
+
+# Typer's own help is plain text: it needs no further import, and reads the same in a terminal, a pipe and the docs.
+app = typer.Typer(
+    help="Run language models on this machine.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sotol {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `sotol` itself; `--version` acts while it is read."""
+
+
+for name, command in COMMANDS.items():
+    app.command(name)(guarded(command))
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="sotol")

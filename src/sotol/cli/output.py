@@ -1,0 +1,103 @@
+"""What commands write: answers on standard output, all else on standard error, control characters nowhere.
+
+Pipes get plain text. NO_COLOR (https://no-color.org) and `--no-color` turn styles off in terminals, too.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sotol.llm import Progress
+
+__all__ = ["as_json", "console", "loading", "printable", "write_pieces"]
+
+# In a terminal these could move the cursor, rename the window or worse: all but tab and newline.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+PATIENCE = 0.3  # seconds of loading before a bar appears
+PIPE_WIDTH = 4096  # columns where there is no terminal: no line is wrapped
+
+
+def printable(text: str) -> str:
+    """The text without the control characters that a terminal would obey."""
+    return CONTROLS.sub("", text)
+
+
+def write_pieces(pieces: Iterable[str], file: TextIO) -> None:
+    """Write pieces as they come, and a newline after the last; a terminal gets no control characters."""
+    terminal = file.isatty()
+    for piece in pieces:
+        file.write(printable(piece) if terminal else piece)
+        file.flush()
+    file.write("\n")
+    file.flush()
+
+
+def as_json(value: object) -> str:
+    """A value as indented JSON, which has no infinities: they become null."""
+    return json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _finite(value: object) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def console(*, color: bool = True, file: TextIO | None = None) -> "Console":
+    """A Rich console on standard output, or another file; without styles where none are wanted or understood."""
+    from rich.console import Console  # noqa: PLC0415  (commands that only stream text do without Rich)
+
+    file = file or sys.stdout
+    styled = color and not os.environ.get("NO_COLOR") and file.isatty()
+    return Console(
+        file=file,
+        color_system="auto" if styled else None,
+        width=None if file.isatty() else PIPE_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+@contextmanager
+def loading(*, quiet: bool = False, color: bool = True) -> Iterator["Progress | None"]:
+    """A progress callback for `LLM`: a bar on standard error, gone at the end; None where nobody would see one.
+
+    A warm start is too quick for a bar. It appears when loading takes long, or when kernels must be compiled, which is
+    the only work that is announced before any of it is done.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    bars = Progress(*columns, console=console(color=color, file=sys.stderr), transient=True)
+    tasks: dict[str, Any] = {}
+    begin = perf_counter()
+
+    def report(what: str, done: int, total: int) -> None:
+        if done and not tasks and perf_counter() - begin < PATIENCE:
+            return
+        if what not in tasks:
+            bars.start()
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done)
+
+    try:
+        yield report
+    finally:
+        bars.stop()

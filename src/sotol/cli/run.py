@@ -1,0 +1,152 @@
+"""`sotol run`: a prompt's answer, streamed; or a conversation, where there is no prompt."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sotol.catalog import DEFAULT_MODEL, PACKAGED, find_model
+from sotol.cli.options import Context, Json, NoColor, Precision, PrecisionOption, Quiet, Threads, parse_bias
+from sotol.cli.output import as_json, loading, write_pieces
+from sotol.cli.report import speeds, summary
+from sotol.errors import SotolError
+
+if TYPE_CHECKING:
+    from sotol.llm import LLM
+    from sotol.stream import Stream
+
+__all__ = ["run"]
+
+Number = float | None
+Whole = int | None
+
+
+# Typer wants a parameter for each option.
+def run(
+    model: Annotated[str, typer.Argument(help="A .gguf file, or a name: smollm2.")] = DEFAULT_MODEL,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to ask. Without it, or for '-', standard input is read to its end; in a terminal, a conversation"
+            " begins instead.",
+            show_default=False,
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help="The system message, before the prompt.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
+    ] = False,
+    max_tokens: Annotated[
+        Whole,
+        typer.Option("--max-tokens", "-n", help="Tokens to generate at most; to the end of the context if not given."),
+    ] = None,
+    temperature: Annotated[
+        Number,
+        typer.Option(
+            "--temperature", "-t", help="0 takes the likeliest token, 1 draws as the model says. [default: 0.8]"
+        ),
+    ] = None,
+    top_k: Annotated[
+        Whole, typer.Option("--top-k", help="Keep the k likeliest tokens; 0 keeps all. [default: 40]")
+    ] = None,
+    top_p: Annotated[
+        Number, typer.Option("--top-p", help="Keep the fewest tokens whose probabilities reach p. [default: 0.95]")
+    ] = None,
+    min_p: Annotated[
+        Number, typer.Option("--min-p", help="Keep tokens at least this times as likely as the best. [default: 0.05]")
+    ] = None,
+    repeat_penalty: Annotated[
+        Number, typer.Option("--repeat-penalty", help="Against the last tokens, by division; 1 is off. [default: 1.0]")
+    ] = None,
+    repeat_last_n: Annotated[
+        Whole, typer.Option("--repeat-last-n", help="How many tokens that looks at; -1 is all. [default: 64]")
+    ] = None,
+    frequency_penalty: Annotated[
+        Number, typer.Option("--frequency-penalty", help="Against generated tokens, each time. [default: 0.0]")
+    ] = None,
+    presence_penalty: Annotated[
+        Number, typer.Option("--presence-penalty", help="Against generated tokens, once. [default: 0.0]")
+    ] = None,
+    seed: Annotated[
+        Whole, typer.Option("--seed", help="The same seed gives the same text; random if not given.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this text. May be given several times.")
+    ] = None,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logit-bias",
+            metavar="ID=N",
+            help="Add N to a token's logit, -inf forbids it. May be given several times.",
+        ),
+    ] = None,
+    logprobs: Annotated[
+        Whole, typer.Option("--logprobs", help="With --json: log-probabilities, and those of so many alternatives.")
+    ] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on where the model would end.")] = False,
+    threads: Threads = None,
+    ctx: Context = None,
+    precision: PrecisionOption = Precision.INT8,
+    json: Json = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say how long it took, on standard error.")] = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Answer a prompt, or hold a conversation.
+
+    `sotol run` talks to the default model, `sotol run smollm2 "Why?"` answers, `sotol run smollm2 < file` reads a file.
+    """
+    talking = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
+    if raw and system is not None:
+        raise ValueError("--raw takes no --system: without the chat template there is no place for it")
+    if talking and (raw or json):
+        raise ValueError("--raw and --json need a prompt: give it after the model, or on standard input")
+    if logprobs is not None and not json:
+        raise ValueError("--logprobs shows in JSON only: add --json")
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repeat_penalty": repeat_penalty, "repeat_last_n": repeat_last_n, "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty, "seed": seed, "stop": stop or None, "logprobs": logprobs,
+        "logit_bias": parse_bias(logit_bias or []), "ignore_eos": ignore_eos,
+    }  # fmt: skip
+    _find(model)
+    if prompt is None or prompt == "-":
+        prompt = sys.stdin.read()
+    from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+
+    sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})
+    from sotol.llm import LLM  # noqa: PLC0415  (the same)
+
+    with loading(quiet=quiet, color=not no_color) as progress:
+        llm = LLM(model, threads=threads, ctx=ctx, precision=precision.value, progress=progress)
+    with llm, _begin(llm, prompt, system, raw=raw, sampling=sampling) as stream:
+        if json:
+            completion = stream.result()
+            print_json = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
+            sys.stdout.write(as_json(print_json) + "\n")
+        else:
+            write_pieces(stream, sys.stdout)
+        if verbose and stream.completion is not None:
+            typer.echo(summary(stream.completion), err=True)
+
+
+def _find(model: str) -> None:
+    """Look for the model before anything slow; the error says where the prompt goes if it was given alone."""
+    try:
+        find_model(model)
+    except SotolError as error:
+        if model in PACKAGED or Path(model).exists():
+            raise
+        raise SotolError(f"{error}; a prompt comes after the model") from None
+
+
+def _begin(llm: "LLM", prompt: str, system: str | None, *, raw: bool, sampling: Any) -> "Stream":
+    if raw:
+        return llm.stream(prompt, sampling=sampling)
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return llm.stream_chat(messages, sampling=sampling)
