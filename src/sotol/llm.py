@@ -38,8 +38,8 @@ Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how
 class LLM:
     """A loaded model.
 
-    model: a path, or a name of `sotol.catalog`. threads: of the CPU; None takes the physical cores. ctx: tokens of prompt
-    and answer together; None takes the model's own, up to 4096. precision: "int8" quantises activations before
+    model: a path, or a name of `sotol.catalog`. threads: of the CPU; None takes the physical cores. ctx: tokens of
+    prompt and answer together; None takes the model's own, up to 4096. precision: "int8" quantises activations before
     quantised weights, "f32" does not. progress: called while weights load and kernels compile.
 
     Raises SotolError (FormatError for a broken file, ModelError for a model that sotol can't run), ValueError for a bad
@@ -95,8 +95,8 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """A conversation's ids, up to where the model answers. What looks like a control token in a message is text.
 
-        template: `tools`, `add_generation_prompt` and whatever the model's template takes besides. Raises ValueError for
-        malformed messages, TemplateError for those that the template refuses.
+        template: `tools`, `add_generation_prompt` and whatever the model's template takes besides. Raises ValueError
+        for malformed messages, TemplateError for those that the template refuses.
         """
         guard = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in str(messages))
         protected = [
@@ -140,7 +140,8 @@ class LLM:
 
     def stream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Stream:
         """Continue a prompt, piece by piece; leaving the loop, or closing the stream, stops the work."""
-        return self._start([prompt], Sampling.of(sampling, **options), Stream)[0]
+        stream: Stream = self._start([prompt], Sampling.of(sampling, **options), Stream)[0]
+        return stream
 
     def chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Completion:
         """The model's answer to a conversation. tools, and other names that sampling lacks, go to `chat_prompt`."""
@@ -167,7 +168,8 @@ class LLM:
 
     def astream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> AsyncStream:
         """`stream` for `async for`; call it inside the event loop."""
-        return self._start([prompt], Sampling.of(sampling, **options), AsyncStream)[0]
+        stream: AsyncStream = self._start([prompt], Sampling.of(sampling, **options), AsyncStream)[0]
+        return stream
 
     async def achat(
         self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any

@@ -1,7 +1,7 @@
 """Which tokens of which requests run next. Requests come in order; a step mixes decoding with chunks of prompts.
 
-A sequence gets blocks of the cache as it grows. When none is left, the sequence that came last gives up its own and starts
-again later: its cache is computed anew, which gives the same bits, so nobody can tell.
+A sequence gets blocks of the cache as it grows. When none is left, the sequence that came last gives up its own and
+starts again later: its cache is computed anew, which gives the same bits, so nobody can tell.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ import numpy as np
 
 from sotol.engine.sequence import Generation, Scoring
 from sotol.kv.pool import BlockPool
-from sotol.program.step import BLOCK_TOKENS, Limits, Step
+from sotol.program.step import BLOCK_TOKENS, Ids, Limits, Step
 
 __all__ = ["Batch", "Scheduler", "Work"]
 
@@ -133,8 +133,12 @@ class Scheduler:
             row[: len(sequence.blocks)] = sequence.blocks
         # The kernels always compute a row: where none is wanted, the last token's, which nobody reads.
         rows = logit_rows or [len(tokens) - 1]
-        arrays = (np.array(x, np.int32) for x in (tokens, positions, starts))
-        return Batch(Step(*arrays, blocks, np.array(rows, np.int32)), tuple(works))
+        step = Step(_ids(tokens), _ids(positions), _ids(starts), blocks, _ids(rows))
+        return Batch(step, tuple(works))
+
+
+def _ids(numbers: list[int]) -> Ids:
+    return np.array(numbers, np.int32)
 
 
 def _blocks(tokens: int) -> int:

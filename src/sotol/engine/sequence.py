@@ -1,4 +1,4 @@
-"""One request: its tokens, its blocks of the cache, and how the next token is chosen. Knows nothing of other requests."""
+"""One request: its tokens, its blocks of the cache, how its next token is chosen. Knows nothing of other requests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Rewrites of a Program, each a small function from one program to an equal one (or, where said, to another arithmetic)."""
+"""Rewrites of a Program: each a small function to an equal program (or, where said, to another arithmetic)."""
 
 from collections.abc import Callable
 

@@ -1,15 +1,14 @@
 """Ops that compute on arrays and record on symbols, and the Program that recording gives.
 
 An op is a NumPy function with a shape rule. Called with arrays it computes: that is its meaning. Called with a symbolic
-`Tensor` it appends a `Node` to the tensor's program and returns a new symbol. A dimension is a number, or the name of one
-that changes from step to step: "T" tokens, "R" rows with logits.
+`Tensor` it appends a `Node` to the tensor's program and returns a new symbol. A dimension is a number, or the name of
+one that changes from step to step: "T" tokens, "R" rows with logits.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-import numpy as np
 import numpy.typing as npt
 
 from sotol.errors import ModelError
@@ -148,9 +147,8 @@ class Op:
             shape: Shape = value.shape  # type: ignore[union-attr]
             if not _match(rule, shape, bound):
                 known = ", ".join(f"{k} = {v}" for k, v in bound.items())
-                raise ModelError(
-                    f"{self.name}: {_name(value)} has shape {list(shape)}, which is not [{', '.join(rule)}] with {known}"
-                )
+                wanted = f"[{', '.join(rule)}] with {known}"
+                raise ModelError(f"{self.name}: {_name(value)} has shape {list(shape)}, which is not {wanted}")
         if self.output == ("shape",):
             return tuple(attributes["shape"])
         return tuple(d for letter in self.output for d in _dims(bound[letter], letter))

@@ -22,7 +22,7 @@ def parse_fields(text: str) -> tuple[Field, ...]:
     return tuple((name, kind or "int") for name, _, kind in pairs)
 
 
-class Arguments(types.Type):  # type: ignore[misc]
+class Arguments(types.Type):
     """The address of an argument block with these fields."""
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
@@ -31,13 +31,13 @@ class Arguments(types.Type):  # type: ignore[misc]
 
 
 @register_model(Arguments)
-class _ArgumentsModel(models.PrimitiveModel):  # type: ignore[misc]
+class _ArgumentsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Arguments) -> None:
         super().__init__(manager, kind, I64)
 
 
 @infer_getattr
-class _Fields(AttributeTemplate):  # type: ignore[misc]
+class _Fields(AttributeTemplate):
     key = Arguments
 
     def generic_resolve(self, block: Arguments, name: str) -> types.Type | None:
@@ -46,7 +46,7 @@ class _Fields(AttributeTemplate):  # type: ignore[misc]
         return types.float32 if block.index[name][1] == "f32" else types.int64
 
 
-@lower_getattr_generic(Arguments)  # type: ignore[misc]
+@lower_getattr_generic(Arguments)
 def _read_field(_context: Any, b: Builder, block: Arguments, address: Value, name: str) -> Value:
     index, kind = block.index[name]
     value = load_ir(b, offset(b, address, 8 * index), F32 if kind == "f32" else I64)
@@ -57,7 +57,7 @@ def viewer(fields: tuple[Field, ...]) -> Any:
     """view(address) -> the block's Arguments."""
     block = Arguments(fields)
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def view(_context: Any, _address: Any) -> Any:
         def generate(_c: Any, _b: Builder, _s: Any, args: Any) -> Value:
             return args[0]
@@ -70,7 +70,7 @@ def viewer(fields: tuple[Field, ...]) -> Any:
 # ---- atomics: words of 64 bits that threads share
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def atomic_load(_context: Any, _address: Any) -> Any:
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         return b.load_atomic(b.inttoptr(args[0], I64.as_pointer()), "seq_cst", 8)
@@ -78,7 +78,7 @@ def atomic_load(_context: Any, _address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def atomic_store(_context: Any, _address: Any, _value: Any) -> Any:
     def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
         b.store_atomic(args[1], b.inttoptr(args[0], I64.as_pointer()), "seq_cst", 8)
@@ -87,7 +87,7 @@ def atomic_store(_context: Any, _address: Any, _value: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def atomic_add(_context: Any, _address: Any, _value: Any) -> Any:
     """Add and return the word's value before."""
 
@@ -97,7 +97,7 @@ def atomic_add(_context: Any, _address: Any, _value: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def atomic_replace(_context: Any, _address: Any, _expected: Any, _value: Any) -> Any:
     """If the word is as expected, replace it; whether it was."""
 
@@ -108,7 +108,7 @@ def atomic_replace(_context: Any, _address: Any, _expected: Any, _value: Any) ->
     return types.boolean(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def relax(_context: Any) -> Any:
     """Tell the core that this thread spins."""
 
@@ -122,7 +122,7 @@ def relax(_context: Any) -> Any:
     return types.void(), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def yield_thread(_context: Any) -> Any:
     """Let another thread have this core: `sched_yield` of POSIX (`library.py` supplies it on other systems)."""
 
@@ -133,7 +133,7 @@ def yield_thread(_context: Any) -> Any:
     return types.void(), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def cycles(_context: Any) -> Any:
     """The processor's cycle counter."""
 
@@ -143,7 +143,7 @@ def cycles(_context: Any) -> Any:
     return types.int64(), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def run_kernel(_context: Any, _function: Any, _args: Any, _line: Any, _step: Any) -> Any:
     """Call the machine code at an address: (arguments, the op's line, step) -> pieces, or -1."""
 

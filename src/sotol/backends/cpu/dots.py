@@ -1,7 +1,7 @@
 """Exact integer dot products of weight bytes with int8 activations, in the forms that CPUs have.
 
-A group is 32 inputs (or a half of it) of 16 weight rows: `Bytes(n)` holds n vectors of 64 unsigned bytes, input 4 j + i of
-row r at byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
+A group is 32 inputs (or a half of it) of 16 weight rows: `Bytes(n)` holds n vectors of 64 unsigned bytes, input 4 j + i
+of row r at byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from sotol.backends.cpu.tiles import Tile, row_address, rows_of, tile_of
 QUANT = 16  # bytes of an activation group's record: f32 scale, sum of its 32 int8, sums of either half
 
 
-class Bytes(types.Type):  # type: ignore[misc]
+class Bytes(types.Type):
     """n vectors of 64 bytes."""
 
     def __init__(self, count: int) -> None:
@@ -45,7 +45,7 @@ class Bytes(types.Type):  # type: ignore[misc]
 
 
 @register_model(Bytes)
-class _BytesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _BytesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Bytes) -> None:
         super().__init__(manager, kind, ir.LiteralStructType([VB] * kind.count))
 
@@ -65,7 +65,7 @@ def unpacker(bits: int) -> Any:
     two runs of 64 bytes. 8-bit numbers are not packed.
     """
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def load_bytes(_context: Any, _address: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             if bits == 8:
@@ -88,8 +88,10 @@ def unpacker(bits: int) -> Any:
     return load_bytes
 
 
-# ---- forms: (builder, weight vectors, the address of their int8 inputs, bits of a weight) -> 16 x i32
-# The first two return the sum of q * x; the "signed" ones of (q - 128) * x where weights have 8 bits.
+# ---- forms: (builder, weight vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 a token
+# All but the "signed" ones return sums of q * x; those, where weights have 8 bits, of (q - 128) * x.
+
+Form = Callable[[Builder, list[Value], list[Value], int], list[Value]]
 
 
 def _part(b: Builder, v: Value, first: int, count: int) -> Value:
@@ -113,35 +115,50 @@ def _join(b: Builder, parts: list[Value]) -> Value:
     return parts[0]
 
 
-def _generic(b: Builder, weights: list[Value], x: Value, _bits: int) -> Value:
-    total = constant(VI, 0)
-    for j, w in enumerate(weights):
-        words, four = b.bitcast(w, VI), splat_ir(b, load_ir(b, offset(b, x, 4 * j), I32), VI)
-        for i in range(4):
-            q = b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255))
-            total = b.add(total, b.mul(q, b.ashr(b.shl(four, constant(VI, 24 - 8 * i)), constant(VI, 24))))
-    return total
+def _generic(b: Builder, weights: list[Value], tokens: list[Value], _bits: int) -> list[Value]:
+    sums = []
+    for x in tokens:
+        total = constant(VI, 0)
+        for j, w in enumerate(weights):
+            words, four = b.bitcast(w, VI), splat_ir(b, load_ir(b, offset(b, x, 4 * j), I32), VI)
+            for i in range(4):
+                q = b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255))
+                total = b.add(total, b.mul(q, b.ashr(b.shl(four, constant(VI, 24 - 8 * i)), constant(VI, 24))))
+        sums.append(total)
+    return sums
 
 
-def _vnni(name: str, lanes: int) -> Callable[[Builder, list[Value], Value, int], Value]:
-    """VPDPBUSD over registers of `lanes` i32."""
+def _by_register(lanes: int, dot: Callable[[Builder, list[Value], Value, int], Value]) -> Form:
+    """A form from its work on one hardware register of `lanes` i32: all tokens on one, then on the next.
 
-    def dot(b: Builder, weights: list[Value], x: Value, _bits: int) -> Value:
+    So the weights of one register's rows may stay in registers while the tokens pass.
+    """
+
+    def form(b: Builder, weights: list[Value], tokens: list[Value], bits: int) -> list[Value]:
         parts = []
         for k in range(0, WIDTH, lanes):
-            # Two chains, for the instruction's latency.
-            sums = [ir.Constant(ir.VectorType(I32, lanes), None)] * 2
-            for j, w in enumerate(weights):
-                piece = _part(b, w, 4 * k, 4 * lanes)
-                sums[j % 2] = call(b, name, sums[j % 2].type, sums[j % 2], piece, _inputs(b, x, j, lanes))
-            parts.append(b.add(*sums))
-        return _join(b, parts)
+            pieces = [_part(b, w, 4 * k, 4 * lanes) for w in weights]
+            parts.append([dot(b, pieces, x, bits) for x in tokens])
+        return [_join(b, list(token)) for token in zip(*parts, strict=True)]
 
-    return dot
+    return form
 
 
-def _pairs(lanes: int, multiply: str, widen: str) -> Callable[[Builder, list[Value], Value, int], Value]:
-    """VPMADDUBSW over registers of `lanes` i32: sums of pairs in 16 bits, as many as stay exact before widening.
+def _vnni(name: str, lanes: int) -> Form:
+    """VPDPBUSD."""
+
+    def dot(b: Builder, weights: list[Value], x: Value, _bits: int) -> Value:
+        # Two chains, for the instruction's latency.
+        sums = [ir.Constant(ir.VectorType(I32, lanes), None)] * 2
+        for j, w in enumerate(weights):
+            sums[j % 2] = call(b, name, sums[j % 2].type, sums[j % 2], w, _inputs(b, x, j, lanes))
+        return b.add(*sums)
+
+    return _by_register(lanes, dot)
+
+
+def _pairs(lanes: int, multiply: str, widen: str) -> Form:
+    """VPMADDUBSW: sums of pairs in 16 bits, as many as stay exact before they are widened.
 
     A pair of weights below 2**bits with int8 inputs is at most 2 (2**bits - 1) 127. For 8 bits even one pair would
     not fit, so the weight's sign moves to the input: |q - 128| * 128 * 2 does.
@@ -150,29 +167,26 @@ def _pairs(lanes: int, multiply: str, widen: str) -> Callable[[Builder, list[Val
 
     def dot(b: Builder, weights: list[Value], x: Value, bits: int) -> Value:
         run = 1 if bits == 8 else 32767 // (2 * ((1 << bits) - 1) * 127)
-        parts = []
-        for k in range(0, WIDTH, lanes):
-            total, short = None, None
-            for j, w in enumerate(weights):
-                q, four = _part(b, w, 4 * k, 4 * lanes), _inputs(b, x, j, lanes)
-                if bits == 8:
-                    signed = b.xor(q, ir.Constant(vb, [-128] * vb.count))
-                    zero = ir.Constant(vb, None)
-                    negative = b.icmp_signed("<", signed, zero)
-                    q = b.select(negative, b.sub(zero, signed), signed)
-                    four = b.select(negative, b.sub(zero, four), four)
-                pair = call(b, multiply, vs, q, four)
-                short = pair if short is None else b.add(short, pair)
-                if (j + 1) % run == 0 or j + 1 == len(weights):
-                    wide = call(b, widen, vi, short, ir.Constant(vs, [1] * vs.count))
-                    total, short = wide if total is None else b.add(total, wide), None
-            parts.append(total)
-        return _join(b, parts)
+        total, short = None, None
+        for j, q in enumerate(weights):
+            four = _inputs(b, x, j, lanes)
+            if bits == 8:
+                signed = b.xor(q, ir.Constant(vb, [-128] * vb.count))
+                zero = ir.Constant(vb, None)
+                negative = b.icmp_signed("<", signed, zero)
+                q = b.select(negative, b.sub(zero, signed), signed)
+                four = b.select(negative, b.sub(zero, four), four)
+            pair = call(b, multiply, vs, q, four)
+            short = pair if short is None else b.add(short, pair)
+            if (j + 1) % run == 0 or j + 1 == len(weights):
+                wide = call(b, widen, vi, short, ir.Constant(vs, [1] * vs.count))
+                total, short = wide if total is None else b.add(total, wide), None
+        return total
 
-    return dot
+    return _by_register(lanes, dot)
 
 
-DOTS: dict[str, Callable[[Builder, list[Value], Value, int], Value]] = {
+DOTS: dict[str, Form] = {
     "generic": _generic,
     "avx2": _pairs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
     "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
@@ -189,7 +203,7 @@ def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
     bytes apart; quant: their records (QUANT bytes each), quant_stride apart.
     """
 
-    @intrinsic(prefer_literal=True)  # type: ignore[misc]
+    @intrinsic(prefer_literal=True)
     def dots(_context: Any, weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
         first = part.literal_value * width // 4
         sums_at = 4 if width == 32 else 8 + 4 * part.literal_value
@@ -197,14 +211,14 @@ def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             vectors = [b.extract_value(args[0], first + j) for j in range(width // 4)]
+            inputs = [offset(b, row_address(b, args[2], args[3], r), 4 * first) for r in range(tokens)]
             rows = []
-            for r in range(tokens):
-                at = offset(b, row_address(b, args[2], args[3], r), 4 * first)
-                dot = b.sitofp(DOTS[form](b, vectors, at, bits), VF)
+            for r, total in enumerate(DOTS[form](b, vectors, inputs, bits)):
+                dot = b.sitofp(total, VF)
                 if bias and not (bits == 8 and form in _SIGNED_BYTES):
                     # |q x| sums stay below 2**24, so this fma is exact: the integer sum of (q - bias) * x.
-                    total = load_ir(b, offset(b, row_address(b, args[4], args[5], r), sums_at), F32)
-                    dot = fma_ir(b, splat_ir(b, total, VF), constant(VF, -float(bias)), dot)
+                    inputs_sum = load_ir(b, offset(b, row_address(b, args[4], args[5], r), sums_at), F32)
+                    dot = fma_ir(b, splat_ir(b, inputs_sum, VF), constant(VF, -float(bias)), dot)
                 rows.append([dot])
             return tile_of(b, rows)
 
@@ -213,7 +227,7 @@ def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
     return dots
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def add_dots(_context: Any, sums: Any, dots: Any, _scale: Any, quant: Any, stride: Any) -> Any:
     """sums[t] += token scale * (scale * dots[t])."""
 
@@ -227,7 +241,7 @@ def add_dots(_context: Any, sums: Any, dots: Any, _scale: Any, quant: Any, strid
     return sums(sums, dots, f32x16, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def add_dots_minimum(_context: Any, sums: Any, dots: Any, _scale: Any, _minimum: Any, quant: Any, stride: Any) -> Any:
     """sums[t] += token scale * (scale * dots[t] + minimum * token sum)."""
 
@@ -258,7 +272,7 @@ def value_adder(tokens: int, bias: int, width: int, *, minimum: bool) -> Any:
     For activations that stay f32; weights, part as in `group_dots`; x: the group's inputs of each token.
     """
 
-    @intrinsic(prefer_literal=True)  # type: ignore[misc]
+    @intrinsic(prefer_literal=True)
     def add_values(
         _context: Any, sums: Any, weights: Any, part: Any, _scale: Any, _minimum: Any, x: Any, stride: Any
     ) -> Any:
@@ -281,7 +295,7 @@ def value_adder(tokens: int, bias: int, width: int, *, minimum: bool) -> Any:
 def value_storer(bias: int, width: int, *, minimum: bool) -> Any:
     """put(weights, part, scale, minimum, address): decoded inputs of 16 rows, 64 bytes an input."""
 
-    @intrinsic(prefer_literal=True)  # type: ignore[misc]
+    @intrinsic(prefer_literal=True)
     def store_values(_context: Any, weights: Any, part: Any, _scale: Any, _minimum: Any, _address: Any) -> Any:
         first = part.literal_value * width
 
@@ -296,7 +310,7 @@ def value_storer(bias: int, width: int, *, minimum: bool) -> Any:
     return store_values
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def load_multipliers(_context: Any, _address: Any) -> Any:
     """16 int8 at an address as f32."""
 

@@ -1,8 +1,8 @@
 """The store of compiled kernels: on disk per CPU level and source version, in memory as callable addresses.
 
-A kernel that the store lacks is compiled by child processes (`compile.py`); one that it has is mapped with llvmlite alone,
-in about a millisecond, so a warm start never imports Numba. The folder is keyed by the sources of all kernel files and
-the versions of Numba and llvmlite: an edited helper can never run as its old self.
+A kernel that the store lacks is compiled by child processes (`compile.py`); one that it has is loaded with llvmlite
+alone, in about a millisecond, so a warm start never imports Numba. The folder is keyed by the sources of all kernel
+files and the versions of Numba and llvmlite: an edited helper can never run as its old self.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from sotol.backends.cpu.library import Key
 from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.trace import Cache, Node, Operand, Program, Tensor
+from sotol.program.trace import Cache, Constant, Node, Operand, Program, Tensor
 
 __all__ = ["WIDEST_HEAD", "Call", "Places", "lower", "result_bytes"]
 
@@ -168,6 +168,7 @@ def _linear(s: _Site) -> list[Call]:
 def _rope(s: _Site) -> list[Call]:
     _, heads, width = s.node.shape
     table = s.node.inputs[2]
+    assert isinstance(table, Constant)
     return [s.call("rope", s.node.attributes["style"], rows=s.rows, heads=int(heads), width=int(width),
                    pairs=int(table.shape[-1]), positions=s.places.input("positions"),
                    table=s.places.vector(table), x=s.at(0), out=s.out)]  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.library import Code, Library, library_for
+from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, result_bytes
 from sotol.backends.cpu.panels import pack
 from sotol.backends.cpu.target import Target, host_target
@@ -20,7 +20,7 @@ from sotol.formats.weights import Weight
 from sotol.program import fuse, ops
 from sotol.program.plan import plan_memory
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program, Tensor
+from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program
 
 __all__ = ["CODECS", "PRECISIONS", "CpuRunner", "OpTime"]
 
@@ -71,6 +71,8 @@ class CpuRunner:
         self.limits, self.threads = limits, count
         self._program = fuse.quantize_inputs(program) if precision == "int8" else program
         self.vocabulary = int(self._program.nodes[-1].shape[-1])
+        tables = (node.inputs[0] for node in program.nodes if node.op is ops.embed)
+        self._ids = min(x.shape[0] for x in tables if isinstance(x, Weight))
         self._memory = _Memory(self._program, limits, codec, count, report)
         self._calls = lower(self._program, self._memory)
         library = library_for(target or host_target())
@@ -82,13 +84,13 @@ class CpuRunner:
 
     def run(self, step: Step) -> Float32Array:
         """Logits [R, V], valid until the next run. ValueError for a step beyond the limits."""
-        step.check(self.limits, self.vocabulary)
+        step.check(self.limits, self._ids)
         self._team.run(lambda: self._memory.fill(step))
         return self._memory.logits(len(step.logit_rows), self.vocabulary)
 
     def profile(self, step: Step, seconds: Callable[[], float]) -> list[OpTime]:
         """Run a step and say where its time went; seconds: a clock."""
-        step.check(self.limits, self.vocabulary)
+        step.check(self.limits, self._ids)
         times = np.zeros(len(self._calls) + 1, np.int64)
         begin = seconds()
         self._team.run(lambda: self._memory.fill(step), times)

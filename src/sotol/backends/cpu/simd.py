@@ -29,7 +29,7 @@ VB = ir.VectorType(I8, 4 * WIDTH)  # 64 bytes
 VH = ir.VectorType(HALF, WIDTH)  # 16 f16
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """A vector of 16 lanes of f32 or i32."""
 
     def __init__(self, name: str, llvm: ir.Type) -> None:
@@ -38,7 +38,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
         super().__init__(manager, kind, kind.llvm)
 
@@ -175,7 +175,7 @@ def to_halves_ir(form: str, b: Builder, v: Value) -> Value:
 
 
 def _loader(kind: types.Type, llvm: ir.Type) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def load(_context: Any, _address: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             return load_ir(b, args[0], llvm)
@@ -186,7 +186,7 @@ def _loader(kind: types.Type, llvm: ir.Type) -> Any:
 
 
 def _storer(kind: types.Type) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def store(_context: Any, _address: Any, _value: Any) -> Any:
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
             store_ir(b, args[1], args[0])
@@ -204,7 +204,7 @@ store_f32 = _storer(types.float32)
 store_i64 = _storer(types.int64)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)
 def stack(_context: Any, size: Any) -> Any:
     """The address of `size` bytes (a literal) on the calling thread's stack, aligned to 64."""
     count = size.literal_value
@@ -218,7 +218,7 @@ def stack(_context: Any, size: Any) -> Any:
     return types.int64(size), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def sqrt(_context: Any, _x: Any) -> Any:
     """The correctly rounded square root of a float32."""
 
@@ -232,7 +232,7 @@ def sqrt(_context: Any, _x: Any) -> Any:
 
 
 def _unary(result: types.Type, argument: types.Type, f: Callable[[Builder, Value], Value]) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def op(_context: Any, _x: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             return f(b, args[0])
@@ -243,7 +243,7 @@ def _unary(result: types.Type, argument: types.Type, f: Callable[[Builder, Value
 
 
 def _binary(kind: types.Type, f: Callable[[Builder, Value, Value], Value]) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def op(_context: Any, _x: Any, _y: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             return f(b, *args)
@@ -266,7 +266,7 @@ lane_max = _unary(types.float32, f32x16, lambda b, x: reduce_ir(b, x, max_ir))
 maximum = _binary(f32x16, max_ir)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def fma(_context: Any, _x: Any, _y: Any, _z: Any) -> Any:
     """x * y + z of three vectors, rounded once."""
 
@@ -276,7 +276,7 @@ def fma(_context: Any, _x: Any, _y: Any, _z: Any) -> Any:
     return f32x16(f32x16, f32x16, f32x16), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store_bytes(_context: Any, _address: Any, _v: Any) -> Any:
     """Store 16 integer lanes as 16 int8."""
 
@@ -287,7 +287,7 @@ def store_bytes(_context: Any, _address: Any, _v: Any) -> Any:
     return types.void(types.int64, i32x16), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def load_bfloats(_context: Any, _address: Any) -> Any:
     """16 bf16 at an address as f32."""
 
@@ -301,7 +301,7 @@ def load_bfloats(_context: Any, _address: Any) -> Any:
 def halves_loader(form: str) -> Any:
     """load(address) -> f32x16 from 16 f16, in the target's form."""
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def load_halves(_context: Any, _address: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             return halves_ir(form, b, args[0])
@@ -314,7 +314,7 @@ def halves_loader(form: str) -> Any:
 def halves_storer(form: str) -> Any:
     """store(address, f32x16) as 16 f16, rounded to nearest even, in the target's form."""
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def store_halves(_context: Any, _address: Any, _v: Any) -> Any:
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
             store_ir(b, to_halves_ir(form, b, args[1]), args[0])
@@ -326,7 +326,7 @@ def halves_storer(form: str) -> Any:
 
 
 def _scatterer(kind: ir.Type) -> Any:
-    @intrinsic(prefer_literal=True)  # type: ignore[misc]
+    @intrinsic(prefer_literal=True)
     def scatter(_context: Any, address: Any, stride: Any, source: Any) -> Any:
         """Copy 16 consecutive values at source to address, address + stride, … (stride in bytes, a literal)."""
         size, step = kind.width // 8, stride.literal_value
@@ -348,10 +348,10 @@ def _operator(symbol: Callable[[Any, Any], Any], name: str) -> None:
     """Give f32x16 an arithmetic operator."""
 
     @infer_global(symbol)
-    class _Typing(ConcreteTemplate):  # type: ignore[misc]
+    class _Typing(ConcreteTemplate):
         cases: Any = [signature(f32x16, f32x16, f32x16)]  # noqa: RUF012  (Numba's interface)
 
-    @lower_builtin(symbol, f32x16, f32x16)  # type: ignore[misc]
+    @lower_builtin(symbol, f32x16, f32x16)
     def lower(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         return getattr(b, name)(*args)
 

@@ -1,7 +1,7 @@
 """A team of threads that walks a tape: the caller and its helpers, outside the interpreter's lock.
 
-`kernels/walk.py` has the protocol. Between steps a helper spins for some 50 us, then yields, then sleeps on a condition,
-so an idle engine uses no CPU; a step never waits for a sleeper, who joins when it is awake.
+`kernels/walk.py` has the protocol. Between steps a helper spins for some 50 us, then yields, then sleeps on a
+condition, so an idle engine uses no CPU; a step never waits for a sleeper, who joins when it is awake.
 """
 
 import ctypes

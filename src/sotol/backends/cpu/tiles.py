@@ -1,7 +1,7 @@
-"""Register tiles as first-class Numba values, so that a kernel reads like its algorithm and no source text is generated.
+"""Register tiles as first-class Numba values: a kernel reads like its algorithm, and no source text is generated.
 
-A Tile(R, C) is R rows of C vectors of 16 f32, which LLVM keeps in registers where they fit. Each function unrolls inside
-its intrinsic. A "column" is a plain f32x16 whose lane r belongs to row r (so R <= 16).
+A Tile(R, C) is R rows of C vectors of 16 f32, which LLVM keeps in registers where they fit. Each function unrolls
+inside its intrinsic. A "column" is a plain f32x16 whose lane r belongs to row r (so R <= 16).
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ LOWEST = -1e30  # the running maximum before any key: finite, so that a masked k
 Rows = list[list[Value]]
 
 
-class Tile(types.Type):  # type: ignore[misc]
+class Tile(types.Type):
     """R rows of C vectors of 16 f32."""
 
     def __init__(self, rows: int, columns: int) -> None:
@@ -49,7 +49,7 @@ class Tile(types.Type):  # type: ignore[misc]
 
 
 @register_model(Tile)
-class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Tile) -> None:
         super().__init__(manager, kind, ir.LiteralStructType([VF] * (kind.rows * kind.columns)))
 
@@ -76,7 +76,7 @@ def row_address(b: Builder, address: Value, stride: Value, row: int) -> Value:
 # ---- what kernels call
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)
 def zeros(_context: Any, rows: Any, columns: Any) -> Any:
     tile = Tile(rows.literal_value, columns.literal_value)
 
@@ -86,7 +86,7 @@ def zeros(_context: Any, rows: Any, columns: Any) -> Any:
     return tile(rows, columns), generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)
 def load_rows(_context: Any, rows: Any, columns: Any, address: Any, stride: Any) -> Any:
     """A tile from rows of consecutive f32, `stride` bytes apart."""
     tile = Tile(rows.literal_value, columns.literal_value)
@@ -98,7 +98,7 @@ def load_rows(_context: Any, rows: Any, columns: Any, address: Any, stride: Any)
     return tile(rows, columns, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store_rows(_context: Any, tile: Any, address: Any, stride: Any) -> Any:
     """Store a tile's rows as consecutive f32, `stride` bytes apart."""
 
@@ -117,7 +117,7 @@ def row_loader(form: str) -> Any:
     form: how the cache's numbers are stored: "f32", or f16 as "native" or "integer" (`simd.halves_ir`).
     """
 
-    @intrinsic(prefer_literal=True)  # type: ignore[misc]
+    @intrinsic(prefer_literal=True)
     def load_row(_context: Any, columns: Any, address: Any, step: Any) -> Any:
         tile = Tile(1, columns.literal_value)
 
@@ -133,7 +133,7 @@ def row_loader(form: str) -> Any:
 def gather_row(form: str) -> Any:
     """load(a, b, c, d) -> one row of four vectors, 16 values at each address, stored as in `row_loader`."""
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def load_row(_context: Any, _a: Any, _b: Any, _c: Any, _d: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in args]])
@@ -143,7 +143,7 @@ def gather_row(form: str) -> Any:
     return load_row
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
     """sums[r, :] += (the f32 at scalars + r * stride) * row."""
 
@@ -158,7 +158,7 @@ def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
 
 
 def _by_row(f: Callable[[Builder, Value, Value], Value]) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def op(_context: Any, tile: Any, _column: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             rows = rows_of(b, tile, args[0])
@@ -170,7 +170,7 @@ def _by_row(f: Callable[[Builder, Value, Value], Value]) -> Any:
 
 
 def _by_scalar(f: Callable[[Builder, Value, Value], Value]) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def op(_context: Any, tile: Any, _scalar: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             k = splat_ir(b, args[1], VF)
@@ -189,13 +189,13 @@ soft_capped = _by_scalar(lambda b, v, k: b.fmul(k, tanh_ir(b, b.fdiv(v, k))))
 
 
 def _to_column(step: Callable[[Builder, Value, Value], Value], fill: float) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def op(_context: Any, tile: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             column = constant(VF, fill)
             for r, row in enumerate(rows_of(b, tile, args[0])):
                 while len(row) > 1:
-                    row = [step(b, *row[i : i + 2]) for i in range(0, len(row), 2)]  # noqa: PLW2901
+                    row = [step(b, *row[i : i + 2]) for i in range(0, len(row), 2)]
                 column = b.insert_element(column, reduce_ir(b, row[0], step), ir.Constant(I32, r))
             return column
 
@@ -208,7 +208,7 @@ row_sum = _to_column(lambda b, x, y: b.fadd(x, y), 0.0)  # the columns of a tile
 row_max = _to_column(max_ir, LOWEST)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def add_scaled(_context: Any, x: Any, _a: Any, y: Any, _b: Any) -> Any:
     """x * column a + y * column b."""
 
@@ -223,7 +223,7 @@ def add_scaled(_context: Any, x: Any, _a: Any, y: Any, _b: Any) -> Any:
     return x(x, f32x16, x, f32x16), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def mask_keys(_context: Any, tile: Any, first: Any, positions: Any, window: Any) -> Any:
     """Lane i of vector c of row r is the key at position first + 16 c + i: -inf where the row may not see it.
 
@@ -247,7 +247,7 @@ def mask_keys(_context: Any, tile: Any, first: Any, positions: Any, window: Any)
     return tile(tile, types.int64, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vector_row(_context: Any, _v: Any) -> Any:
     """A vector as a tile of one row."""
     tile = Tile(1, 1)

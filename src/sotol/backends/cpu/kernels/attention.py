@@ -1,4 +1,6 @@
-"""Attention over a paged cache: blocks of 16 keys, online softmax in fixed pieces. T tokens, H heads, K kv heads, d width.
+"""Attention over a paged cache: blocks of 16 keys, online softmax in fixed pieces.
+
+T tokens, H heads, K kv heads, d width of a head.
 
 A block of one kv head holds K as [d, 16] and V as [16, d] (a lane is a key, then a lane is a channel), so there are no
 horizontal sums, and one query row or four do the same sums. Keys are taken in pieces of 64 and spans of 512, both
@@ -158,7 +160,7 @@ def _scores(target, codec, rows):
 
 
 def _values(target, codec, rows, wide):
-    """add(o, shrink, p, table, first, cache, step, width): o = o * shrink + p V, over the 64 keys from position first."""
+    """add(o, shrink, p, table, first, cache, step, width): o = o * shrink + p V, over 64 keys from position first."""
     size = SIZES[codec]
     columns = 4 if wide and target.lanes == 16 else 1
     row_of = row_loader("f32" if codec == "f32" else target.halves)
@@ -177,11 +179,8 @@ def _values(target, codec, rows, wide):
     return add
 
 
-def _rows(target, codec, rows, wide, capped):
-    """attend(q, positions, table, cache, step, width, window, cap, out) for so many query rows [rows, d] at once."""
-    scores, add_values = _scores(target, codec, rows), _values(target, codec, rows, wide)
-    lowest = np.float32(LOWEST)
-    last_row, scores_bytes = 8 * (rows - 1), 4 * rows * PIECE
+def _sums(rows):
+    """clear(o, width), and merge(total, m_total, o, m, width) of two weighted sums of values [rows, d]."""
 
     @njit(error_model="numpy")
     def clear(o, width):
@@ -198,6 +197,16 @@ def _rows(target, codec, rows, wide, capped):
             sums = add_scaled(sums, old, load_rows(rows, 1, o + 4 * channel, 4 * width), new)
             store_rows(sums, total + 4 * channel, 4 * width)
         return top, old, new
+
+    return clear, merge
+
+
+def _rows(target, codec, rows, wide, capped):
+    """attend(q, positions, table, cache, step, width, window, cap, out) for so many query rows [rows, d] at once."""
+    scores, add_values = _scores(target, codec, rows), _values(target, codec, rows, wide)
+    clear, merge = _sums(rows)
+    lowest = np.float32(LOWEST)
+    last_row, scores_bytes = 8 * (rows - 1), 4 * rows * PIECE
 
     @njit(error_model="numpy")
     def attend_rows(q, positions, table, cache, step, width, window, cap, out):

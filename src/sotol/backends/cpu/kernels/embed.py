@@ -3,10 +3,10 @@
 from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.dots import unpacker, value_storer
 from sotol.backends.cpu.kernels.linear import float_loader, group_reader
 from sotol.backends.cpu.panels import panel_of
-from sotol.backends.cpu.dots import unpacker, value_storer
-from sotol.backends.cpu.simd import load_f32, load_i32, splat, stack, store, store_f32
+from sotol.backends.cpu.simd import load_f32, load_i32, stack, store, store_f32
 from sotol.backends.cpu.target import Target
 from sotol.quant import ENCODINGS
 

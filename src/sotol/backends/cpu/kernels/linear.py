@@ -1,8 +1,8 @@
 """y = x W': one matrix kernel over encodings. T tokens, N outputs, K inputs.
 
-A panel is 16 rows of W (`panels.py`), so that a lane is an output and no sum runs across lanes. A piece of work is a run
-of panels for a tile of tokens; inside, R tokens share each unpacked group of weights. Every token's sum is formed in the
-order of the inputs, whatever R is: one token or many, the bits are the same.
+A panel is 16 rows of W (`panels.py`), so that a lane is an output and no sum runs across lanes. A piece of work is a
+run of panels for a tile of tokens; inside, R tokens share each unpacked group of weights. Every token's sum is formed
+in the order of the inputs, whatever R is: one token or many, the bits are the same.
 """
 
 import numpy as np

