@@ -8,17 +8,17 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sotol.llm import Progress
 
-__all__ = ["as_json", "console", "loading", "printable", "write_pieces"]
+__all__ = ["as_json", "console", "loading", "printable", "write_piece"]
 
 # In a terminal these could move the cursor, rename the window or worse: all but tab and newline.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -31,13 +31,9 @@ def printable(text: str) -> str:
     return CONTROLS.sub("", text)
 
 
-def write_pieces(pieces: Iterable[str], file: TextIO) -> None:
-    """Write pieces as they come, and a newline after the last; a terminal gets no control characters."""
-    terminal = file.isatty()
-    for piece in pieces:
-        file.write(printable(piece) if terminal else piece)
-        file.flush()
-    file.write("\n")
+def write_piece(piece: str, file: IO[str]) -> None:
+    """Write a piece of an answer at once; a terminal gets no control characters."""
+    file.write(printable(piece) if file.isatty() else piece)
     file.flush()
 
 
@@ -56,7 +52,7 @@ def _finite(value: object) -> Any:
     return value
 
 
-def console(*, color: bool = True, file: TextIO | None = None) -> "Console":
+def console(*, color: bool = True, file: IO[str] | None = None) -> "Console":
     """A Rich console on standard output, or another file; without styles where none are wanted or understood."""
     from rich.console import Console  # noqa: PLC0415  (commands that only stream text do without Rich)
 

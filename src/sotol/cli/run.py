@@ -9,11 +9,14 @@ import typer
 
 from sotol.catalog import DEFAULT_MODEL, PACKAGED, find_model
 from sotol.cli.options import Context, Json, NoColor, Precision, PrecisionOption, Quiet, Threads, parse_bias
-from sotol.cli.output import as_json, loading, write_pieces
+from sotol.cli.output import as_json, console, loading, write_piece
 from sotol.cli.report import speeds, summary
 from sotol.errors import SotolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sotol.engine.sampling import Sampling
     from sotol.llm import LLM
     from sotol.stream import Stream
 
@@ -113,22 +116,29 @@ def run(
         "logit_bias": parse_bias(logit_bias or []), "ignore_eos": ignore_eos,
     }  # fmt: skip
     _find(model)
-    if prompt is None or prompt == "-":
+    if not talking and prompt in (None, "-"):
         prompt = sys.stdin.read()
     from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})
     from sotol.llm import LLM  # noqa: PLC0415  (the same)
 
-    with loading(quiet=quiet, color=not no_color) as progress:
-        llm = LLM(model, threads=threads, ctx=ctx, precision=precision.value, progress=progress)
-    with llm, _begin(llm, prompt, system, raw=raw, sampling=sampling) as stream:
+    def load(name: str) -> LLM:
+        with loading(quiet=quiet, color=not no_color) as progress:
+            return LLM(name, threads=threads, ctx=ctx, precision=precision.value, progress=progress)
+
+    if prompt is None:
+        _talk(model, load, system, sampling, verbose=verbose, quiet=quiet, color=not no_color)
+        return
+    with load(model) as llm, _begin(llm, prompt, system, raw=raw, sampling=sampling) as stream:
         if json:
             completion = stream.result()
-            print_json = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
-            sys.stdout.write(as_json(print_json) + "\n")
+            record = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
+            write_piece(as_json(record) + "\n", sys.stdout)
         else:
-            write_pieces(stream, sys.stdout)
+            for piece in stream:
+                write_piece(piece, sys.stdout)
+            write_piece("\n", sys.stdout)
         if verbose and stream.completion is not None:
             typer.echo(summary(stream.completion), err=True)
 
@@ -143,10 +153,32 @@ def _find(model: str) -> None:
         raise SotolError(f"{error}; a prompt comes after the model") from None
 
 
-def _begin(llm: "LLM", prompt: str, system: str | None, *, raw: bool, sampling: Any) -> "Stream":
+def _begin(llm: "LLM", prompt: str, system: str | None, *, raw: bool, sampling: "Sampling") -> "Stream":
     if raw:
         return llm.stream(prompt, sampling=sampling)
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     return llm.stream_chat(messages, sampling=sampling)
+
+
+def _talk(
+    model: str,
+    load: "Callable[[str], LLM]",
+    system: str | None,
+    sampling: "Sampling",
+    *,
+    verbose: bool,
+    quiet: bool,
+    color: bool,
+) -> None:
+    """A conversation, to the end of input."""
+    from sotol.cli.repl import Repl, prompt_session  # noqa: PLC0415  (prompt_toolkit takes a fifth of a second)
+
+    repl = Repl(load(model), console(color=color), sampling, load, system, verbose)
+    try:
+        if not quiet:
+            repl.note(f"{model}: /help lists commands, Ctrl-D quits")
+        repl.talk(prompt_session(color=color))
+    finally:
+        repl.llm.close()
