@@ -15,10 +15,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from sotol.llm import Progress
 
-__all__ = ["as_json", "console", "loading", "printable", "write_piece"]
+__all__ = ["as_json", "console", "loading", "printable", "show", "write_piece"]
 
 # In a terminal these could move the cursor, rename the window or worse: all but tab and newline.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -66,6 +67,14 @@ def console(*, color: bool = True, file: IO[str] | None = None) -> "Console":
         markup=False,
         emoji=False,
     )
+
+
+def show(out: "Console", table: "Table") -> None:
+    """Write a table without the spaces that would fill its last column."""
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        out.file.write(line.rstrip() + "\n")
 
 
 @contextmanager

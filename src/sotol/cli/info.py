@@ -1,0 +1,192 @@
+"""`sotol info`: what is in a model file, also where sotol can't run it."""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sotol.catalog import DEFAULT_MODEL, find_model
+from sotol.cli.options import Json, Model, NoColor
+from sotol.cli.output import as_json, console, printable, show, write_piece
+from sotol.errors import SotolError
+
+if TYPE_CHECKING:
+    from sotol.formats.weights import Checkpoint
+
+__all__ = ["describe", "info"]
+
+SHOWN_ITEMS = 4  # of a long array
+SHOWN_CHARACTERS = 160  # of a long text, in the table
+SIZES = {
+    "block_count": "layers",
+    "embedding_length": "width",
+    "feed_forward_length": "feed-forward",
+    "attention.head_count": "heads",
+    "attention.head_count_kv": "kv heads",
+}
+TOKEN_NAMES = ("bos", "eos", "eot", "eom", "unknown", "padding")
+
+
+def info(model: Model = DEFAULT_MODEL, json: Json = False, no_color: NoColor = False) -> None:
+    """Describe a model file: sizes, encodings, tokenizer, metadata, and whether sotol can run it."""
+    from sotol.formats import read_gguf  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+
+    facts = describe(read_gguf(find_model(model)))
+    if json:
+        write_piece(as_json(facts) + "\n", sys.stdout)
+    else:
+        _show(facts, color=not no_color)
+
+
+def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """All that `sotol info` tells, as data for JSON. Sizes are in bytes."""
+    data = checkpoint.metadata
+    architecture = data.get("general.architecture")
+    problems, template = _judge(checkpoint)
+    return {
+        "file": str(checkpoint.path),
+        "parts": len(checkpoint.parts),
+        "bytes": sum(part.stat().st_size for part in checkpoint.parts),
+        "name": data.get("general.name"),
+        "architecture": architecture,
+        "parameters": sum(math.prod(weight.shape) for weight in checkpoint.weights.values()),
+        "context": data.get(f"{architecture}.context_length"),
+        "runs": not problems,
+        "problems": problems,
+        "sizes": _sizes(data, str(architecture)),
+        "encodings": _encodings(checkpoint),
+        "tokenizer": _tokenizer(data),
+        "chat_template": template,
+        "metadata": {key: _summarised(value, checkpoint.types.get(key, "")) for key, value in data.items()},
+    }
+
+
+def _sizes(data: Mapping[str, object], architecture: str) -> dict[str, object]:
+    """The numbers that say how big the network is, by their names in the file."""
+    prefix = f"{architecture}."
+    return {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
+
+
+def _encodings(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
+    """The encodings of the weights, the largest first."""
+    weights, parameters, sizes = Counter[str](), Counter[str](), Counter[str]()
+    for weight in checkpoint.weights.values():
+        name = weight.encoding.name
+        weights[name] += 1
+        parameters[name] += math.prod(weight.shape)
+        sizes[name] += weight.data.size
+    return [
+        {"encoding": name, "weights": weights[name], "parameters": parameters[name], "bytes": size}
+        for name, size in sizes.most_common()
+    ]
+
+
+def _tokenizer(data: Mapping[str, object]) -> dict[str, Any]:
+    tokens = data.get("tokenizer.ggml.tokens")
+    words: Sequence[object] = tokens if isinstance(tokens, list) else []
+    special = {}
+    for name in TOKEN_NAMES:
+        token = data.get(f"tokenizer.ggml.{name}_token_id")
+        if isinstance(token, int):
+            special[name] = {"id": token, "text": words[token] if 0 <= token < len(words) else None}
+    model, pre = data.get("tokenizer.ggml.model"), data.get("tokenizer.ggml.pre")
+    return {"model": model, "pretokenizer": pre, "vocabulary": len(words), "special": special}
+
+
+def _judge(checkpoint: "Checkpoint") -> tuple[list[str], str]:
+    """Why sotol can't run the model (nothing, if it can), and where conversations get their format from."""
+    from sotol.backends.cpu.lower import missing  # noqa: PLC0415  (NumPy)
+    from sotol.models import trace_model  # noqa: PLC0415
+    from sotol.tokenizers import Tokenizer  # noqa: PLC0415
+    from sotol.tokenizers.chat import ChatTemplate  # noqa: PLC0415
+
+    data, problems, source = checkpoint.metadata, list[str](), "none"
+    try:
+        tokenizer = Tokenizer.from_metadata(data, str(checkpoint.path))
+        template = ChatTemplate.from_metadata(
+            data,
+            bos="",
+            eos="",
+            architecture=str(data.get("general.architecture")),
+            tokens=lambda text: tokenizer.id_of(text) is not None,
+        )
+        source = "the file's own" if template.source == "model" else f"the built-in {template.source}"
+    except SotolError as error:
+        problems.append(str(error))
+    try:
+        problems += missing(trace_model(checkpoint, context=1))
+    except SotolError as error:
+        problems.append(str(error))
+    return problems, source
+
+
+def _summarised(value: object, kind: str) -> object:
+    """A metadata value, a long array by its type, length and first items."""
+    if not isinstance(value, list) or len(value) <= 2 * SHOWN_ITEMS:
+        return value
+    return {"type": kind, "length": len(value), "first": value[:SHOWN_ITEMS]}
+
+
+def _show(facts: dict[str, Any], *, color: bool) -> None:
+    """The facts as tables."""
+    from rich.table import Table  # noqa: PLC0415  (see output.py)
+    from rich.text import Text  # noqa: PLC0415
+
+    out = console(color=color)
+
+    def table(title: str, rows: Sequence[tuple[object, ...]], head: tuple[str, ...] = ()) -> None:
+        grid = Table(box=None, show_header=bool(head), pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for i, name in enumerate(head or [""] * len(rows[0])):
+            grid.add_column(name, justify="right" if head and i else "left", overflow="fold", style="" if i else "cyan")
+        for row in rows:
+            grid.add_row(*(Text(printable(str(cell))) for cell in row))
+        if title:
+            out.print(Text(f"\n{title}", style="bold"))
+        show(out, grid)
+
+    tokenizer = facts["tokenizer"]
+    table("", [
+        ("file", facts["file"] + (f" ({facts['parts']} parts)" if facts["parts"] > 1 else "")),
+        ("size", _bytes(facts["bytes"])),
+        ("name", facts["name"]),
+        ("architecture", facts["architecture"]),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("sizes", ", ".join(f"{name} {facts['sizes'][key]}" for key, name in SIZES.items() if key in facts["sizes"])),
+        ("context", facts["context"]),
+        ("tokenizer", f"{tokenizer['model']}, {tokenizer['pretokenizer']}, {tokenizer['vocabulary']:,} tokens"),
+        *((name, f"{token['id']} {token['text']}") for name, token in tokenizer["special"].items()),
+        ("chat template", facts["chat_template"]),
+        ("runs in sotol", "yes" if facts["runs"] else "no: " + "; ".join(facts["problems"])),
+    ])  # fmt: skip
+    if facts["encodings"]:
+        rows = [
+            (
+                e["encoding"],
+                e["weights"],
+                f"{e['parameters']:,}",
+                _bytes(e["bytes"]),
+                f"{8 * e['bytes'] / e['parameters']:.2f}",
+            )
+            for e in facts["encodings"]
+        ]
+        table("weights", rows, ("encoding", "weights", "parameters", "size", "bits each"))
+    table("metadata", [(key, _cell(value)) for key, value in facts["metadata"].items()] or [("none", "")])
+
+
+def _cell(value: object) -> str:
+    """A metadata value on a line or two."""
+    if isinstance(value, dict):
+        return f"{value['length']:,} x {value['type'].removesuffix('[]')}: {_cell(value['first'])[1:-1]}, …"
+    text = repr(value) if isinstance(value, list) else str(value)
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def _bytes(count: int) -> str:
+    """A size for people: 1 MB is 10^6 bytes."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.4g} GB"
