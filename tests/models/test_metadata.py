@@ -1,0 +1,75 @@
+"""Metadata with types and ranges: what is wrong is named."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sotol.errors import ModelError
+from sotol.models.metadata import Fields
+
+
+def fields(value: object) -> Fields:
+    return Fields({"arch.key": value}, "arch")
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_whole_numbers_and_lists_of_one_number_are_read(value: int) -> None:
+    assert fields(value).integer("key") == fields([value] * 3).integer("key") == value
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**31, True, 1.0, "1", [1, 2], []])
+def test_other_things_are_no_whole_number(value: object) -> None:
+    with pytest.raises(ModelError, match=re.escape(f"arch.key is {str(value)[:40]!r}, not a whole number")):
+        fields(value).integer("key")
+
+
+def test_least_and_default() -> None:
+    assert fields(0).integer("key", least=0) == 0
+    assert fields(5).integer("other", 7) == 7
+    assert fields(5).has("key")
+    assert not fields(5).has("other")
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ModelError, match=r"metadata arch\.other is missing"):
+        fields(5).integer("other")
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1.0, float("inf"), float("nan"), True, "1", [1.0]])
+def test_other_things_are_no_positive_number(value: object) -> None:
+    with pytest.raises(ModelError, match=r"arch\.key is .*, not a positive number"):
+        fields(value).number("key")
+
+
+def test_numbers() -> None:
+    assert fields(2).number("key") == 2.0
+    assert fields(0.0).number("key", zero=True) == 0.0
+    assert fields(0.0).number("other", 0.5) == 0.5
+
+
+def test_text() -> None:
+    assert fields("yarn").text("key", "none") == "yarn"
+    assert fields("yarn").text("other", "none") == "none"
+    with pytest.raises(ModelError, match=r"arch\.key is '5', not text"):
+        fields(5).text("key", "none")
+
+
+@given(st.integers(0, 9), st.integers(1, 30))
+def test_a_period_leaves_out_each_nth_layer(period: int, layers: int) -> None:
+    flags = fields(period).layer_flags("key", layers, 6)
+    assert flags == tuple(period == 0 or (i + 1) % period != 0 for i in range(layers))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9))
+def test_a_list_says_it_for_each_layer(flags: list[bool]) -> None:
+    assert fields(flags).layer_flags("key", len(flags), 6) == tuple(flags)
+    assert fields([int(flag) for flag in flags]).layer_flags("key", len(flags), 6) == tuple(flags)
+
+
+@pytest.mark.parametrize("value", [[True], ["a", "b"], -1, "x", 2.0])
+def test_other_things_are_no_layer_flags(value: Any) -> None:
+    with pytest.raises(ModelError, match=r"metadata arch\.key is"):
+        fields(value).layer_flags("key", 2, 6)

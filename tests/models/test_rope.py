@@ -1,0 +1,137 @@
+"""Tables of RoPE against plain NumPy formulas, and the scalings that metadata gives."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sotol.errors import ModelError
+from sotol.models.metadata import Fields
+from sotol.models.rope import Rope, read_rope
+from sotol.quant import Float32Array
+
+CONTEXT = 70
+
+
+def read(width: int = 32, **keys: Any) -> Rope:
+    metadata = {f"arch.rope.{key.replace('__', '.')}": value for key, value in keys.items()}
+    return read_rope(Fields(metadata, "arch"), width)
+
+
+def turned(frequency: Any, size: float = 1.0) -> Float32Array:
+    """The table of pairs that turn at these frequencies."""
+    angle = np.outer(np.arange(CONTEXT), frequency)
+    return (size * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.float32)
+
+
+def plain(pairs: int, base: float) -> Any:
+    return base ** -(np.arange(pairs) / pairs)
+
+
+@given(st.integers(1, 64), st.floats(2.0, 1e7))
+def test_plain(pairs: int, base: float) -> None:
+    table = Rope(pairs, base).table("rope", CONTEXT).value
+    assert table.dtype == np.float32
+    np.testing.assert_allclose(table, turned(plain(pairs, base)), atol=1e-6)
+
+
+@given(st.floats(0.5, 64.0))
+def test_linear_is_positions_divided(factor: float) -> None:
+    rope = read(freq_base=500.0, scaling__type="linear", scaling__factor=factor)
+    np.testing.assert_allclose(rope.table("rope", CONTEXT).value, turned(plain(16, 500.0) / factor), atol=1e-6)
+
+
+def test_a_factor_without_a_type_is_linear() -> None:
+    assert read(scaling__factor=4.0) == read(scaling__type="linear", scaling__factor=4.0)
+    assert read(scale_linear=4.0) == read(scaling__factor=4.0)
+
+
+def test_the_type_none_ignores_a_factor() -> None:
+    rope = read(scaling__type="none", scaling__factor=4.0)
+    np.testing.assert_array_equal(rope.table("rope", CONTEXT).value, Rope(16, 10000.0).table("rope", CONTEXT).value)
+
+
+def test_divisors_divide_frequencies() -> None:
+    divisors = np.linspace(1, 8, 16)
+    table = read().table("rope", CONTEXT, divisors).value
+    np.testing.assert_allclose(table, turned(plain(16, 10000.0) / divisors), atol=1e-6)
+
+
+@given(st.sampled_from([16, 32, 64, 128]), st.floats(1.0, 40.0), st.integers(64, 40000), st.floats(500.0, 1e6))
+def test_yarn(width: int, factor: float, context: int, base: float) -> None:
+    """By the paper's own words: pairs that turn more than 32 times over the context stay, fewer than once: divided."""
+    rope = read(
+        width,
+        freq_base=base,
+        scaling__type="yarn",
+        scaling__factor=factor,
+        scaling__original_context_length=context,
+    )
+    pairs = width // 2
+    frequency = plain(pairs, base)
+    low = max(0, math.floor(pairs * math.log(context / (32 * 2 * math.pi), base)))
+    high = min(width - 1, math.ceil(pairs * math.log(context / (2 * math.pi), base)))
+    stretched = [0.0 if i <= low else 1.0 if i >= high else (i - low) / (high - low) for i in range(pairs)]
+    mixed = [(1 - s) * f + s * f / factor for f, s in zip(frequency, stretched, strict=True)]
+    np.testing.assert_allclose(rope.table("rope", CONTEXT).value, turned(mixed, 0.1 * math.log(factor) + 1), atol=1e-6)
+    turns = frequency * context / (2 * math.pi)
+    assert all(s == 0 for s, n in zip(stretched, turns, strict=True) if n > 32 * base ** (1 / pairs))
+    assert all(s == 1 for s, n in zip(stretched, turns, strict=True) if n < base ** (-1 / pairs))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, 0.1 * math.log(8) + 1),
+        ({"attn_factor": 2.0}, 2 * (0.1 * math.log(8) + 1)),
+        ({"yarn_attn_factor": 1.25}, 1.25),
+        ({"yarn_log_multiplier": 0.5}, (0.1 * math.log(8) + 1) / (0.05 * math.log(8) + 1)),
+        ({"factor": 0.5}, 1.0),
+    ],
+)
+def test_yarns_attention_factor(keys: dict[str, float], expected: float) -> None:
+    scaling: dict[str, Any] = {"type": "yarn", "factor": 8.0, "original_context_length": 4096, **keys}
+    assert read(**{f"scaling__{key}": value for key, value in scaling.items()}).attention_factor == pytest.approx(
+        expected
+    )
+
+
+def test_yarns_bounds_and_context_are_read() -> None:
+    rope = read(
+        scaling__type="yarn", scaling__factor=2.0, scaling__original_context_length=99, scaling__yarn_beta_fast=16.0
+    )
+    assert (rope.original_context, rope.fast, rope.slow) == (99, 16.0, 1.0)
+    fields = Fields({"a.context_length": 77, "a.rope.scaling.type": "yarn", "a.rope.scaling.factor": 2.0}, "a")
+    assert read_rope(fields, 32).original_context == 77
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"dimension_count": 34}, "dimension_count is 34: it must be even and at most the head width 32"),
+        ({"dimension_count": 15}, "dimension_count is 15"),
+        ({"freq_base": 1.0}, "freq_base is 1.0: it must be more than 1"),
+        ({"scaling__type": "longrope"}, "rope.scaling.type is 'longrope': sotol has none, linear and yarn"),
+        ({"scaling__type": "yarn", "scaling__factor": 2.0}, "original_context_length is missing"),
+        (
+            {"scaling__type": "yarn", "scaling__original_context_length": 9, "scaling__yarn_ext_factor": 0.5},
+            "yarn_ext_factor must be 1",
+        ),
+    ],
+)
+def test_what_can_not_be_read(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read(**keys)
+
+
+@pytest.mark.parametrize("divisor", [0.0, 1e-9, float("nan")])
+def test_divisors_that_make_a_pair_spin(divisor: float) -> None:
+    with pytest.raises(ModelError, match="rope: the file's scaling of RoPE turns a pair by more than 8 radians"):
+        read().table("rope", CONTEXT, np.full(16, divisor))
+
+
+def test_part_of_a_head_may_be_rotated() -> None:
+    assert read(64, dimension_count=32).pairs == 16
