@@ -6,14 +6,22 @@ from typing import Annotated
 import typer
 
 from sotol import __version__
+from sotol.cli.bench import bench
 from sotol.cli.guard import guarded
 from sotol.cli.info import info
+from sotol.cli.profile import profile
 from sotol.cli.run import run
 from sotol.cli.tokenize import tokenize
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS: dict[str, Callable[..., None]] = {"run": run, "info": info, "tokenize": tokenize}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "info": info,
+    "tokenize": tokenize,
+    "bench": bench,
+    "profile": profile,
+}
 
 EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is at fault; 2 an option or a prompt is;
 130 interrupted by Ctrl-C; 141 the reader of the output went away."""

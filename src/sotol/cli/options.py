@@ -32,6 +32,7 @@ Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Write not
 NoColor: TypeAlias = Annotated[
     bool, typer.Option("--no-color", help="No colours or other styles; NO_COLOR=1 does the same.")
 ]
+PromptTokens: TypeAlias = Annotated[int, typer.Option("--prompt", "-p", min=1, help="Tokens of the prompt.")]
 Repeats: TypeAlias = Annotated[int, typer.Option("--repeats", "-r", min=1, help="How often to measure.")]
 
 

@@ -8,22 +8,17 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from time import perf_counter
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sotol.llm import Progress
-
-__all__ = ["as_json", "console", "loading", "printable", "show", "write_piece"]
+__all__ = ["as_json", "console", "printable", "show", "write_piece"]
 
 # In a terminal these could move the cursor, rename the window or worse: all but tab and newline.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-PATIENCE = 0.3  # seconds of loading before a bar appears
 PIPE_WIDTH = 4096  # columns where there is no terminal: no line is wrapped
 
 
@@ -75,34 +70,3 @@ def show(out: "Console", table: "Table") -> None:
         out.print(table)
     for line in captured.get().splitlines():
         out.file.write(line.rstrip() + "\n")
-
-
-@contextmanager
-def loading(*, quiet: bool = False, color: bool = True) -> Iterator["Progress | None"]:
-    """A progress callback for `LLM`: a bar on standard error, gone at the end; None where nobody would see one.
-
-    A warm start is too quick for a bar. It appears when loading takes long, or when kernels must be compiled, which is
-    the only work that is announced before any of it is done.
-    """
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    bars = Progress(*columns, console=console(color=color, file=sys.stderr), transient=True)
-    tasks: dict[str, Any] = {}
-    begin = perf_counter()
-
-    def report(what: str, done: int, total: int) -> None:
-        if done and not tasks and perf_counter() - begin < PATIENCE:
-            return
-        if what not in tasks:
-            bars.start()
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done)
-
-    try:
-        yield report
-    finally:
-        bars.stop()

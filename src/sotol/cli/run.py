@@ -2,14 +2,16 @@
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sotol.catalog import DEFAULT_MODEL, PACKAGED, find_model
+from sotol.cli.loading import load
 from sotol.cli.options import Context, Json, NoColor, Precision, PrecisionOption, Quiet, Threads, parse_bias
-from sotol.cli.output import as_json, console, loading, write_piece
+from sotol.cli.output import as_json, console, write_piece
 from sotol.cli.report import speeds, summary
 from sotol.errors import SotolError
 
@@ -121,16 +123,11 @@ def run(
     from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})
-    from sotol.llm import LLM  # noqa: PLC0415  (the same)
-
-    def load(name: str) -> LLM:
-        with loading(quiet=quiet, color=not no_color) as progress:
-            return LLM(name, threads=threads, ctx=ctx, precision=precision.value, progress=progress)
-
+    opened = partial(load, threads=threads, ctx=ctx, precision=precision, quiet=quiet, color=not no_color)
     if prompt is None:
-        _talk(model, load, system, sampling, verbose=verbose, quiet=quiet, color=not no_color)
+        _talk(model, opened, system, sampling, verbose=verbose, quiet=quiet, color=not no_color)
         return
-    with load(model) as llm, _begin(llm, prompt, system, raw=raw, sampling=sampling) as stream:
+    with opened(model) as llm, _begin(llm, prompt, system, raw=raw, sampling=sampling) as stream:
         if json:
             completion = stream.result()
             record = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
@@ -164,7 +161,7 @@ def _begin(llm: "LLM", prompt: str, system: str | None, *, raw: bool, sampling: 
 
 def _talk(
     model: str,
-    load: "Callable[[str], LLM]",
+    opened: "Callable[[str], LLM]",
     system: str | None,
     sampling: "Sampling",
     *,
@@ -175,7 +172,7 @@ def _talk(
     """A conversation, to the end of input."""
     from sotol.cli.repl import Repl, prompt_session  # noqa: PLC0415  (prompt_toolkit takes a fifth of a second)
 
-    repl = Repl(load(model), console(color=color), sampling, load, system, verbose)
+    repl = Repl(opened(model), console(color=color), sampling, opened, system, verbose)
     try:
         if not quiet:
             repl.note(f"{model}: /help lists commands, Ctrl-D quits")

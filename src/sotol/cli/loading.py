@@ -1,0 +1,57 @@
+"""Loading a model for a command, with a bar in the terminal while that takes long."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from sotol.cli.output import console
+
+if TYPE_CHECKING:
+    from sotol.llm import LLM, Progress
+
+__all__ = ["load", "loading"]
+
+PATIENCE = 0.3  # seconds of loading before a bar appears
+
+
+def load(
+    model: str, *, threads: int | None, ctx: int | None, precision: str, quiet: bool = False, color: bool = True
+) -> "LLM":
+    """The model of a path or a name. Errors as of `LLM`."""
+    from sotol.llm import LLM  # noqa: PLC0415  (NumPy and more: `sotol --help` does without)
+
+    with loading(quiet=quiet, color=color) as progress:
+        return LLM(model, threads=threads, ctx=ctx, precision=precision, progress=progress)
+
+
+@contextmanager
+def loading(*, quiet: bool = False, color: bool = True) -> Iterator["Progress | None"]:
+    """A progress callback for `LLM`: a bar on standard error, gone at the end; None where nobody would see one.
+
+    A warm start is too quick for a bar. It appears when loading takes long, or when kernels must be compiled, which is
+    the only work that is announced before any of it is done.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    bars = Progress(*columns, console=console(color=color, file=sys.stderr), transient=True)
+    tasks: dict[str, Any] = {}
+    begin = perf_counter()
+
+    def report(what: str, done: int, total: int) -> None:
+        if done and not tasks and perf_counter() - begin < PATIENCE:
+            return
+        if what not in tasks:
+            bars.start()
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done)
+
+    try:
+        yield report
+    finally:
+        bars.stop()
