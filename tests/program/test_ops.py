@@ -1,0 +1,159 @@
+"""The op vocabulary: each shape rule is the shape of the meaning, and the meanings are what the papers say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.running import make_step
+
+from sotol.program import ops
+from sotol.program.step import BLOCK_TOKENS
+from sotol.program.trace import OPS, Constant
+
+Array = npt.NDArray[Any]
+Case = tuple[tuple[Any, ...], dict[str, Any]]  # inputs, attributes
+
+
+@dataclass
+class Pool:
+    """A cache's keys and values, [slots, K, d]."""
+
+    keys: Array
+    values: Array
+
+
+def numbers(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+def attention_case(t: int, k: int, n: int, begin: int = 0) -> Case:
+    """One sequence of t tokens from position `begin` on, 2 query heads for each of k, d = n."""
+    blocks = -(-(begin + t) // BLOCK_TOKENS)
+    step = make_step([[0] * t], [begin], [list(range(blocks))], [0])
+    pool = Pool(*(np.random.default_rng(i).normal(size=(blocks * BLOCK_TOKENS, k, n)) for i in range(2)))
+    return (numbers(t, 2 * k, n), numbers(t, k, n), numbers(t + 1, k, n)[1:], pool, step), {"scale": n**-0.5}
+
+
+# By op: inputs of a shape that three numbers give.
+CASES: dict[str, Callable[[int, int, int], Case]] = {
+    "embed": lambda t, m, n: ((numbers(m, n), np.zeros(t, np.int32)), {}),
+    "rms_norm": lambda t, m, n: ((numbers(t, m, n), numbers(n)), {"eps": 1e-6}),
+    "quantize": lambda t, _, n: ((numbers(t, 32 * n),), {}),
+    "linear": lambda t, m, n: ((numbers(t, n), numbers(m, n)), {}),
+    "add_bias": lambda t, m, _: ((numbers(t, m), numbers(m)), {}),
+    "add": lambda t, m, n: ((numbers(t, m, n), numbers(t, m, n)), {}),
+    "scale": lambda t, m, n: ((numbers(t, m, n),), {"factor": 3.0}),
+    "soft_cap": lambda t, m, n: ((numbers(t, m, n),), {"cap": 3.0}),
+    "glu": lambda t, _, n: ((numbers(t, n), numbers(t, n)), {"act": "silu"}),
+    "rope": lambda t, m, n: (
+        (numbers(t, m, 2 * n), np.arange(t, dtype=np.int32), numbers(t, 2, n)),
+        {"style": "halves"},
+    ),
+    "attention": attention_case,
+    "rows": lambda t, m, n: ((numbers(t, n), np.zeros(m, np.int32)), {}),
+    "reshape": lambda t, m, n: ((numbers(t, m * n),), {"shape": (t, m, n)}),
+}
+
+
+def test_every_op_has_a_case() -> None:
+    assert CASES.keys() == OPS.keys()
+    assert OPS.keys() < set(ops.__all__)
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(sizes=st.tuples(*[st.integers(1, 9)] * 3))
+def test_the_shape_rule_is_the_shape_of_the_meaning(name: str, sizes: tuple[int, int, int]) -> None:
+    inputs, attributes = CASES[name](*sizes)
+    operands = tuple(Constant("x", x) if isinstance(x, np.ndarray) else x for x in inputs)
+    assert OPS[name].shape_of(operands, attributes) == OPS[name](*inputs, **attributes).shape
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_meanings_keep_the_type_of_activations(name: str) -> None:
+    inputs, attributes = CASES[name](3, 2, 4)
+    for kind in (np.float32, np.float64):
+        given_ = [x.astype(kind) if getattr(x, "dtype", None) == np.float32 else x for x in inputs]
+        assert OPS[name](*given_, **attributes).dtype == kind
+
+
+def naive_attention(case: Case, window: int, cap: float) -> Array:
+    """Token by token, head by head, in plain loops; the cache holds what is older than the step."""
+    (q, k, v, pool, step), scale = case[0], case[1]["scale"]
+    begin, group = int(step.positions[0]), q.shape[1] // k.shape[1]
+    out = np.zeros(q.shape)
+    for t in range(len(q)):
+        for h in range(q.shape[1]):
+            scores, values = [], []
+            for p in range(begin + t + 1):
+                if window and begin + t - p >= window:
+                    continue
+                new, head = p - begin, h // group
+                key, value = (k[new, head], v[new, head]) if new >= 0 else (pool.keys[p, head], pool.values[p, head])
+                score = float(np.dot(q[t, h].astype(np.float64), key.astype(np.float64)) * scale)
+                scores.append(cap * np.tanh(score / cap) if cap else score)
+                values.append(value)
+            weights = np.exp(np.array(scores) - max(scores))
+            out[t, h] = (weights / weights.sum()) @ np.array(values, np.float64)
+    return out
+
+
+@given(st.integers(1, 20), st.integers(0, 30), st.integers(0, 25), st.sampled_from([0.0, 0.5, 30.0]))
+def test_attention_is_its_naive_twin(t: int, begin: int, window: int, cap: float) -> None:
+    case = attention_case(t, 2, 4, begin)
+    expected = naive_attention(case, window, cap)
+    inputs = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in case[0]]
+    got = ops.attention(*inputs, **case[1], window=window, cap=cap)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def rotation(context: int, pairs: int) -> Array:
+    angle = np.outer(np.arange(context), 0.7 ** np.arange(pairs))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+@pytest.mark.parametrize("style", ["halves", "pairs"])
+@given(at=st.integers(0, 40), later=st.integers(0, 40), moved=st.integers(0, 40))
+def test_rotated_products_depend_on_distance_alone(style: str, at: int, later: int, moved: int) -> None:
+    q, k, table = numbers(1, 1, 12).astype(float), numbers(2, 1, 12)[:1].astype(float), rotation(121, 6)
+
+    def product(i: int, j: int) -> float:
+        a, b = (ops.rope(x, np.array([p]), table, style=style) for x, p in ((q, i), (k, j)))
+        return float(np.sum(a * b))
+
+    assert product(at, at + later) == pytest.approx(product(at + moved, at + later + moved), abs=1e-9)
+
+
+def test_the_styles_of_rope_are_orders_of_channels() -> None:
+    x, table, positions = numbers(5, 2, 12), rotation(9, 4), np.arange(3, 8)
+    order = [0, 4, 1, 5, 2, 6, 3, 7, 8, 9, 10, 11]  # of "pairs" in terms of "halves"; the last four are not rotated
+    halves = ops.rope(x, positions, table, style="halves")
+    pairs = ops.rope(x[..., order], positions, table, style="pairs")
+    np.testing.assert_array_equal(halves[..., order], pairs)
+    np.testing.assert_array_equal(halves[..., 8:], x[..., 8:])
+
+
+@given(st.integers(1, 6), st.floats(1e-3, 1e3))
+def test_a_quantised_number_is_within_half_a_step(groups: int, size: float) -> None:
+    x = numbers(3, 32 * groups) * np.float32(size)
+    most = np.abs(x.reshape(3, groups, 32)).max(axis=-1, keepdims=True)
+    error = np.abs(ops.quantize(x) - x).reshape(3, groups, 32)
+    assert (error <= most / 127 * 0.5001).all()
+
+
+def test_zeros_stay_zeros_when_quantised() -> None:
+    assert not ops.quantize(np.zeros((2, 64), np.float32)).any()
+
+
+def test_norms_and_activations() -> None:
+    x = numbers(4, 3, 16).astype(np.float64)
+    normed = ops.rms_norm(x, np.full(16, 2.0), eps=0.0)
+    np.testing.assert_allclose(np.sqrt(np.mean(normed**2, axis=-1)), 2.0)
+    np.testing.assert_allclose(ops.soft_cap(np.array([0.1, 1e4, -1e4]), cap=5.0), [0.1, 5, -5], atol=1e-4)
+    gate, up = np.array([[0.0, 30.0, -30.0, 1.0]]), np.full((1, 4), 3.0)
+    np.testing.assert_allclose(ops.glu(gate, up, act="silu"), [[0, 90, 0, 3 / (1 + np.exp(-1))]], atol=1e-9)
+    np.testing.assert_allclose(ops.glu(gate, up, act="gelu_tanh"), [[0, 90, 0, 3 * 0.841192]], atol=1e-5)
