@@ -1,0 +1,117 @@
+"""One arithmetic: a model's logits are the same bits whatever the threads, chunks, company and CPU level."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sotol.backends.cpu import CpuRunner
+from sotol.backends.cpu.target import Target, host_target, levels, target_for
+from sotol.catalog import find_model
+from sotol.formats import read_gguf
+from sotol.formats.weights import Checkpoint, Weight
+from sotol.models import trace_model
+from sotol.program.step import Limits
+from sotol.program.trace import Program
+from sotol.quant import ENCODINGS, Float32Array
+from tests.support.checkpoints import random_checkpoint
+from tests.support.running import limits_for, make_step, run_text
+
+LENGTH = 150
+MIXED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "Q4_K", "Q5_K", "Q6_K"]
+SIZES = {"embedding_length": 256, "feed_forward_length": 256, "context_length": 256}
+
+
+def mixed_encodings(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its matrices in all encodings in turn."""
+    weights = dict(checkpoint.weights)
+    matrices = [name for name, w in weights.items() if len(w.shape) == 2]
+    for i, name in enumerate(matrices):
+        encoding = next(e for e in (MIXED[(i + k) % len(MIXED)] for k in range(len(MIXED)))
+                        if weights[name].shape[1] % ENCODINGS[e].values == 0)  # fmt: skip
+        weights[name] = Weight.from_values(name, weights[name].decode(), encoding)
+    return replace(checkpoint, weights=weights)
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """A small model with every encoding; Gemma's window of 40 is shorter than the text."""
+    extra = {"attention.sliding_window": 40, "block_count": 7} if request.param == "gemma3" else {"block_count": 3}
+    checkpoint = mixed_encodings(random_checkpoint(request.param, {**SIZES, **extra}))
+    return trace_model(checkpoint, 256)
+
+
+@pytest.fixture(scope="module")
+def text() -> list[int]:
+    return np.random.default_rng(3).integers(0, 48, LENGTH).tolist()  # type: ignore[no-any-return]
+
+
+def logits(
+    program: Program, text: Sequence[int], chunks: Sequence[int], *, threads: int = 2, target: Target | None = None,
+    precision: str = "int8",
+) -> Float32Array:  # fmt: skip
+    limits = limits_for(256)
+    runner = CpuRunner(program, limits, threads=threads, target=target or host_target(), precision=precision)
+    with closing(runner):
+        return run_text(runner, text, chunks)
+
+
+def same_bits(a: Float32Array, b: Float32Array) -> None:
+    np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
+
+
+def in_chunks(size: int) -> list[int]:
+    return [min(size, LENGTH - start) for start in range(0, LENGTH, size)]
+
+
+@pytest.mark.parametrize("precision", ["int8", "f32"])
+@pytest.mark.parametrize("threads", [1, 5])
+def test_threads(program: Program, text: list[int], threads: int, precision: str) -> None:
+    whole = logits(program, text, [LENGTH], precision=precision)
+    assert np.isfinite(whole).all()
+    assert np.unique(whole.argmax(axis=1)).size > 5  # the text matters
+    same_bits(whole, logits(program, text, [LENGTH], threads=threads, precision=precision))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_chunks(program: Program, text: list[int], size: int) -> None:
+    same_bits(logits(program, text, [LENGTH]), logits(program, text, in_chunks(size)))
+
+
+@pytest.mark.parametrize("level", levels()[:-1])
+@pytest.mark.parametrize("precision", ["int8", "f32"])
+def test_levels(program: Program, text: list[int], level: str, precision: str) -> None:
+    """Each lesser CPU level against this machine's best."""
+    best = logits(program, text, [LENGTH], precision=precision)
+    same_bits(best, logits(program, text, [LENGTH], target=target_for(level), precision=precision))
+
+
+def test_company(program: Program, text: list[int]) -> None:
+    """A text beside two others, at other places, in the same steps."""
+    alone = logits(program, text, [LENGTH])
+    limits = replace(limits_for(256, sequences=3), tokens=256)
+    parts = [np.zeros((0, 48), np.float32)]
+    with closing(CpuRunner(program, limits, threads=2)) as runner:
+        for start in range(0, LENGTH, 50):
+            span = text[start : start + 50]
+            other = [list(reversed(text[:13])), span, text[5 : 5 + 22]]
+            begins = [13 * (start // 50), start, 22 * (start // 50)]
+            tables = [range(16), range(16, 32), range(32, 48)]
+            rows = range(13, 13 + 50)
+            parts.append(runner.run(make_step(other, begins, tables, rows)).copy())
+    same_bits(alone, np.concatenate(parts))
+
+
+@pytest.mark.parametrize("level", levels()[:-1])
+def test_levels_on_a_real_model(level: str) -> None:
+    """SmolLM2 over a few tokens of a prompt."""
+    program = trace_model(read_gguf(find_model("smollm2")), 64)
+    prompt = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2]
+    limits = Limits(64, 1, 64, 64, 4)
+    results = []
+    for target in (target_for(level), host_target()):
+        with closing(CpuRunner(program, limits, threads=2, target=target)) as runner:
+            results.append(run_text(runner, prompt, [len(prompt)]))
+    same_bits(*results)

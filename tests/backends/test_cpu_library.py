@@ -1,0 +1,76 @@
+"""Kernels on disk: damaged files are compiled anew, failures are told, and each CPU level has its instructions."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sotol.backends.cpu import library as lib
+from sotol.backends.cpu.target import host_target, levels, target_for
+from sotol.errors import SotolError
+
+KEY: lib.Key = ("scale",)
+
+
+def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    first = lib.Library(host_target(), tmp_path).load([KEY], lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 1), (1, 1)]
+    again = lib.Library(host_target(), tmp_path).load([KEY, KEY], lambda *_: pytest.fail("compiled again"))
+    assert first[KEY].fields == again[KEY].fields
+    assert first[KEY].address
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_damaged_file_is_replaced(tmp_path: Path, damage: bytes | None) -> None:
+    lib.Library(host_target(), tmp_path).load([KEY])
+    (path,) = tmp_path.glob("*.o")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if damage is None else damage)
+    assert lib.Library(host_target(), tmp_path).load([KEY])[KEY].address
+    assert lib.unseal(path.read_bytes()) is not None
+
+
+def test_a_kernel_that_does_not_compile_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(SotolError, match="kernel glu-swish did not compile"):
+        lib.Library(host_target(), tmp_path).load([("glu", "swish")])
+
+
+def test_unknown_levels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTOL_CPU", "pentium")
+    with pytest.raises(SotolError, match=f"SOTOL_CPU=pentium: this machine has {', '.join(levels())}"):
+        host_target()
+    with pytest.raises(SotolError, match="unknown CPU level"):
+        target_for("pentium")
+
+
+def test_a_lesser_level_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTOL_CPU", levels()[0])
+    assert host_target().level == levels()[0]
+
+
+# What the matrix kernel must use on each level, and what attention must.
+INSTRUCTIONS = {
+    "avx2": ("vpmaddubsw", "vcvtph2ps"),
+    "avx512": ("vpmaddubsw", "zmm"),
+    "avxvnni": ("{vex}\tvpdpbusd", "ymm"),
+    "vnni": ("vpdpbusd", "zmm"),
+}
+
+
+@pytest.mark.parametrize("level", INSTRUCTIONS)
+def test_levels_use_their_instructions(level: str) -> None:
+    """Read in the assembly, since this machine may not run them. LLVM's x86 back end is needed to write it."""
+    if levels() == ("neon",):
+        pytest.skip("this machine's LLVM writes ARM code")
+    program = (
+        "from sotol.backends.cpu.compile import compile_kernel\n"
+        "from sotol.backends.cpu.target import target_for\n"
+        f"print(compile_kernel(('linear', 'Q4_K'), target_for({level!r}), assembly=True)[0])"
+    )
+    command = [sys.executable, "-c", program]
+    environment = lib.numba_settings(target_for(level))
+    text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    for instruction in INSTRUCTIONS[level]:
+        assert instruction in text

@@ -1,0 +1,143 @@
+"""Every CPU kernel against its op's meaning in NumPy, over drawn shapes, on 1, 2 and 5 threads and each CPU level."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sotol.backends.cpu.target import Target
+from sotol.program import ops
+from sotol.program.trace import Constant, Tensor
+from sotol.quant import ENCODINGS, Float32Array
+from tests.support.single_op import Inputs, cpu, reference, single_step, weight
+
+INTEGER = [name for name, encoding in ENCODINGS.items() if encoding.integer and encoding.encode]
+RUNNABLE = [*INTEGER, "F32", "F16", "BF16"]
+
+quickly = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+seeds = st.integers(0, 2**31)
+counts = st.integers(1, 21)
+widths = st.sampled_from([16, 32, 48, 96, 176])
+
+
+def numbers(seed: int, *shape: int) -> Float32Array:
+    """Normal numbers, in rows of very different size, with zeros among them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape) * np.exp(rng.normal(size=(*shape[:-1], 1)))
+    return np.where(rng.random(shape) < 0.05, 0, x).astype(np.float32)
+
+
+def check(inputs: Inputs, tokens: int, target: Target, tolerance: float = 2e-6, **options: str) -> None:
+    """The program's result is the reference's, up to rounding, and the same bits on any number of threads."""
+    steps = [single_step(tokens)]
+    got = [cpu(inputs.program, steps, target, threads=n, **options) for n in (1, 2, 5)]  # type: ignore[arg-type]
+    want = reference(inputs.program, steps).reshape(got[0].shape)
+    np.testing.assert_allclose(got[0], want, rtol=tolerance, atol=tolerance * max(1e-30, np.abs(want).max()))
+    for other in got[1:]:
+        np.testing.assert_array_equal(got[0].view(np.int32), other.view(np.int32))
+
+
+def test_embed_of_floats(target: Target) -> None:
+    inputs = Inputs()
+    inputs.rows(numbers(0, 5, 32), "x")
+    check(inputs, 5, target, tolerance=0)
+
+
+@pytest.mark.parametrize("encoding", RUNNABLE)
+def test_embed(target: Target, encoding: str) -> None:
+    """A decoded row is exact; 37 rows leave the last panel incomplete."""
+    inputs, width = Inputs(), 512 if "K" in encoding else 96
+    tokens = Inputs.rows(inputs, numbers(1, 37, 16), "ids")
+    inputs.program.nodes.clear()
+    ops.embed(weight(numbers(2, 37, width), encoding), inputs._tokens)
+    assert isinstance(tokens, Tensor)
+    check(inputs, 37, target, tolerance=0)
+
+
+@quickly
+@given(seed=seeds, tokens=counts, width=widths)
+def test_rms_norm(target: Target, seed: int, tokens: int, width: int) -> None:
+    inputs = Inputs()
+    x = inputs.rows(numbers(seed, tokens, width), "x")
+    ops.rms_norm(x, weight(numbers(seed + 1, width)), eps=1e-5)
+    check(inputs, tokens, target)
+
+
+@quickly
+@given(seed=seeds, tokens=counts, heads=st.integers(1, 4), width=st.sampled_from([16, 32, 64]))
+def test_rms_norm_of_heads(target: Target, seed: int, tokens: int, heads: int, width: int) -> None:
+    inputs = Inputs()
+    x = inputs.rows(numbers(seed, tokens, heads * width), "x").reshape("T", heads, width)
+    ops.rms_norm(x, weight(numbers(seed + 1, width)), eps=1e-6).reshape("T", heads * width)
+    check(inputs, tokens, target)
+
+
+ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda x, y: ops.add(x, y),
+    "glu silu": lambda x, y: ops.glu(x, y, act="silu"),
+    "glu gelu": lambda x, y: ops.glu(x, y, act="gelu_tanh"),
+    "scale": lambda x, _: ops.scale(x, factor=25.3),
+    "soft_cap": lambda x, _: ops.soft_cap(x, cap=30.0),
+    "bias": lambda x, _: ops.add_bias(x, weight(numbers(3, int(x.shape[-1])))),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@quickly
+@given(seed=seeds, tokens=counts, width=widths)
+def test_elementwise(target: Target, name: str, seed: int, tokens: int, width: int) -> None:
+    inputs = Inputs()
+    x, y = (inputs.rows(numbers(seed + i, tokens, width), f"x{i}") for i in range(2))
+    ELEMENTWISE[name](x, y)
+    check(inputs, tokens, target)
+
+
+@pytest.mark.parametrize("style", ["halves", "pairs"])
+@quickly
+@given(seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([32, 64]), part=st.booleans())
+def test_rope(target: Target, style: str, seed: int, tokens: int, heads: int, width: int, part: bool) -> None:
+    """The whole head rotates, or its first half."""
+    pairs = width // 4 if part else width // 2
+    inputs = Inputs()
+    x = inputs.rows(numbers(seed, tokens, heads * width), "x").reshape("T", heads, width)
+    table = Constant("table", np.random.default_rng(seed).normal(size=(tokens, 2, pairs)).astype(np.float32))
+    ops.rope(x, inputs.positions, table, style=style).reshape("T", heads * width)
+    check(inputs, tokens, target)
+
+
+@quickly
+@given(seed=seeds, tokens=counts, width=widths)
+def test_rows(target: Target, seed: int, tokens: int, width: int) -> None:
+    inputs = Inputs()
+    ops.rows(inputs.rows(numbers(seed, tokens, width), "x"), inputs.logit_rows)
+    check(inputs, tokens, target, tolerance=0)
+
+
+@pytest.mark.parametrize("encoding", RUNNABLE)
+@settings(quickly, max_examples=5)
+@given(seed=seeds, tokens=counts, outputs=st.integers(1, 70), blocks=st.integers(1, 3))
+def test_linear_of_f32(target: Target, encoding: str, seed: int, tokens: int, outputs: int, blocks: int) -> None:
+    """The last op may have any number of outputs."""
+    inputs, width = Inputs(), blocks * max(32, ENCODINGS[encoding].values)
+    x = inputs.rows(numbers(seed, tokens, width), "x")
+    ops.linear(x, weight(numbers(seed + 1, outputs, width), encoding))
+    check(inputs, tokens, target, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("encoding", INTEGER)
+@settings(quickly, max_examples=5)
+@given(seed=seeds, tokens=counts, outputs=st.integers(1, 70), blocks=st.integers(1, 3))
+def test_linear_of_int8(target: Target, encoding: str, seed: int, tokens: int, outputs: int, blocks: int) -> None:
+    """int8 activations: NumPy's meaning of `quantize`, then a product."""
+    inputs, width = Inputs(), blocks * ENCODINGS[encoding].values
+    x, w = numbers(seed, tokens, width), weight(numbers(seed + 1, outputs, width), encoding)
+    ops.linear(inputs.rows(x, "x"), w)
+    steps = [single_step(tokens)]
+    got = [cpu(inputs.program, steps, target, threads=n, precision="int8") for n in (1, 2, 5)]
+    # Rounding to int8 happens in float32, so its oracle does too; the product in float64.
+    want = ops.quantize.meaning(x).astype(np.float64) @ w.decode().astype(np.float64).T
+    np.testing.assert_allclose(got[0], want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    for other in got[1:]:
+        np.testing.assert_array_equal(got[0].view(np.int32), other.view(np.int32))
