@@ -1,5 +1,7 @@
 """The table of commands. What they need is imported when they run: `sotol --help` is there at once."""
 
+import io
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -60,4 +62,7 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or pipe that is not UTF-8 lacks most characters
     app(prog_name="sotol")

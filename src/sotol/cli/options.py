@@ -1,12 +1,13 @@
-"""Options that commands share. Defaults and ranges of sampling are `Sampling`'s; a test compares what is said here."""
+"""What commands read: the options that they share, and standard input."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import typer
 
-__all__ = ["Context", "Json", "Model", "NoColor", "Precision", "PrecisionOption", "Quiet", "Repeats",
-           "Threads", "parse_bias"]  # fmt: skip
+__all__ = ["Context", "Json", "Model", "NoColor", "Precision", "PrecisionOption", "PromptTokens", "Quiet", "Repeats",
+           "Threads", "parse_bias", "standard_input"]  # fmt: skip
 
 
 class Precision(StrEnum):
@@ -46,3 +47,11 @@ def parse_bias(given: list[str]) -> dict[int, float]:
         except ValueError:
             raise ValueError(f"--logit-bias is {item!r}; it must be ID=NUMBER, for instance 42=-1.5") from None
     return biases
+
+
+def standard_input() -> str:
+    """The text on standard input, to its end; ValueError if it is not text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not {error.encoding} text: {error.reason} at {error.start}") from None

@@ -10,7 +10,17 @@ import typer
 
 from sotol.catalog import DEFAULT_MODEL, PACKAGED, find_model
 from sotol.cli.loading import load
-from sotol.cli.options import Context, Json, NoColor, Precision, PrecisionOption, Quiet, Threads, parse_bias
+from sotol.cli.options import (
+    Context,
+    Json,
+    NoColor,
+    Precision,
+    PrecisionOption,
+    Quiet,
+    Threads,
+    parse_bias,
+    standard_input,
+)
 from sotol.cli.output import as_json, console, write_piece
 from sotol.cli.report import speeds, summary
 from sotol.errors import SotolError
@@ -78,7 +88,8 @@ def run(
         Whole, typer.Option("--seed", help="The same seed gives the same text; random if not given.")
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="End before this text. May be given several times.")
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="End before this text. May be given several times."),
     ] = None,
     logit_bias: Annotated[
         list[str] | None,
@@ -119,7 +130,9 @@ def run(
     }  # fmt: skip
     _find(model)
     if not talking and prompt in (None, "-"):
-        prompt = sys.stdin.read()
+        prompt = standard_input().removesuffix("\n")  # the one of `echo` is not part of the question
+    if prompt is not None and not prompt.strip():
+        raise ValueError("the prompt is empty: give it after the model, or on standard input")
     from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})
@@ -133,9 +146,11 @@ def run(
             record = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
             write_piece(as_json(record) + "\n", sys.stdout)
         else:
-            for piece in stream:
-                write_piece(piece, sys.stdout)
-            write_piece("\n", sys.stdout)
+            try:
+                for piece in stream:
+                    write_piece(piece, sys.stdout)
+            finally:
+                write_piece("\n", sys.stdout)
         if verbose and stream.completion is not None:
             typer.echo(summary(stream.completion), err=True)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sotol.catalog import DEFAULT_MODEL, find_model
-from sotol.cli.options import Json, Model
+from sotol.cli.options import Json, Model, standard_input
 from sotol.cli.output import as_json, write_piece
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def tokenize(
     if ids and (json or decode):
         raise ValueError("--ids goes neither with --json nor with --decode: choose one")
     path = find_model(model)
-    given = sys.stdin.read() if text is None else text
+    given = standard_input() if text is None else text
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     tokenizer = Tokenizer.from_gguf(path)
