@@ -97,7 +97,9 @@ def _whole(ids: Sequence[int]) -> tuple[Step, Limits]:
     return step, Limits(count, 1, count, count, blocks)
 
 
-def llama_cpp_logits(model: Path, ids: Sequence[int], *, flash: bool = False, threads: int = 2) -> Logits:
+def llama_cpp_logits(
+    model: Path, ids: Sequence[int], *, flash: bool = False, codec: str = "f16", threads: int = 2
+) -> Logits:
     """llama.cpp's, the text in one batch, through llama-cpp-python's low-level bindings."""
     import llama_cpp.llama_cpp as lib  # noqa: PLC0415 (not everyone who measures sotol has it)
 
@@ -111,6 +113,7 @@ def llama_cpp_logits(model: Path, ids: Sequence[int], *, flash: bool = False, th
     options.n_ctx = options.n_batch = options.n_ubatch = len(ids)
     options.n_threads = options.n_threads_batch = threads
     options.flash_attn_type = int(flash)
+    options.type_k = options.type_v = {"f32": 0, "f16": 1}[codec]  # numbers of GGML's types
     context = lib.llama_init_from_model(loaded, options)
     batch = lib.llama_batch_init(len(ids), 0, 1)
     try:

@@ -1,4 +1,7 @@
-"""Each architecture against `transformers`: tiny random models, converted to GGUF in F32, logits on each backend."""
+"""Each architecture against `transformers`: tiny random models, converted to GGUF in F32, logits on each backend.
+
+And against llama.cpp on the same files, where it is installed: so the files mean the same to both.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from bench.accuracy import llama_cpp_logits
 from tests.support.converting import convert
 from tests.support.running import RUNNERS, limits_for, run_text
 
-from sotol.formats import read_gguf
+from sotol.formats import read_gguf, write_gguf
 from sotol.models import trace_model
 
 torch = pytest.importorskip("torch", reason="torch is not installed: `make parity` has it")
@@ -40,6 +44,7 @@ class Case:
     config: str
     tokens: int = 45
     options: dict[str, Any] = field(default_factory=dict)
+    peer: bool = True  # whether llama.cpp reads all of the metadata that `transformers`' config gives
 
 
 def yarn(**more: float) -> dict[str, Any]:
@@ -63,7 +68,13 @@ CASES = [
     Case("llama-mha-tied", "llama", "LlamaConfig", options={"num_key_value_heads": 4, "tie_word_embeddings": True}),
     Case("llama-wide-heads", "llama", "LlamaConfig", options={"head_dim": 48}),
     Case("llama-linear", "llama", "LlamaConfig", options={"rope_parameters": LINEAR}),
-    Case("llama-yarn", "llama", "LlamaConfig", options={"rope_parameters": yarn(beta_fast=16.0, beta_slow=2.0)}),
+    Case(
+        "llama-yarn",
+        "llama",
+        "LlamaConfig",
+        options={"rope_parameters": yarn(beta_fast=16.0, beta_slow=2.0)},
+        peer=False,
+    ),
     Case("llama3", "llama", "LlamaConfig", tokens=90, options={"rope_parameters": LLAMA3, "head_dim": 32}),
     Case("qwen2-gqa", "qwen2", "Qwen2Config"),
     Case("qwen2-tied-yarn", "qwen2", "Qwen2Config", options={"tie_word_embeddings": True, "rope_parameters": yarn()}),
@@ -74,12 +85,14 @@ CASES = [
         "qwen3",
         "Qwen3Config",
         options={"head_dim": 48, "rope_parameters": yarn(attention_factor=1.5)},
+        peer=False,
     ),
     Case(
         "qwen3-yarn-mscale",
         "qwen3",
         "Qwen3Config",
         options={"head_dim": 32, "rope_parameters": yarn(mscale=1.0, mscale_all_dim=0.5)},
+        peer=False,
     ),
     Case("gemma3", "gemma3", "Gemma3TextConfig", options={**GEMMA, "num_hidden_layers": 7}),
     Case(
@@ -118,9 +131,19 @@ CASES = [
 ]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A model as a GGUF file, the ids of a prompt, and their logits [T, V]."""
+
+    case: Case
+    path: Path
+    ids: list[int]
+    logits: Array
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int], Array]:
-    """A GGUF file, the ids of a prompt, and `transformers`' logits for them."""
+def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """The case as a file, a prompt, and `transformers`' logits for it."""
     case: Case = request.param
     torch.set_num_threads(1)
     model = random_model(case)
@@ -128,7 +151,7 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with torch.no_grad():
         logits = model(torch.tensor(ids)[None]).logits[0].numpy()
     path = tmp_path_factory.mktemp("tiny") / f"{case.name}.gguf"
-    return convert(model, case.architecture, path), ids.tolist(), logits
+    return Judged(case, convert(model, case.architecture, path), ids.tolist(), logits)
 
 
 def random_model(case: Case) -> Any:
@@ -156,12 +179,30 @@ def random_model(case: Case) -> Any:
     [lambda n: [n], lambda n: [n - 5, *[1] * 5], lambda n: [1, 7, 7, n - 15]],
     ids=["at-once", "prompt-then-decode", "chunks"],
 )
-def test_logits_are_those_of_transformers(
-    judged: tuple[Path, list[int], Array], backend: str, chunks: Callable[[int], list[int]]
-) -> None:
-    path, ids, expected = judged
-    program = trace_model(read_gguf(path), context=128)
+def test_logits_are_those_of_transformers(judged: Judged, backend: str, chunks: Callable[[int], list[int]]) -> None:
+    program = trace_model(read_gguf(judged.path), context=128)
     with RUNNERS[backend](program, limits_for(128)) as runner:
-        logits = run_text(runner, ids, chunks(len(ids)))
-    error = np.abs(logits - expected).max(axis=1) / np.abs(expected).max(axis=1)
-    assert error.max() <= TOLERANCE, f"row {error.argmax()} is off by {error.max():.2g} of its largest logit"
+        logits = run_text(runner, judged.ids, chunks(len(judged.ids)))
+    assert worst(logits, judged.logits) <= TOLERANCE
+
+
+def test_logits_are_those_of_llama_cpp(judged: Judged, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: `make parity` builds it")
+    if not judged.case.peer:
+        pytest.skip("llama.cpp ignores YaRN's bounds and attention factor in files of this architecture")
+    checkpoint, prefix = read_gguf(judged.path), judged.case.architecture
+    needed = {
+        "tokenizer.ggml.model": "none",
+        f"{prefix}.vocab_size": VOCABULARY,
+        f"{prefix}.rope.dimension_count": checkpoint.metadata[f"{prefix}.attention.key_length"],
+    }
+    path = tmp_path / "peer.gguf"
+    write_gguf(path, {**checkpoint.metadata, **needed}, checkpoint.weights.values(), types=checkpoint.types)
+    logits = llama_cpp_logits(path, judged.ids, codec="f32", threads=1)
+    # Its GELU is a table of float16.
+    assert worst(logits, judged.logits) <= (5e-3 if prefix == "gemma3" else TOLERANCE)
+
+
+def worst(logits: Array, expected: Array) -> float:
+    """The largest error of any row, in units of the row's largest logit."""
+    return float((np.abs(logits - expected).max(axis=1) / np.abs(expected).max(axis=1)).max())
