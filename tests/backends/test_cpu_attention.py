@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.single_op import Inputs, cpu, ids, reference
 
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.program.trace import Cache, Program
-from tests.support.single_op import Inputs, cpu, ids, reference
 
 VOCABULARY = 40
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.support.checkpoints import random_checkpoint
+from tests.support.running import limits_for, make_step, run_text
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.target import Target, host_target, levels, target_for
@@ -16,8 +18,6 @@ from sotol.models import trace_model
 from sotol.program.step import Limits
 from sotol.program.trace import Program
 from sotol.quant import ENCODINGS, Float32Array
-from tests.support.checkpoints import random_checkpoint
-from tests.support.running import limits_for, make_step, run_text
 
 LENGTH = 150
 MIXED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "Q4_K", "Q5_K", "Q6_K"]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.single_op import Inputs, cpu, reference, single_step, weight
 
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
 from sotol.program.trace import Constant, Tensor
 from sotol.quant import ENCODINGS, Float32Array
-from tests.support.single_op import Inputs, cpu, reference, single_step, weight
 
 INTEGER = [name for name, encoding in ENCODINGS.items() if encoding.integer and encoding.encode]
 RUNNABLE = [*INTEGER, "F32", "F16", "BF16"]

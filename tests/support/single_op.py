@@ -52,7 +52,9 @@ def limits_of(step: Step) -> Limits:
     return Limits(tokens, sequences, len(step.logit_rows), context, blocks)
 
 
-def reference(program: Program, steps: Sequence[Step], limits: Limits | None = None, *, cache: str = "float32") -> Float32Array:
+def reference(
+    program: Program, steps: Sequence[Step], limits: Limits | None = None, *, cache: str = "float32"
+) -> Float32Array:
     """The last step's result in float64."""
     runner = ReferenceRunner(program, limits or limits_of(steps[-1]), np.float64, cache)
     return [runner.run(step) for step in steps][-1]

@@ -1,6 +1,7 @@
 """Ops that treat each number of a row alone. Rows are multiples of 16 wide."""
 
 import numpy as np
+from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
 from sotol.backends.cpu.simd import exp, load, load_i32, splat, store, tanh
@@ -64,23 +65,32 @@ def soft_cap(_target: Target) -> Kernel:
     return Kernel("rows:count width cap:f32 x out", pieces, piece)
 
 
+@njit(error_model="numpy")
+def silu(x):
+    """x / (1 + e**-x)."""
+    return x / (splat(np.float32(1)) + exp(splat(np.float32(0)) - x))
+
+
+@njit(error_model="numpy")
+def gelu_tanh(x):
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3)))."""
+    cubic, root = splat(np.float32(0.044715)), splat(np.float32(0.7978845608028654))
+    return splat(np.float32(0.5)) * x * (splat(np.float32(1)) + tanh(root * (x + cubic * x * x * x)))
+
+
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh}
+
+
 def glu(_target: Target, act: str) -> Kernel:
-    """act(gate) * up: silu, or gelu in its tanh form."""
-    is_silu = act == "silu"
+    """act(gate) * up."""
+    active = ACTIVATIONS[act]
 
     def pieces(a):
         return (a.rows * a.width * 4 + BYTES - 1) // BYTES
 
     def piece(a, p):
-        one, half = splat(np.float32(1)), splat(np.float32(0.5))
-        cubic, root = splat(np.float32(0.044715)), splat(np.float32(0.7978845608028654))
         for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
-            g = load(a.gate + i)
-            if is_silu:
-                active = g / (one + exp(splat(np.float32(0)) - g))
-            else:
-                active = half * g * (one + tanh(root * (g + cubic * g * g * g)))
-            store(a.out + i, active * load(a.up + i))
+            store(a.out + i, active(load(a.gate + i)) * load(a.up + i))
 
     return Kernel("rows:count width gate up out", pieces, piece)
 
