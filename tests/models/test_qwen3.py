@@ -31,3 +31,8 @@ def test_the_weights_of_the_norms_count() -> None:
     for name in ("blk.0.attn_q_norm.weight", "blk.1.attn_k_norm.weight"):
         changed = with_weights(model, {name: model.weights[name].decode() * 3})
         assert np.abs(logits_of(changed) - plain).max() > 1e-3, name
+
+
+def test_scores_are_scaled_by_the_width_of_a_head() -> None:
+    program = trace_model(random_checkpoint("qwen3", {"attention.key_length": 64}), 32)
+    assert [node.attributes["scale"] for node in program.nodes if node.op.name == "attention"] == [1 / 8] * 2

@@ -100,10 +100,15 @@ def test_yarns_attention_factor(keys: dict[str, float], expected: float) -> None
 
 
 def test_yarns_bounds_and_context_are_read() -> None:
-    rope = read(
-        scaling__type="yarn", scaling__factor=2.0, scaling__original_context_length=99, scaling__yarn_beta_fast=16.0
-    )
-    assert (rope.original_context, rope.fast, rope.slow) == (99, 16.0, 1.0)
+    scaling = {
+        "type": "yarn",
+        "factor": 2.0,
+        "original_context_length": 99,
+        "yarn_beta_fast": 16.0,
+        "yarn_beta_slow": 0.5,
+    }
+    rope = read(**{f"scaling__{key}": value for key, value in scaling.items()})
+    assert (rope.original_context, rope.fast, rope.slow) == (99, 16.0, 0.5)
     fields = Fields({"a.context_length": 77, "a.rope.scaling.type": "yarn", "a.rope.scaling.factor": 2.0}, "a")
     assert read_rope(fields, 32).original_context == 77
 
