@@ -100,7 +100,7 @@ def test_yarns_attention_factor(keys: dict[str, float], expected: float) -> None
 
 
 def test_yarns_bounds_and_context_are_read() -> None:
-    scaling = {
+    scaling: dict[str, Any] = {
         "type": "yarn",
         "factor": 2.0,
         "original_context_length": 99,
