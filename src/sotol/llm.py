@@ -1,6 +1,7 @@
 """LLM: a model file as a Python object. Threads may share one; requests made at the same time run as one batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self, TypeAlias, TypeGuard, overload
@@ -8,12 +9,13 @@ from typing import Any, Self, TypeAlias, TypeGuard, overload
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu import CpuRunner
+from sotol.backends.cpu import PRECISIONS, CpuRunner
 from sotol.catalog import DEFAULT_MODEL, find_model
 from sotol.engine.engine import Engine
 from sotol.engine.sampling import Sampler, Sampling
 from sotol.engine.sequence import Failed, Generation, Scoring
 from sotol.engine.stops import StopMatcher
+from sotol.errors import ModelError
 from sotol.formats import read_gguf
 from sotol.models import trace_model
 from sotol.program.step import BLOCK_TOKENS, Limits
@@ -29,8 +31,9 @@ DEFAULT_CONTEXT = 4096  # unless the model's own is shorter
 STEP_TOKENS = 512  # of one step: a long prompt runs in such chunks
 SEQUENCES = 64  # that run at once
 CONTEXTS = 4  # full contexts that the cache holds together
+PRIVATE = range(0xE000, 0xF900)  # characters that no text needs, one of which marks what is not to be parsed
 
-Prompt: TypeAlias = str | Sequence[int]
+Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 Message: TypeAlias = Mapping[str, Any]
 Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
@@ -58,12 +61,19 @@ class LLM:
         for name, value in (("threads", threads), ("ctx", ctx)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is {value!r}; it must be a whole number from 1, or None")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.path = find_model(model)
         checkpoint = read_gguf(self.path)
         self.metadata = checkpoint.metadata
         self.tokenizer = Tokenizer.from_metadata(checkpoint.metadata, str(self.path))
         self.context = _context(checkpoint.metadata, ctx)
         program = trace_model(checkpoint, self.context)
+        if program.nodes[-1].shape[-1] != len(self.tokenizer):
+            raise ModelError(
+                f"{self.path}: the model has logits for {program.nodes[-1].shape[-1]} tokens,"
+                f" but its tokenizer has {len(self.tokenizer)}"
+            )
         blocks = CONTEXTS * -(-self.context // BLOCK_TOKENS)
         limits = Limits(STEP_TOKENS, SEQUENCES, SEQUENCES, self.context, blocks)
         self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
@@ -95,32 +105,32 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """A conversation's ids, up to where the model answers. What looks like a control token in a message is text.
 
-        template: `tools`, `add_generation_prompt` and whatever the model's template takes besides. Raises ValueError
-        for malformed messages, TemplateError for those that the template refuses.
+        template: `tools`, `add_generation_prompt` and whatever the model's template takes besides, as enable_thinking.
+        Raises ValueError for malformed messages, TemplateError for those that the template refuses.
         """
-        guard = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in str(messages))
-        protected = [
-            {k: v if k == "role" else _protect(v, self.tokenizer, guard) for k, v in m.items()}
-            if isinstance(m, Mapping)
-            else m
-            for m in messages
-        ]
-        text = self.template.render(protected, **template)
+        try:
+            used = set[str]().union(*_texts([messages, template]))
+            guard = next((c for c in map(chr, PRIVATE) if c not in used), None)
+            if guard is None:
+                raise ValueError("the messages use all private characters of Unicode: sotol needs one of them")
+            protected = _protect(messages, self.tokenizer, guard)
+            options = {name: _protect(value, self.tokenizer, guard) for name, value in template.items()}
+        except RecursionError:
+            raise ValueError("the messages are nested too deep") from None
+        text = self.template.render(protected, **options)
+        ids = self.tokenizer.encode(text, special=True, add_special=False, guard=guard)
         bos = self.tokenizer.bos
-        ids = self.tokenizer.encode(text, special=True, guard=guard)
-        if self.tokenizer.adds_bos and ids[:2] == [bos, bos]:  # the template wrote one too
-            del ids[0]
+        if self.tokenizer.adds_bos and bos is not None and ids[:1] != [bos]:  # or the template wrote it
+            ids.insert(0, bos)
         return ids
 
     # ---- generation
 
     @overload
-    def generate(self, prompt: str, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
-    @overload
-    def generate(self, prompt: Sequence[int], *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    def generate(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
     @overload
     def generate(
-        self, prompt: Sequence[str] | Sequence[Sequence[int]], *, sampling: Sampling | None = None, **options: Any
+        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Any
     ) -> list[Completion]: ...
     def generate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
         """Continue a prompt (text, or ids), or each of a list of prompts, which run as one batch.
@@ -144,7 +154,11 @@ class LLM:
         return stream
 
     def chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Completion:
-        """The model's answer to a conversation. tools, and other names that sampling lacks, go to `chat_prompt`."""
+        """The model's answer to a conversation.
+
+        options: as for `generate`, and `tools` and `add_generation_prompt`. For what else a template takes, generate
+        from `chat_prompt`. Errors as of both.
+        """
         return self.stream_chat(messages, sampling=sampling, **options).result()
 
     def stream_chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Stream:
@@ -154,6 +168,12 @@ class LLM:
 
     # ---- the same for asyncio
 
+    @overload
+    async def agenerate(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    @overload
+    async def agenerate(
+        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Any
+    ) -> list[Completion]: ...
     async def agenerate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
         """`generate` for asyncio."""
         chosen = Sampling.of(sampling, **options)
@@ -181,23 +201,20 @@ class LLM:
     # ---- scores
 
     def logits(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
-        """The logits after every token of each list of ids: float32 [len(ids), vocabulary] for each."""
-        queues: list[Any] = []
-        requests = []
-        for ids in texts:
-            results: SimpleQueue[npt.NDArray[np.float32] | Failed | None] = SimpleQueue()
-            queues.append(results)
-            requests.append(Scoring(self._checked(ids, self.context), results.put))
+        """The logits after every token of each list of ids: float32 [len(ids), vocabulary] for each.
+
+        Raises ValueError for an empty list, or one that does not fit the context.
+        """
+        queues: list[SimpleQueue[npt.NDArray[np.float32] | Failed | None]] = [SimpleQueue() for _ in texts]
+        requests = [
+            Scoring(self._checked(ids, self.context), queue.put) for ids, queue in zip(texts, queues, strict=True)
+        ]
         self._engine.submit(requests)
-        out = []
-        for results in queues:
-            rows = []
-            while (part := results.get()) is not None:
-                if isinstance(part, Failed):
-                    raise part.error
-                rows.append(part)
-            out.append(np.concatenate(rows))
-        return out
+        try:
+            return [_gather(queue) for queue in queues]
+        finally:
+            for request in requests:
+                self._engine.cancel(request)
 
     # ---- the end
 
@@ -218,8 +235,7 @@ class LLM:
         """Submit prompts together; a stream of the given kind for each."""
         streams, requests = [], []
         for prompt in prompts:
-            ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-            ids = self._checked(ids, self.context - 1)
+            ids = self._checked(self.tokenize(prompt) if isinstance(prompt, str) else prompt, self.context - 1)
             stream = kind(self.tokenizer, len(ids), logprobs=sampling.logprobs is not None)
             streams.append(stream)
             requests.append(self._request(ids, sampling, stream))
@@ -242,23 +258,43 @@ class LLM:
         request.deliver = stream.attach(lambda: engine.cancel(request))
         return request
 
-    def _checked(self, ids: Sequence[int], longest: int) -> list[int]:
+    def _checked(self, prompt: Any, longest: int) -> list[int]:
         """A prompt's ids, valid and short enough; ValueError says what is wrong."""
+        try:
+            ids = [index(i) for i in prompt]
+        except TypeError:
+            raise ValueError(f"a prompt is text or a list of token ids, whole numbers: not {prompt!r:.100}") from None
         if not ids:
             raise ValueError("the prompt is empty: give at least one token")
         if len(ids) > longest:
-            raise ValueError(f"the prompt has {len(ids)} tokens, but the context holds {longest} before an answer")
+            room = "" if longest == self.context else f" before an answer, {self.context} with it"
+            raise ValueError(
+                f"the prompt has {len(ids)} tokens, but the context holds {longest}{room}:"
+                " shorten it, or load the model with a larger ctx"
+            )
         bad = next((i for i in ids if not 0 <= i < self.runner.vocabulary), None)
         if bad is not None:
             raise ValueError(f"token id {bad} is not in the vocabulary of {self.runner.vocabulary}")
-        return [int(i) for i in ids]
+        return ids
 
 
 def _is_prompt(prompt: object) -> TypeGuard[Prompt]:
-    """One prompt, and not a list of them."""
-    return isinstance(prompt, str) or (
-        isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
-    )
+    """One prompt, and not a list of them (as [] is); ValueError for what is neither."""
+    if isinstance(prompt, str):
+        return True
+    if not isinstance(prompt, Sequence | np.ndarray) or isinstance(prompt, bytes):
+        raise ValueError(f"a prompt is text or a list of token ids; it may be a list of those: not {prompt!r:.100}")
+    return len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
+
+
+def _gather(queue: SimpleQueue[npt.NDArray[np.float32] | Failed | None]) -> npt.NDArray[np.float32]:
+    """Wait for all rows of a text's logits; raises what its request failed with."""
+    rows = []
+    while (part := queue.get()) is not None:
+        if isinstance(part, Failed):
+            raise part.error
+        rows.append(part)
+    return np.concatenate(rows)
 
 
 def _context(metadata: Mapping[str, object], wanted: int | None) -> int:
@@ -271,12 +307,24 @@ def _context(metadata: Mapping[str, object], wanted: int | None) -> int:
     return min(most, DEFAULT_CONTEXT) if wanted is None else wanted
 
 
+def _texts(value: object) -> Iterator[str]:
+    """All texts in nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
 def _protect(value: Any, tokenizer: Tokenizer, guard: str) -> Any:
-    """A message's value with every text in it protected from being read as control tokens."""
+    """The value with every text in it protected from being read as control tokens, names in mappings too."""
     if isinstance(value, str):
         return tokenizer.protect(value, guard)
     if isinstance(value, Mapping):
-        return {k: _protect(v, tokenizer, guard) for k, v in value.items()}
+        return {_protect(k, tokenizer, guard): _protect(v, tokenizer, guard) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_protect(v, tokenizer, guard) for v in value]
     return value

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Self
 
@@ -48,11 +49,10 @@ class _Collector:
         return TokenLogprob(picked.token, text(picked.token), picked.logprob, top)
 
 
-class Stream(Iterator[str]):
-    """Pieces of text as they come; `completion` is the whole once they have. Closing it stops the work."""
+class _Running:
+    """What both kinds of streams are: a request under way that can be stopped. Losing one stops it too."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
-        self._events: SimpleQueue[Event] = SimpleQueue()
         self._collector = _Collector(tokenizer, prompt_tokens, logprobs=logprobs)
         self._cancel: Callable[[], None] = _nothing
         self._over = False
@@ -61,26 +61,6 @@ class Stream(Iterator[str]):
     def completion(self) -> Completion | None:
         """The finished generation; None while it runs, or if it was stopped."""
         return self._collector.completion
-
-    def __next__(self) -> str:
-        while not self._over:
-            try:
-                text = self._collector.take(self._events.get())
-            except BaseException:  # the request's error, or Ctrl-C while waiting
-                self.close()
-                raise
-            self._over = self.completion is not None
-            if text:
-                return text
-        raise StopIteration
-
-    def result(self) -> Completion:
-        """Wait for the end."""
-        for _ in self:
-            pass
-        if self.completion is None:
-            raise ValueError("the stream was closed before its end")
-        return self.completion
 
     def close(self) -> None:
         """Stop the generation, if it still runs."""
@@ -95,28 +75,63 @@ class Stream(Iterator[str]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if not self._over:
+            self._cancel()
+
+    def _whole(self) -> Completion:
+        if self.completion is None:
+            raise ValueError("the stream was closed before its end")
+        return self.completion
+
+
+class Stream(_Running, Iterator[str]):
+    """Pieces of text as they come; `completion` is the whole once they have. Closing it stops the work."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
+        super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
+        self._events: SimpleQueue[Event | None] = SimpleQueue()
+
+    def __next__(self) -> str:
+        while not self._over:
+            try:
+                event = self._events.get()
+                text = self._collector.take(event) if event is not None else ""
+            except BaseException:  # the request's error, or Ctrl-C while waiting
+                self.close()
+                raise
+            self._over = self._over or self.completion is not None
+            if text:
+                return text
+        raise StopIteration
+
+    def result(self) -> Completion:
+        """Wait for the end. Raises ValueError if the stream was closed before."""
+        for _ in self:
+            pass
+        return self._whole()
+
+    def close(self) -> None:
+        """Stop the generation, if it still runs, from any thread; one that waits for the next piece finds the end."""
+        super().close()
+        self._events.put(None)
 
     def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
-        """Connect the stream to its request: how to cancel that, and (returned) where it delivers."""
+        """Connect the stream to its request: how to cancel that, and (returned) where it delivers.
+
+        What is returned does not keep the stream alive, so that losing the stream ends the work.
+        """
         self._cancel = cancel
         return self._events.put
 
 
-class AsyncStream:
+class AsyncStream(_Running):
     """The same for `async for`, in the event loop that made it."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
+        """Raises RuntimeError where no event loop runs."""
+        super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._collector = _Collector(tokenizer, prompt_tokens, logprobs=logprobs)
-        self._cancel: Callable[[], None] = _nothing
-        self._over = False
-
-    @property
-    def completion(self) -> Completion | None:
-        """The finished generation; None while it runs, or if it was stopped."""
-        return self._collector.completion
 
     def __aiter__(self) -> Self:
         return self
@@ -124,39 +139,35 @@ class AsyncStream:
     async def __anext__(self) -> str:
         while not self._over:
             try:
-                text = self._collector.take(await self._events.get())
+                event = await self._events.get()
+                text = self._collector.take(event) if event is not None else ""
             except BaseException:  # the request's error, or this task's cancellation
                 self.close()
                 raise
-            self._over = self.completion is not None
+            self._over = self._over or self.completion is not None
             if text:
                 return text
         raise StopAsyncIteration
 
     async def result(self) -> Completion:
-        """Wait for the end."""
+        """Wait for the end. Raises ValueError if the stream was closed before."""
         async for _ in self:
             pass
-        if self.completion is None:
-            raise ValueError("the stream was closed before its end")
-        return self.completion
+        return self._whole()
 
     def close(self) -> None:
-        """Stop the generation, if it still runs."""
-        if not self._over:
-            self._over = True
-            self._cancel()
-
-    def __del__(self) -> None:
-        self.close()
+        """As for `Stream`; not only from the event loop."""
+        super().close()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits in it
+            self._loop.call_soon_threadsafe(self._events.put_nowait, None)
 
     def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
-        """As for `Stream`; deliveries come from the engine's thread."""
+        """As for `Stream`; deliveries come from the engine's thread, and fail once the event loop is closed."""
         self._cancel = cancel
+        loop, put = self._loop, self._events.put_nowait  # and not self: see `Stream`
 
         def deliver(event: Event) -> None:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            loop.call_soon_threadsafe(put, event)
 
         return deliver
 

@@ -1,9 +1,14 @@
-"""The engine: one thread that turns requests into steps, and logits into tokens."""
+"""The engine: one thread that turns requests into steps, and logits into tokens.
 
+A request that fails does so alone: bad logits, a listener that is gone, a token without text. A step that fails takes
+the requests in it along; a fault of the scheduler itself ends the engine, and everybody hears why.
+"""
+
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +16,13 @@ import numpy.typing as npt
 from sotol.engine.sampling import Picked, pick
 from sotol.engine.scheduler import Batch, Scheduler
 from sotol.engine.sequence import Generation, Scoring
-from sotol.errors import SotolError
+from sotol.errors import ModelError, SotolError
 from sotol.program.step import Limits, Step
 
-__all__ = ["Engine", "Runner"]
+__all__ = ["Engine", "Request", "Runner"]
 
 Float32Array = npt.NDArray[np.float32]
+Request = Generation | Scoring
 
 
 class Runner(Protocol):
@@ -28,20 +34,30 @@ class Runner(Protocol):
 
 
 class Engine:
-    """Serves requests from any thread; each request hears of its progress through its `deliver`."""
+    """Serves requests from any thread; each request hears of its progress through its `deliver`.
+
+    `close` (or losing the engine) ends the thread after the step that runs; requests that are not done fail.
+    """
 
     def __init__(self, runner: Runner) -> None:
+        """Raises ValueError if the runner's cache can't hold one context."""
+        self._scheduler = Scheduler(runner.limits)
         self._inbox = _Inbox()
-        self._thread = threading.Thread(target=_serve, args=(runner, self._inbox), name="sotol-engine", daemon=True)
+        # The thread knows nothing of the engine, which could not get lost otherwise.
+        self._thread = threading.Thread(
+            target=_serve, args=(runner, self._scheduler, self._inbox), name="sotol-engine", daemon=True
+        )
         self._thread.start()
         self.close: Callable[[], object] = weakref.finalize(self, _close, self._inbox, self._thread)
 
-    def submit(self, requests: Sequence[Generation | Scoring]) -> None:
-        """Begin requests, together. Raises SotolError if the engine is closed."""
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Begin requests, together. Raises SotolError if the engine is closed, ValueError for one that can't fit."""
+        for request in requests:
+            self._scheduler.check(request)
         self._inbox.put(requests)
 
-    def cancel(self, request: Generation | Scoring) -> None:
-        """Stop a request; it hears no more."""
+    def cancel(self, request: Request) -> None:
+        """Stop a request, from any thread; it hears no more once the step that runs is over."""
         request.cancelled = True
         self._inbox.nudge()
 
@@ -51,14 +67,14 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._new: list[Generation | Scoring] = []
-        self._closed = False
+        self._new: list[Request] = []
+        self._closed: Exception | None = None  # why
         self._nudged = False
 
-    def put(self, requests: Sequence[Generation | Scoring]) -> None:
+    def put(self, requests: Sequence[Request]) -> None:
         with self._condition:
-            if self._closed:
-                raise SotolError("the model is closed")
+            if self._closed is not None:
+                raise SotolError(f"no more requests: {self._closed}") from self._closed
             self._new += requests
             self._condition.notify()
 
@@ -68,17 +84,18 @@ class _Inbox:
             self._nudged = True
             self._condition.notify()
 
-    def close(self) -> None:
+    def close(self, why: Exception) -> None:
         with self._condition:
-            self._closed = True
+            self._closed = self._closed or why
             self._condition.notify()
 
-    def rest(self) -> list[Generation | Scoring]:
-        """Requests that nobody will serve any more."""
+    def rest(self) -> tuple[list[Request], Exception]:
+        """After closing: the requests that nobody took, and why."""
         with self._condition:
-            return self._new
+            assert self._closed is not None
+            return self._new, self._closed
 
-    def take(self, *, wait: bool) -> list[Generation | Scoring] | None:
+    def take(self, *, wait: bool) -> list[Request] | None:
         """New requests, waiting for some if told to; None when the engine closes."""
         with self._condition:
             while wait and not (self._new or self._closed or self._nudged):
@@ -90,46 +107,43 @@ class _Inbox:
             return new
 
 
-def _serve(runner: Runner, inbox: _Inbox) -> None:
+def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
     """The engine's thread."""
-    scheduler = Scheduler(runner.limits)
-    why: Exception = SotolError("the model was closed")
     try:
         batch: Batch | None = None
         while (new := inbox.take(wait=batch is None)) is not None:
-            for request in new:
-                scheduler.add(request)
+            scheduler.add(new)
+            new.clear()  # a waiting thread must not keep requests alive
             batch = scheduler.next()
             if batch is not None:
                 _run(runner, scheduler, batch)
-    except Exception as error:
-        why = error
-        raise
-    finally:
-        inbox.close()
-        for request in [*scheduler.active(), *inbox.rest()]:
-            request.fail(why)
+    except Exception as error:  # noqa: BLE001  (whatever it is, callers wait for an answer)
+        inbox.close(error)
+    left, why = inbox.rest()
+    for request in [*scheduler.active(), *left]:
+        _fail(request, why)
 
 
 def _run(runner: Runner, scheduler: Scheduler, batch: Batch) -> None:
     """One step: schedule -> run -> accept."""
     try:
         logits = runner.run(batch.step)
-    except Exception as error:  # noqa: BLE001  (whatever it is, the callers wait for it, and others must be served)
+    except Exception as error:  # noqa: BLE001  (whatever it is, others must be served)
         for work in batch.works:
-            work.sequence.fail(error)
+            _fail(work.sequence, error)
         return
     scheduler.done(batch)
     choosing: list[tuple[Generation, int]] = []
     for work in batch.works:
+        if work.rows.start == work.rows.stop:
+            continue  # more of its prompt is to come
         match work.sequence:
             case Scoring() as scoring:
-                scoring.accept(logits[work.rows])
-            case Generation() as generation if work.rows.stop > work.rows.start:
+                _accept(scoring, logits[work.rows])
+            case Generation() as generation:
                 choosing.append((generation, work.rows.start))
     for generation, picked in _choose(logits, choosing):
-        if not generation.cancelled:
-            generation.accept(picked)
+        _accept(generation, picked)
 
 
 def _choose(logits: Float32Array, choosing: list[tuple[Generation, int]]) -> list[tuple[Generation, Picked]]:
@@ -138,13 +152,30 @@ def _choose(logits: Float32Array, choosing: list[tuple[Generation, int]]) -> lis
     try:
         picks = pick(rows, [generation.sampler for generation, _ in choosing])
         return [(generation, picked) for (generation, _), picked in zip(choosing, picks, strict=True)]
-    except SotolError as error:
-        if len(choosing) == 1:
-            choosing[0][0].fail(error)
-            return []
-        return [pair for one in choosing for pair in _choose(logits, [one])]
+    except Exception as error:  # noqa: BLE001  (as above)
+        if len(choosing) > 1 and isinstance(error, ModelError):  # no sampler has moved: choose for each apart
+            return [pair for one in choosing for pair in _choose(logits, [one])]
+        for generation, _ in choosing:
+            _fail(generation, error)
+        return []
+
+
+def _accept(request: Request, result: Any) -> None:
+    """Give a request what its step computed; if it can't take that, it ends."""
+    if request.cancelled:
+        return
+    try:
+        request.accept(result)
+    except Exception as error:  # noqa: BLE001  (as above)
+        _fail(request, error)
+
+
+def _fail(request: Request, error: Exception) -> None:
+    with contextlib.suppress(Exception):  # nobody listens any more, as when an event loop was closed
+        request.fail(error)
 
 
 def _close(inbox: _Inbox, thread: threading.Thread) -> None:
-    inbox.close()
-    thread.join()
+    inbox.close(SotolError("the model is closed"))
+    if thread is not threading.current_thread():  # where the garbage collector may find a lost engine
+        thread.join()

@@ -5,6 +5,7 @@ starts again later: its cache is computed anew, which gives the same bits, so no
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,25 @@ class Scheduler:
     """Requests, waiting and running."""
 
     def __init__(self, limits: Limits) -> None:
+        """Raises ValueError for a cache that can't hold one context: its request could never end."""
+        if limits.blocks < _blocks(limits.context):
+            raise ValueError(f"a cache of {limits.blocks} blocks can't hold a context of {limits.context} tokens")
         self._limits = limits
         self._pool = BlockPool(limits.blocks)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # in the order of their coming
 
-    def add(self, sequence: Sequence) -> None:
-        """A new request, behind the others."""
-        self._waiting.append(sequence)
+    def check(self, sequence: Sequence) -> None:
+        """ValueError for a request that has no tokens or would outgrow the context."""
+        longest = sequence.limit if isinstance(sequence, Generation) else len(sequence.tokens)
+        if not 0 < len(sequence.tokens) <= self._limits.context or longest > self._limits.context:
+            raise ValueError(
+                f"a request of {len(sequence.tokens)} to {longest} tokens: there must be 1 to {self._limits.context}"
+            )
+
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """New requests, behind the others."""
+        self._waiting.extend(sequences)
 
     def active(self) -> list[Sequence]:
         """All requests that are not done."""
@@ -72,10 +84,11 @@ class Scheduler:
             (self._running if sequence in self._running else self._waiting).remove(sequence)
 
     def _admit(self) -> None:
-        """Start waiting requests while there is room for their prompts and one token more."""
+        """Start waiting requests while there is room for everyone's prompt and one token more."""
+        promised = sum(max(0, _blocks(len(s.tokens) + 1) - len(s.blocks)) for s in self._running)
         while self._waiting and len(self._running) < self._limits.sequences:
-            needed = _blocks(len(self._waiting[0].tokens) + 1)
-            if self._running and needed > self._pool.free:
+            promised += _blocks(len(self._waiting[0].tokens) + 1)
+            if self._running and promised > self._pool.free:
                 return
             sequence = self._waiting.popleft()
             sequence.start()
