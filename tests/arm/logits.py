@@ -1,0 +1,110 @@
+"""Logits of small models, to be compared between kinds of CPU: the same files, the same tokens, another machine.
+
+    python tests/arm/logits.py models FOLDER        write the models, with every encoding that kernels read
+    python tests/arm/logits.py run FOLDER OUT.npz   their logits on this machine (SOTOL_CPU chooses the level)
+    python tests/arm/logits.py compare OUT.npz …    exit status 1, and where they differ, unless all bits are the same
+
+`make test-arm` runs the second on an emulated ARM64 (setup.sh). A module of its own, since pytest is not there.
+"""
+
+import argparse
+import hashlib
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from tests.support.checkpoints import random_checkpoint
+from tests.support.running import limits_for, run_text
+
+from sotol.backends.cpu import PRECISIONS, CpuRunner
+from sotol.backends.cpu.target import host_target
+from sotol.formats import Weight, read_gguf, write_gguf
+from sotol.models import ARCHITECTURES, trace_model
+
+ENCODINGS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "Q4_K", "Q5_K", "Q6_K")
+SIZES = {
+    "block_count": 3,
+    "context_length": 128,
+    "embedding_length": 256,
+    "feed_forward_length": 512,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+}
+OTHERS = {"gemma3": {"attention.sliding_window": 24, "block_count": 7, "final_logit_softcapping": 8.0}}
+CHUNKS = (70, 1, 1, 9)  # a prompt that is no multiple of any tile, two single tokens, a few more
+
+
+def write_models(folder: Path) -> None:
+    """A small random model of each architecture, its matrices in all encodings in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(ARCHITECTURES):
+        checkpoint = random_checkpoint(name, SIZES | OTHERS.get(name, {}), optional=name != "gemma3")
+        weights, turn = list[Weight](), number
+        for weight in checkpoint.weights.values():
+            if len(weight.shape) == 2:
+                weights.append(Weight.from_values(weight.name, weight.decode(), ENCODINGS[turn % len(ENCODINGS)]))
+                turn += 1
+            else:
+                weights.append(weight)
+        write_gguf(folder / f"{name}.gguf", checkpoint.metadata, weights)
+
+
+def run(folder: Path, out: Path) -> None:
+    """Every model in every precision, and a profile of its last step, which reads the CPU's clock."""
+    text = np.random.default_rng(5).integers(0, 48, sum(CHUNKS)).tolist()
+    results, begin = {}, time.monotonic()
+    for path in sorted(folder.glob("*.gguf")):
+        program = trace_model(read_gguf(path), SIZES["context_length"])
+        for precision in PRECISIONS:
+            with closing(CpuRunner(program, limits_for(128), threads=2, precision=precision)) as runner:
+                logits = run_text(runner, text, CHUNKS)
+            assert np.isfinite(logits).all()
+            results[f"{path.stem} {precision}"] = logits
+            say(
+                f"{platform.machine()} {host_target().level}: {path.stem} {precision}, {time.monotonic() - begin:.0f} s"
+            )
+    np.savez(out, **results)
+
+
+def compare(files: Sequence[Path]) -> int:
+    """1 if any file's bits differ from the first one's."""
+    first, *others = (dict(np.load(file)) for file in files)
+    status = 0
+    for file, other in zip(files[1:], others, strict=True):
+        for name, expected in first.items():
+            different = np.flatnonzero((expected.view(np.int32) != other[name].view(np.int32)).any(axis=1))
+            if different.size:
+                status = 1
+                say(f"{name}: {file.name} differs from {files[0].name} in {different.size} rows, first {different[0]}")
+    if not status:
+        digest = hashlib.sha256(b"".join(first[name].tobytes() for name in sorted(first)))
+        say(f"the same bits in {', '.join(file.stem for file in files)}: {len(first)} sets of logits, "
+            f"SHA-256 {digest.hexdigest()[:16]}")  # fmt: skip
+    return status
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("what", choices=["models", "run", "compare"])
+    parser.add_argument("paths", nargs="+", type=Path)
+    options = parser.parse_args()
+    if options.what == "models":
+        write_models(options.paths[0])
+    elif options.what == "run":
+        run(*options.paths)
+    else:
+        return compare(options.paths)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
