@@ -67,7 +67,7 @@ def test_levels_use_their_instructions(level: str) -> None:
     program = (
         "from sotol.backends.cpu.compile import compile_kernel\n"
         "from sotol.backends.cpu.target import target_for\n"
-        f"print(compile_kernel(('linear', 'Q4_K'), target_for({level!r}), assembly=True)[0])"
+        f"print(compile_kernel(('linear', 'Q4_K', 'int8'), target_for({level!r}), assembly=True)[0])"
     )
     command = [sys.executable, "-c", program]
     environment = lib.numba_settings(target_for(level))

@@ -5,15 +5,14 @@ T tokens, R rows with logits, N outputs, K inputs. Adding an op means one functi
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from sotol.backends.cpu.library import Key
-from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.trace import Cache, Constant, Node, Operand, Program, Tensor
 
-__all__ = ["WIDEST_HEAD", "Call", "Places", "lower", "result_bytes"]
+__all__ = ["Call", "Places", "lower", "missing", "result_bytes"]
 
 LANES = 16
 QUANT_RECORD = 16  # bytes of a group's scale and sums: dots.QUANT, which this module can't import without Numba
@@ -80,10 +79,7 @@ class _Site:
 
 
 def lower(program: Program, places: Places) -> list[Call]:
-    """The calls that run the program, in order. ModelError for what the kernels can't do (`missing` says all of it)."""
-    problems = missing(program)
-    if problems:
-        raise ModelError(problems[0])
+    """The calls that run a program that lacks nothing (see `missing`), in order."""
     calls: list[Call] = []
     for i, node in enumerate(program.nodes):
         if node.op is not ops.reshape:
@@ -154,15 +150,15 @@ def _linear(s: _Site) -> list[Call]:
     weight, x = _weight(s.node, 1), s.node.inputs[0]
     assert isinstance(x, Tensor)
     panels, count, size = s.places.panels(weight)
-    arguments: dict[str, Any] = {
-        "rows": s.rows, "width": weight.shape[1], "stride": count * LANES, "panels": panels, "panels_count": count,
-        "panel": size, "run": -(-PIECE_BYTES // size), "x": s.at(0), "out": s.out,
-    }  # fmt: skip
-    source = x.program.nodes[x.index]
-    if source.op is ops.quantize:
-        quant = s.at(0) + s.places.limit(str(x.shape[0])) * weight.shape[1]
-        return [s.call("linear", weight.encoding.name, quant=quant, **arguments)]
-    return [s.call("linear_f32", weight.encoding.name, **arguments)]
+    width = weight.shape[1]
+    if x.program.nodes[x.index].op is ops.quantize:
+        kind, x_row, quant = "int8", width, s.at(0) + s.places.limit(str(x.shape[0])) * width
+        quant_row = width // ops.GROUP * QUANT_RECORD
+    else:
+        kind, x_row, quant, quant_row = "f32", 4 * width, 0, 0
+    return [s.call("linear", weight.encoding.name, kind, rows=s.rows, width=width, stride=count * LANES, panels=panels,
+                   panels_count=count, panel=size, run=-(-PIECE_BYTES // size), x=s.at(0), x_row=x_row, quant=quant,
+                   quant_row=quant_row, out=s.out)]  # fmt: skip
 
 
 def _rope(s: _Site) -> list[Call]:

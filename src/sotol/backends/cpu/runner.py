@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.backends.cpu.library import Code, library_for
-from sotol.backends.cpu.lower import Call, lower, result_bytes
+from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
 from sotol.backends.cpu.panels import pack
 from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
-from sotol.errors import SotolError
+from sotol.errors import ModelError, SotolError
 from sotol.formats.weights import Weight
 from sotol.program import fuse, ops
 from sotol.program.plan import plan_memory
@@ -67,6 +67,8 @@ class CpuRunner:
         count = default_threads() if threads is None else threads
         if count < 1:
             raise SotolError(f"threads must be at least 1: not {count}")
+        for problem in missing(program):
+            raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
         self._program = fuse.quantize_inputs(program) if precision == "int8" else program
@@ -80,7 +82,7 @@ class CpuRunner:
         codes = library.load([*keys, *PROGRAM_KEYS], lambda done, total: report("compiling kernels", done, total))
         self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
         tape = [(codes[c.key].address, block.ctypes.data) for c, block in zip(self._calls, self._blocks, strict=True)]
-        self._team = Team(np.array(tape, np.int64), count, library)
+        self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
 
     def run(self, step: Step) -> Float32Array:
         """Logits [R, V], valid until the next run. ValueError for a step beyond the limits."""

@@ -234,6 +234,21 @@ def sqrt(_context: Any, _x: Any) -> Any:
     return types.float32(types.float32), generate
 
 
+@intrinsic(prefer_literal=True)
+def prefetch(_context: Any, address: Any, size: Any) -> Any:
+    """Ask for `size` bytes (a literal) that will be read once; any address will do, valid or not."""
+
+    def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        byte, flags = ir.IntType(8).as_pointer(), [ir.Constant(I32, n) for n in (0, 2, 1)]  # read, keep low, data
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        for at in range(0, size.literal_value, 64):
+            b.call(function, [b.inttoptr(offset(b, args[0], at), byte), *flags])
+        return c.get_dummy_value()
+
+    return types.void(types.int64, size), generate
+
+
 # ---- what kernels call: vectors
 
 

@@ -53,8 +53,8 @@ def _container_cpus() -> int:
 class Team:
     """Threads over one tape. Steps run one at a time; `close` (or losing the team) ends the helpers."""
 
-    def __init__(self, tape: Words, threads: int, library: Library) -> None:
-        """tape: [ops, 2] kernel and argument addresses, which must stay where they are."""
+    def __init__(self, tape: Words, threads: int, library: Library, memory: object) -> None:
+        """tape: [ops, 2] kernel and argument addresses; memory: what owns all that they point to."""
         codes = library.load(PROGRAM_KEYS)
         self._prepare, self._begin, self._walk, self._work = (_native(codes[key]) for key in PROGRAM_KEYS)
         self._tape, self._ops = tape, len(tape)
@@ -66,8 +66,13 @@ class Team:
         self._step = 0
         self._rest = _Rest()
         self._helpers = [
-            threading.Thread(target=_help, args=(self._work, self._words, self._rest, tape, space), daemon=True)
-            for _ in range(threads - 1)
+            threading.Thread(
+                target=_help,
+                name=f"sotol-helper-{i + 1}",
+                args=(self._work, self._words, self._rest, tape, space, memory),
+                daemon=True,
+            )
+            for i in range(threads - 1)
         ]
         for helper in self._helpers:
             helper.start()
@@ -113,8 +118,8 @@ def _native(code: Code) -> Native:
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(code.address)
 
 
-def _help(work: Native, words: Words, rest: _Rest, *_kept: Words) -> None:
-    """A helper's life. It keeps alive the memory that it walks, but not the team."""
+def _help(work: Native, words: Words, rest: _Rest, *_kept: object) -> None:
+    """A helper's life. It keeps alive all the memory that it may look at, but not the team."""
     seen = 0
     while True:
         seen = work(words.ctypes.data, seen, PATIENCE, 0, 0)

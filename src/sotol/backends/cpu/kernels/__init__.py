@@ -15,7 +15,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "embed": embed.embed,
     "glu": elementwise.glu,
     "linear": linear.linear,
-    "linear_f32": linear.linear_f32,
     "quantize": norm.quantize,
     "rms_norm": norm.rms_norm,
     "rope": rope.rope,

@@ -1,0 +1,121 @@
+"""The team of threads: its end, its sleep, and a machine with more threads than cores."""
+
+import gc
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from tests.support.checkpoints import random_checkpoint
+from tests.support.running import limits_for, make_step
+from tests.support.single_op import Inputs, weight
+
+from sotol.backends.cpu import CpuRunner
+from sotol.backends.cpu.threads import default_threads
+from sotol.errors import ModelError, SotolError
+from sotol.formats.weights import Weight
+from sotol.models import trace_model
+from sotol.program import ops
+from sotol.program.step import Limits
+from sotol.program.trace import Program
+from sotol.quant import ENCODINGS
+
+
+@pytest.fixture
+def program() -> Program:
+    return trace_model(random_checkpoint("llama"), 64)
+
+
+def helpers() -> int:
+    return sum(t.name.startswith("sotol-helper") for t in threading.enumerate())
+
+
+def test_losing_a_runner_ends_its_threads(program: Program) -> None:
+    """Without close(), and right after a step, when helpers may still be looking at its memory."""
+    before = helpers()
+    for _ in range(20):
+        runner = CpuRunner(program, limits_for(64), threads=5)
+        assert helpers() == before + 4
+        runner.run(make_step([[1, 2, 3]], [0], [[0]], [2]))
+        del runner
+        gc.collect()
+        assert helpers() == before
+
+
+def test_a_process_that_forgets_to_close_ends_well() -> None:
+    program = (
+        "from sotol import LLM\n"
+        "llm = LLM(threads=4, ctx=128)\n"
+        "print(llm.generate('The sky is', max_tokens=3, temperature=0).text)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip()
+    assert not done.stderr
+
+
+def test_many_steps_with_more_threads_than_cores(program: Program) -> None:
+    """Thousands of short steps: a lost wake-up or a straggler's mistake would hang or change a bit."""
+    step = make_step([[1, 2, 3, 4, 5]], [0], [[0]], [4])
+    runner = CpuRunner(program, limits_for(64), threads=9)
+    try:
+        first = runner.run(step).copy()
+        for _ in range(2000):
+            np.testing.assert_array_equal(first, runner.run(step))
+    finally:
+        runner.close()
+
+
+def test_steps_beyond_the_limits_are_refused(program: Program) -> None:
+    runner = CpuRunner(program, Limits(4, 1, 1, 64, 4), threads=1)
+    try:
+        with pytest.raises(ValueError, match="a step of 5 tokens"):
+            runner.run(make_step([[1, 2, 3, 4, 5]], [0], [[0]], [4]))
+        with pytest.raises(ValueError, match="token ids must be in"):
+            runner.run(make_step([[1, 48]], [0], [[0]], [1]))
+    finally:
+        runner.close()
+
+
+def test_profiles_name_every_op(program: Program) -> None:
+    runner = CpuRunner(program, limits_for(64), threads=2)
+    ticks = iter([1.0, 3.0])
+    try:
+        times = runner.profile(make_step([[1, 2, 3]], [0], [[0]], [2]), lambda: next(ticks))
+    finally:
+        runner.close()
+    assert {t.kernel for t in times} >= {"embed", "rms_norm", "linear", "rope", "attend", "glu", "add", "rows"}
+    assert sum(t.seconds for t in times) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"precision": "f64"}, "precision is one of"),
+        ({"codec": "q8"}, "codec of"),
+    ],
+)
+def test_bad_options(program: Program, options: dict[str, object], message: str) -> None:
+    with pytest.raises(SotolError, match=message):
+        CpuRunner(program, limits_for(64), **options)  # type: ignore[arg-type]
+
+
+def test_what_the_backend_lacks_is_named() -> None:
+    limits = Limits(4, 1, 4, 16, 1)
+    inputs = Inputs()
+    x = inputs.rows(np.ones((4, 256), np.float32), "x")
+    known = ENCODINGS["Q2_K"]
+    ops.linear(x, Weight("blk.0.w", known, (16, 256), np.zeros(16 * known.size, np.uint8)))
+    with pytest.raises(ModelError, match=r"can't run Q2_K \(linear of blk.0.w\)"):
+        CpuRunner(inputs.program, limits, threads=1)
+    inputs = Inputs()
+    ops.add(*[ops.rms_norm(inputs.rows(np.ones((4, 24), np.float32), n), weight(np.ones(24)), eps=1.0) for n in "xy"])
+    with pytest.raises(ModelError, match="needs widths of 16"):
+        CpuRunner(inputs.program, limits, threads=1)
+
+
+def test_default_threads_are_within_the_machine() -> None:
+    import os
+
+    assert 1 <= default_threads() <= (os.cpu_count() or 1)
