@@ -25,7 +25,7 @@ __all__ = ["bench", "measure"]
 def bench(
     model: Model = DEFAULT_MODEL,
     prompt: PromptTokens = 512,
-    generate: Annotated[int, typer.Option("--generate", "-n", min=1, help="Tokens of the answer.")] = 64,
+    generate: Annotated[int, typer.Option("--generate", "-n", min=1, metavar="N", help="Tokens of the answer.")] = 64,
     repeats: Repeats = 5,
     threads: Threads = None,
     precision: PrecisionOption = Precision.INT8,
@@ -33,7 +33,10 @@ def bench(
     quiet: Quiet = False,
     no_color: NoColor = False,
 ) -> None:
-    """Measure the speed of the engine, sampling and text apart, on token ids that are always the same."""
+    """Measure the speed of the engine.
+
+    Token ids are the same on every machine; nothing is sampled or turned into text.
+    """
     find_model(model)
     with load(
         model, threads=threads, ctx=prompt + generate, precision=precision, quiet=quiet, color=not no_color

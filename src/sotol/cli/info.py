@@ -29,7 +29,10 @@ TOKEN_NAMES = ("bos", "eos", "eot", "eom", "unknown", "padding")
 
 
 def info(model: Model = DEFAULT_MODEL, json: Json = False, no_color: NoColor = False) -> None:
-    """Describe a model file: sizes, encodings, tokenizer, metadata, and whether sotol can run it."""
+    """Describe a model file.
+
+    Its sizes, encodings, tokenizer and metadata, and whether sotol can run it.
+    """
     from sotol.formats import read_gguf  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     facts = describe(read_gguf(find_model(model)))

@@ -19,11 +19,16 @@ class Precision(StrEnum):
 
 Model: TypeAlias = Annotated[str, typer.Argument(help="A .gguf file, or a name: smollm2.", show_default=True)]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; the physical cores if not given.")
+    int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads; the physical cores if not given.")
 ]
 Context: TypeAlias = Annotated[
     int | None,
-    typer.Option("--ctx", min=1, help="Tokens of prompt and answer together; the model's own up to 4096 if not given."),
+    typer.Option(
+        "--ctx",
+        min=1,
+        metavar="N",
+        help="Tokens of prompt and answer together; the model's own up to 4096 if not given.",
+    ),
 ]
 PrecisionOption: TypeAlias = Annotated[
     Precision, typer.Option("--precision", help="int8 quantises activations before quantised weights, f32 does not.")
@@ -33,19 +38,21 @@ Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Write not
 NoColor: TypeAlias = Annotated[
     bool, typer.Option("--no-color", help="No colours or other styles; NO_COLOR=1 does the same.")
 ]
-PromptTokens: TypeAlias = Annotated[int, typer.Option("--prompt", "-p", min=1, help="Tokens of the prompt.")]
-Repeats: TypeAlias = Annotated[int, typer.Option("--repeats", "-r", min=1, help="How often to measure.")]
+PromptTokens: TypeAlias = Annotated[
+    int, typer.Option("--prompt", "-p", min=1, metavar="N", help="Tokens of the prompt.")
+]
+Repeats: TypeAlias = Annotated[int, typer.Option("--repeats", "-r", min=1, metavar="N", help="How often to measure.")]
 
 
 def parse_bias(given: list[str]) -> dict[int, float]:
-    """`ID=NUMBER` options as `Sampling.logit_bias`; ValueError for anything else."""
+    """`ID=X` options as `Sampling.logit_bias`; ValueError for anything else."""
     biases = {}
     for item in given:
         token, _, number = item.partition("=")
         try:
             biases[int(token)] = float(number)
         except ValueError:
-            raise ValueError(f"--logit-bias is {item!r}; it must be ID=NUMBER, for instance 42=-1.5") from None
+            raise ValueError(f"--logit-bias is {item!r}; it must be ID=X, for instance 42=-1.5") from None
     return biases
 
 

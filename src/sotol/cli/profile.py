@@ -59,7 +59,10 @@ def profile(
     quiet: Quiet = False,
     no_color: NoColor = False,
 ) -> None:
-    """Show where time goes: in a prompt's last step, and in a token of the answer."""
+    """Show where the time goes.
+
+    By op and by layer, in the last step of a prompt and in a token of the answer.
+    """
     find_model(model)
     from sotol.cli.workload import decode_steps, prompt_steps, pseudo_random_ids  # noqa: PLC0415  (NumPy)
 

@@ -49,43 +49,64 @@ def run(
             show_default=False,
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option("--system", help="The system message, before the prompt.")] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="The system message, before the prompt.")
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
     ] = False,
     max_tokens: Annotated[
         Whole,
-        typer.Option("--max-tokens", "-n", help="Tokens to generate at most; to the end of the context if not given."),
+        typer.Option(
+            "--max-tokens",
+            "-n",
+            metavar="N",
+            help="Tokens to generate at most; to the end of the context if not given.",
+        ),
     ] = None,
     temperature: Annotated[
         Number,
         typer.Option(
-            "--temperature", "-t", help="0 takes the likeliest token, 1 draws as the model says. [default: 0.8]"
+            "--temperature",
+            "-t",
+            metavar="X",
+            help="0 takes the likeliest token, 1 draws as the model says. [default: 0.8]",
         ),
     ] = None,
     top_k: Annotated[
-        Whole, typer.Option("--top-k", help="Keep the k likeliest tokens; 0 keeps all. [default: 40]")
+        Whole, typer.Option("--top-k", metavar="N", help="Keep the k likeliest tokens; 0 keeps all. [default: 40]")
     ] = None,
     top_p: Annotated[
-        Number, typer.Option("--top-p", help="Keep the fewest tokens whose probabilities reach p. [default: 0.95]")
+        Number,
+        typer.Option(
+            "--top-p", metavar="X", help="Keep the fewest tokens whose probabilities reach p. [default: 0.95]"
+        ),
     ] = None,
     min_p: Annotated[
-        Number, typer.Option("--min-p", help="Keep tokens at least this times as likely as the best. [default: 0.05]")
+        Number,
+        typer.Option(
+            "--min-p", metavar="X", help="Keep tokens at least this times as likely as the best. [default: 0.05]"
+        ),
     ] = None,
     repeat_penalty: Annotated[
-        Number, typer.Option("--repeat-penalty", help="Against the last tokens, by division; 1 is off. [default: 1.0]")
+        Number,
+        typer.Option(
+            "--repeat-penalty", metavar="X", help="Against the last tokens, by division; 1 is off. [default: 1.0]"
+        ),
     ] = None,
     repeat_last_n: Annotated[
-        Whole, typer.Option("--repeat-last-n", help="How many tokens that looks at; -1 is all. [default: 64]")
+        Whole,
+        typer.Option("--repeat-last-n", metavar="N", help="How many tokens that looks at; -1 is all. [default: 64]"),
     ] = None,
     frequency_penalty: Annotated[
-        Number, typer.Option("--frequency-penalty", help="Against generated tokens, each time. [default: 0.0]")
+        Number,
+        typer.Option("--frequency-penalty", metavar="X", help="Against generated tokens, each time. [default: 0.0]"),
     ] = None,
     presence_penalty: Annotated[
-        Number, typer.Option("--presence-penalty", help="Against generated tokens, once. [default: 0.0]")
+        Number, typer.Option("--presence-penalty", metavar="X", help="Against generated tokens, once. [default: 0.0]")
     ] = None,
     seed: Annotated[
-        Whole, typer.Option("--seed", help="The same seed gives the same text; random if not given.")
+        Whole, typer.Option("--seed", metavar="N", help="The same seed gives the same text; random if not given.")
     ] = None,
     stop: Annotated[
         list[str] | None,
@@ -95,12 +116,15 @@ def run(
         list[str] | None,
         typer.Option(
             "--logit-bias",
-            metavar="ID=N",
-            help="Add N to a token's logit, -inf forbids it. May be given several times.",
+            metavar="ID=X",
+            help="Add X to a token's logit, -inf forbids it. May be given several times.",
         ),
     ] = None,
     logprobs: Annotated[
-        Whole, typer.Option("--logprobs", help="With --json: log-probabilities, and those of so many alternatives.")
+        Whole,
+        typer.Option(
+            "--logprobs", metavar="N", help="With --json: log-probabilities, and those of so many alternatives."
+        ),
     ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on where the model would end.")] = False,
     threads: Threads = None,

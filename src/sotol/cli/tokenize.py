@@ -28,7 +28,10 @@ def tokenize(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show the tokens of a text: a line with the id and the piece of text for each."""
+    """Show the tokens of a text.
+
+    A line for each, with its id and its piece of the text.
+    """
     if ids and (json or decode):
         raise ValueError("--ids goes neither with --json nor with --decode: choose one")
     path = find_model(model)

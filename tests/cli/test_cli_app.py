@@ -1,0 +1,38 @@
+"""Start-up, versions, usage errors."""
+
+import subprocess
+import sys
+
+from tests.cli.conftest import Sotol
+
+from sotol import __version__
+
+HEAVY = {"numpy", "rich", "prompt_toolkit", "jinja2", "llvmlite", "numba"}
+
+
+def test_version(sotol: Sotol) -> None:
+    result = sotol("--version")
+    assert (result.exit_code, result.stdout) == (0, f"sotol {__version__}\n")
+
+
+def test_help_needs_none_of_the_heavy_modules() -> None:
+    code = (
+        "import sys\nfrom sotol.cli import main\ntry:\n    main()\nexcept SystemExit:\n"
+        f"    print('heavy:', *({HEAVY} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "run", "--help"], capture_output=True, text=True, check=True)
+    assert "--temperature" in done.stdout
+    assert done.stdout.endswith("heavy:\n")
+
+
+def test_a_wrong_option_is_exit_code_2(sotol: Sotol) -> None:
+    for arguments in (
+        ["run", "--nonsense"],
+        ["nonsense"],
+        ["run", "smollm2", "hi", "-n", "many"],
+        ["bench", "-r", "0"],
+    ):
+        result = sotol(*arguments)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert result.stderr

@@ -1,0 +1,180 @@
+"""`sotol run` with a prompt: the judge of its text is `LLM`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Sotol
+
+from sotol import LLM, Sampling
+from sotol.cli.options import parse_bias
+from sotol.cli.run import run
+
+COMMAND = [sys.executable, "-c", "from sotol.cli import main; main()", "run"]
+GREEDY = ("-t", "0", "-n", "12")
+
+
+def answer(llm: LLM, *messages: tuple[str, str]) -> str:
+    return llm.chat([{"role": r, "content": c} for r, c in messages], temperature=0, max_tokens=12).text
+
+
+def test_an_answer_is_plain_text(sotol: Sotol, llm: LLM) -> None:
+    result = sotol("run", "smollm2", "What is the capital of France?", *GREEDY)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == answer(llm, ("user", "What is the capital of France?")) + "\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("smollm2",), ("smollm2", "-")])
+def test_the_prompt_comes_from_standard_input(arguments: tuple[str, ...], sotol: Sotol, llm: LLM) -> None:
+    result = sotol("run", *arguments, *GREEDY, stdin="Name\na colour.\n")
+    assert result.stdout == answer(llm, ("user", "Name\na colour.")) + "\n"
+
+
+def test_an_argument_leaves_standard_input_alone(sotol: Sotol, llm: LLM) -> None:
+    assert sotol("run", "smollm2", "Hi", *GREEDY, stdin="Name a colour.").stdout == answer(llm, ("user", "Hi")) + "\n"
+
+
+def test_the_system_message(sotol: Sotol, llm: LLM) -> None:
+    result = sotol("run", "smollm2", "Who are you?", "--system", "You are a pirate.", *GREEDY)
+    assert result.stdout == answer(llm, ("system", "You are a pirate."), ("user", "Who are you?")) + "\n"
+
+
+def test_raw_continues_the_text(sotol: Sotol, llm: LLM) -> None:
+    result = sotol("run", "smollm2", "One, two, three,", "--raw", *GREEDY)
+    assert result.stdout == llm.generate("One, two, three,", temperature=0, max_tokens=12).text + "\n"
+
+
+def test_sampling_options_arrive(sotol: Sotol, llm: LLM) -> None:
+    given = Sampling(
+        temperature=1.5, top_k=50, top_p=0.9, min_p=0.01, repeat_penalty=1.3, repeat_last_n=32, frequency_penalty=0.5,
+        presence_penalty=0.25, seed=7, stop=["zzz", "qqq"], logit_bias={42: -3.0, 7: float("-inf")}, logprobs=2,
+        max_tokens=24, ignore_eos=True,
+    )  # fmt: skip
+    options = [
+        "--temperature=1.5", "--top-k=50", "--top-p=0.9", "--min-p=0.01", "--repeat-penalty=1.3", "--repeat-last-n=32",
+        "--frequency-penalty=0.5", "--presence-penalty=0.25", "--seed=7", "--stop=zzz", "--stop=qqq",
+        "--logit-bias=42=-3", "--logit-bias=7=-inf", "--logprobs=2", "--max-tokens=24", "--ignore-eos",
+    ]  # fmt: skip
+    result = json.loads(sotol("run", "smollm2", "Tell me more.", "--json", *options).stdout)
+    expected = llm.chat([{"role": "user", "content": "Tell me more."}], sampling=given)
+    assert result["tokens"] == list(expected.tokens)
+    assert result["finish_reason"] == expected.finish_reason
+    assert [len(item["top"]) for item in result["logprobs"]] == [2] * 24
+
+
+def test_json_has_the_completion_and_its_speed(sotol: Sotol, llm: LLM) -> None:
+    result = json.loads(sotol("run", "smollm2", "Hi", "--json", *GREEDY).stdout)
+    expected = llm.chat([{"role": "user", "content": "Hi"}], temperature=0, max_tokens=12)
+    assert result["text"] == expected.text
+    assert result["tokens"] == list(expected.tokens)
+    assert result["usage"]["prompt_tokens"] == expected.usage.prompt_tokens
+    assert result["model"] == str(llm.path)
+    timings, speed = result["timings"], result["tokens_per_second"]
+    assert speed["prefill"] == pytest.approx(expected.usage.prompt_tokens / timings["prefill"])
+    assert speed["decode"] == pytest.approx((expected.usage.completion_tokens - 1) / timings["decode"])
+
+
+def test_verbose_goes_to_standard_error(sotol: Sotol, llm: LLM) -> None:
+    result = sotol("run", "smollm2", "Hi", "--verbose", *GREEDY)
+    assert result.stdout == answer(llm, ("user", "Hi")) + "\n"
+    assert re.fullmatch(r"prompt \d+ tokens in .* s \(.* tokens/s\), answer \d+ .*, ended by \w+\n", result.stderr)
+
+
+def broken(folder: Path) -> str:
+    (folder / "broken.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 64)
+    return str(folder / "broken.gguf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["Why is the sky blue?"], 1, "no model 'Why is the sky blue.'.* comes after the model"),
+        (["{folder}", "hi"], 1, "is a folder: give the path"),
+        (["{broken}", "hi"], 1, r"broken\.gguf: the number of"),
+        (["smollm2", ""], 2, "the prompt is empty"),
+        (["smollm2", "hi", "--top-k=-1"], 2, "top_k is -1; it must be"),
+        (["smollm2", "hi", "--logit-bias=x"], 2, "--logit-bias is 'x'"),
+        (["smollm2", "hi", "--logit-bias=999999=1", "-n1"], 2, "token 999999"),
+        (["smollm2", "hi", "--raw", "--system=x"], 2, "--raw takes no --system"),
+        (["smollm2", "hi", "--logprobs=1"], 2, "add --json"),
+        (["smollm2", "hi", "--ctx=8"], 2, "the prompt has .* tokens, but the context holds 7"),
+        (["smollm2", "hi", "--ctx=99999"], 2, "ctx is 99999, but the model was made for"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], code: int, said: str, sotol: Sotol, tmp_path: Path) -> None:
+    result = sotol("run", *(a.format(folder=tmp_path, broken=broken(tmp_path)) for a in arguments))
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert re.fullmatch(f"sotol: .*{said}.*\n", result.stderr)
+
+
+def test_input_that_is_not_text(sotol: Sotol) -> None:
+    result = sotol("run", stdin=b"\xff\xfe")
+    assert result.exit_code == 2
+    assert re.fullmatch("sotol: standard input is not utf-8 text: .*\n", result.stderr)
+
+
+def test_the_help_tells_the_defaults() -> None:
+    for name, default in {f: getattr(Sampling(), f) for f in Sampling.__dataclass_fields__}.items():
+        if name in ("seed", "stop", "logit_bias", "logprobs", "max_tokens", "ignore_eos"):
+            continue  # off unless given
+        (option,) = run.__annotations__[name].__metadata__
+        assert option.help.endswith(f"[default: {default}]"), name
+
+
+def test_biases() -> None:
+    assert parse_bias(["1=2.5", "3=-inf"]) == {1: 2.5, 3: float("-inf")}
+    for wrong in ("", "1", "=1", "a=1", "1=b"):
+        with pytest.raises(ValueError, match="--logit-bias is"):
+            parse_bias([wrong])
+
+
+# ---- as a process: signals and pipes
+
+
+@pytest.fixture
+def start() -> Callable[..., "subprocess.Popen[bytes]"]:
+    def begin(*arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+        pipe = subprocess.PIPE
+        env = os.environ | environment
+        return subprocess.Popen([*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=env)
+
+    return begin
+
+
+def test_ctrl_c_ends_with_130(start: Callable[..., "subprocess.Popen[bytes]"]) -> None:
+    with start("smollm2", "Tell a long story.", "--ignore-eos") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(8)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stdout.read().endswith(b"\n")
+        assert process.stderr.read() == b""
+
+
+def test_a_reader_that_leaves_ends_with_141(start: Callable[..., "subprocess.Popen[bytes]"]) -> None:
+    with start("smollm2", "Tell a long story.", "--ignore-eos") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(8)
+        process.stdout.close()
+        assert process.wait(30) == 141
+        assert process.stderr.read() == b""
+
+
+def test_output_that_is_not_utf8_lacks_characters_and_does_not_fail(
+    start: Callable[..., "subprocess.Popen[bytes]"],
+) -> None:
+    with start(
+        "smollm2", "é", "--raw", "-n", "1", "--json", "--logit-bias=29989=1e9", PYTHONIOENCODING="ascii"
+    ) as process:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, b"")
+        assert json.loads(out)["tokens"] == [29989]
+        assert "?" in json.loads(out)["text"]
