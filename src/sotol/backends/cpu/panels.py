@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sotol.formats.weights import Weight
 from sotol.quant import Encoding, Integer
 
-__all__ = ["Panel", "pack", "panel_of"]
+__all__ = ["Panel", "pack", "packed_shape", "panel_of"]
 
 UInt8Array = npt.NDArray[np.uint8]
 ROWS = 16
@@ -62,24 +62,33 @@ def _integer(encoding: Encoding) -> Integer:
     return encoding.integer
 
 
-def pack(weight: Weight) -> UInt8Array:
-    """A matrix [N, K] as panels: uint8 [ceil(N / 16), bytes of a panel]."""
-    count = weight.shape[0]
+def packed_shape(weight: Weight) -> tuple[int, int]:
+    """Panels of a matrix [N, K], and the bytes of each."""
+    rows, width = weight.shape
+    encoding = weight.encoding
+    if encoding.integer is not None:
+        return -(-rows // ROWS), width // encoding.values * panel_of(encoding).size
+    return -(-rows // ROWS), width // encoding.values * encoding.size * ROWS
+
+
+def pack(weight: Weight, out: UInt8Array) -> None:
+    """Write a matrix [N, K] as panels: out is uint8 of `packed_shape`."""
     rows = weight.rows()
-    if count % ROWS:
-        rows = np.concatenate([rows, np.zeros((-count % ROWS, rows.shape[1]), np.uint8)])
+    if weight.shape[0] % ROWS:
+        rows = np.concatenate([rows, np.zeros((-weight.shape[0] % ROWS, rows.shape[1]), np.uint8)])
     if weight.encoding.integer is not None:
-        return _pack_integers(weight.encoding, rows)
-    size = weight.encoding.size // weight.encoding.values
-    panels = rows.reshape(-1, ROWS, rows.shape[1] // size, size).view(f"u{size}")[..., 0]
-    return np.ascontiguousarray(panels.transpose(0, 2, 1)).view(np.uint8).reshape(len(rows) // ROWS, -1)
+        _pack_integers(weight.encoding, rows, out)
+        return
+    kind = f"u{weight.encoding.size}"  # of one number
+    panels = rows.view(kind).reshape(len(out), ROWS, -1)
+    out.view(kind).reshape(len(out), -1, ROWS)[...] = panels.transpose(0, 2, 1)
 
 
-def _pack_integers(encoding: Encoding, rows: UInt8Array) -> UInt8Array:
+def _pack_integers(encoding: Encoding, rows: UInt8Array, packed: UInt8Array) -> None:
     layout, panel = _integer(encoding), panel_of(encoding)
     fields = layout.split(rows)  # q: [N, B, groups, width]
     count, blocks = fields.q.shape[:2]
-    out = np.empty((count // ROWS, blocks, panel.size), np.uint8)
+    out = packed.reshape(count // ROWS, blocks, panel.size)
 
     def by_panel(x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """[N, B, …] -> [panels, B, …, 16]."""
@@ -104,7 +113,6 @@ def _pack_integers(encoding: Encoding, rows: UInt8Array) -> UInt8Array:
     q = fields.q.reshape(count // ROWS, ROWS, blocks, panel.groups, 8, 4).view(np.uint32)[..., 0]
     vectors = np.ascontiguousarray(q.transpose(0, 2, 3, 4, 1)).view(np.uint8)  # [panels, B, groups, 8, 64]
     groups[..., panel.packed :] = _pack_bits(vectors, panel.bits)
-    return out.reshape(count // ROWS, -1)
 
 
 def _pack_bits(vectors: UInt8Array, bits: int) -> UInt8Array:

@@ -3,8 +3,11 @@
 T tokens, R rows with logits, V vocabulary.
 """
 
+import mmap
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy.typing as npt
 
 from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
-from sotol.backends.cpu.panels import pack
+from sotol.backends.cpu.panels import pack, packed_shape
 from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
 from sotol.errors import ModelError, SotolError
@@ -118,12 +121,12 @@ class _Memory:
         sizes = {"T": limits.tokens, "R": limits.rows}
         self._limit = sizes
         plan = plan_memory(program, lambda node: result_bytes(node, sizes))
-        self._arena, self._offsets = _aligned(plan.size), plan.offsets
+        self._arena, self._offsets = _zeros(plan.size), plan.offsets
         self._panels = _pack_weights(program, threads, report)
         self._vectors: dict[int, Array] = {}  # by id of the operand
         self._kept: list[Operand] = []
         self._caches = {
-            c: _aligned(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * np.dtype(CODECS[codec]).itemsize)
+            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * np.dtype(CODECS[codec]).itemsize)
             for c in program.caches()
         }
         tiles = limits.sequences + limits.tokens // TILE_TOKENS
@@ -202,19 +205,27 @@ def _pack_weights(program: Program, threads: int, report: Progress) -> Mapping[s
         for x in node.inputs
         if isinstance(x, Weight) and node.op in (ops.linear, ops.embed)
     }
-    packed: dict[str, npt.NDArray[np.uint8]] = {}
+    shapes = [packed_shape(weight) for weight in matrices.values()]
+    sizes = [-(-count * size // 64) * 64 for count, size in shapes]
+    arena, start, packed = _zeros(sum(sizes)), 0, dict[str, npt.NDArray[np.uint8]]()
+    for name, (count, size), space in zip(matrices, shapes, sizes, strict=True):
+        packed[name] = arena[start : start + count * size].reshape(count, size)
+        start += space
     with ThreadPoolExecutor(threads) as pool:
-        for name, panels in zip(matrices, pool.map(pack, matrices.values()), strict=True):
-            packed[name] = panels
-            report("loading weights", len(packed), len(matrices))
+        for done, _ in enumerate(pool.map(pack, matrices.values(), packed.values()), 1):
+            report("loading weights", done, len(matrices))
     return packed
 
 
-def _aligned(size: int) -> npt.NDArray[np.uint8]:
-    """Zeros at a multiple of 64; the system gives the pages when they are touched."""
-    space = np.zeros(size + 64, np.uint8)
-    skip = -space.ctypes.data % 64
-    return space[skip : skip + size]
+def _zeros(size: int) -> npt.NDArray[np.uint8]:
+    """Zeros at the start of a page, in large pages where the system has them: it gives memory when it is touched."""
+    if sys.platform == "win32":
+        return np.zeros(size, np.uint8)
+    space = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            space.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(space, np.uint8)
 
 
 def _argument_block(call: Call, code: Code) -> npt.NDArray[np.int64]:
