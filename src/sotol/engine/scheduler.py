@@ -105,14 +105,14 @@ class Scheduler:
             count = min(len(sequence.tokens) - sequence.cached, tokens)
             if isinstance(sequence, Scoring):
                 count = min(count, rows)
-            if count < 1 or rows < 1 or not self._provide(sequence, count, counts):
+            if count < 1 or rows < 1 or not self._provide(sequence, count):
                 continue
             counts[sequence] = count
             tokens -= count
             rows -= len(sequence.rows_wanted(count))
         return {s: counts[s] for s in self._running if s in counts}
 
-    def _provide(self, sequence: Sequence, count: int, counts: dict[Sequence, int]) -> bool:
+    def _provide(self, sequence: Sequence, count: int) -> bool:
         """Give the sequence the blocks for its next tokens, taking them from the last comers where none is free."""
         needed = _blocks(sequence.cached + count) - len(sequence.blocks)
         while needed > self._pool.free:
@@ -121,7 +121,6 @@ class Scheduler:
                 return False  # older ones go on; its turn comes
             self._running.pop()
             self._release(last)
-            counts.pop(last, None)
             self._waiting.appendleft(last)
         sequence.blocks += self._pool.take(needed)
         return True
