@@ -28,7 +28,7 @@ from sotol.backends.cpu.threads import default_threads
 from sotol.catalog import find_model
 from sotol.cli.workload import pseudo_random_ids
 
-__all__ = ["TESTS", "Result", "busy_cores", "compare", "show", "wait_until_quiet"]
+__all__ = ["TESTS", "Result", "busy_cores", "compare", "show", "started", "wait_until_quiet"]
 
 PARITY = Path(os.environ.get("SOTOL_PARITY", Path.home() / ".cache" / "sotol-parity"))
 OURS, PEERS = "sotol", ("llama.cpp", "llama.cpp-flash")
@@ -80,7 +80,8 @@ class Child:
     def __init__(self, python: str, name: str, model: Path, threads: int) -> None:
         command = [python, str(Path(__file__).with_name("engines.py")), name, str(model), str(threads), "1024"]
         pipe = subprocess.PIPE
-        self.name, self._process = name, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.name, self._python = name, python
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         loaded = self._read()
         self.about, self.vocabulary = str(loaded["about"]), int(loaded["vocabulary"])
 
@@ -95,31 +96,33 @@ class Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} failed, with status {self._process.wait()}: {self._process.args!r}")
+            self.close()
+            raise SystemExit(f"{self.name} does not run under {self._python}: see above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def close(self) -> None:
+        """End the process: its input ends."""
         self._process.communicate()
 
 
 @contextmanager
-def children(model: Path, threads: int, llama_python: str) -> Iterator[list[Child]]:
-    """All engines, loaded."""
-    with ExitStack() as stack:
-        pythons = {OURS: sys.executable, **dict.fromkeys(PEERS, llama_python)}
-        engines = []
-        for name, python in pythons.items():
-            engines.append(Child(python, name, model, threads))
-            stack.callback(engines[-1].close)
-        yield engines
+def started(python: str, name: str, model: Path, threads: int) -> Iterator[Child]:
+    """An engine, loaded by this Python. SystemExit where it does not run; the engine itself has said why."""
+    child = Child(python, name, model, threads)
+    try:
+        yield child
+    finally:
+        child.close()
 
 
 def compare(model: Path, threads: int, rounds: int, llama_python: str, patience: float) -> Result:
     """Measure a model: each round, each engine runs a long and a short prompt, in turn."""
     times: dict[str, dict[str, list[float]]] = {test.name: {} for test in TESTS}
     busy = []
-    with children(model, threads, llama_python) as engines:
+    pythons = {OURS: sys.executable, **dict.fromkeys(PEERS, llama_python)}
+    with ExitStack() as stack:
+        engines = [stack.enter_context(started(python, name, model, threads)) for name, python in pythons.items()]
         vocabulary = min(engine.vocabulary for engine in engines)
         prompt = pseudo_random_ids(PROMPT, vocabulary)
         answer = pseudo_random_ids(ANSWER, vocabulary, seed=7)
@@ -213,7 +216,7 @@ def main() -> None:
         for threads in options.threads or [default_threads()]:
             results.append(compare(model, threads, options.rounds, llama_python, options.patience))
             if len(results) == 1:
-                print(*results[0].about.values(), sep="\n")
+                print(*dict.fromkeys(results[0].about.values()), sep="\n")
             print(f"\n{show(results[-1])}\nload {os.getloadavg()[0]:.2f}", flush=True)
     if options.json:
         record = {"processor": processor(), "results": [asdict(result) for result in results]}
