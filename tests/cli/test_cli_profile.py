@@ -12,11 +12,12 @@ from sotol.cli.profile import flame, summarise
 from sotol.cli.workload import decode_steps
 
 LAYERS = 30
+(STEP,) = decode_steps([500], 3)
 
 
 @pytest.fixture(scope="module")
 def run(llm: LLM) -> list[OpTime]:
-    return llm.runner.profile(decode_steps([500], 0)[0], perf_counter)
+    return llm.runner.profile(STEP, perf_counter)
 
 
 def timed(run: list[OpTime], seconds: list[float]) -> list[OpTime]:
@@ -25,7 +26,7 @@ def timed(run: list[OpTime], seconds: list[float]) -> list[OpTime]:
 
 def test_every_op_is_counted_once(run: list[OpTime]) -> None:
     seconds = [float(i + 1) for i in range(len(run))]
-    phase = summarise("decode", 1, [timed(run, seconds)])
+    phase = summarise("decode", STEP, [timed(run, seconds)])
     for shares in (phase.ops, phase.layers):
         assert sum(share.calls for share in shares) == len(run)
         assert sum(share.seconds for share in shares) == pytest.approx(sum(seconds))
@@ -35,11 +36,11 @@ def test_every_op_is_counted_once(run: list[OpTime]) -> None:
 
 def test_several_runs_are_averaged(run: list[OpTime]) -> None:
     runs = [timed(run, [x] * len(run)) for x in (1.0, 2.0, 6.0)]
-    assert summarise("decode", 1, runs).seconds == pytest.approx(3 * len(run))
+    assert summarise("decode", STEP, runs).seconds == pytest.approx(3 * len(run))
 
 
 def test_names(run: list[OpTime]) -> None:
-    phase = summarise("decode", 1, [run])
+    phase = summarise("decode", STEP, [run])
     calls = {share.name: share.calls for share in phase.ops}
     assert calls["linear ffn_down Q4_1"] == calls["attend"] == LAYERS
     assert calls["embed token_embd Q8_0"] == calls["linear token_embd Q8_0"] == 1
@@ -50,7 +51,7 @@ def test_names(run: list[OpTime]) -> None:
 
 @pytest.mark.parametrize("width", [20, 80, 101])
 def test_a_flame_is_as_wide_as_asked(width: int, run: list[OpTime]) -> None:
-    lines = [line.plain for line in flame(summarise("decode", 1, [run]), width)]
+    lines = [line.plain for line in flame(summarise("decode", STEP, [run]), width)]
     assert [len(line) for line in lines] == [width] * 3
     assert lines[0].startswith("│decode ")
 
@@ -58,7 +59,8 @@ def test_a_flame_is_as_wide_as_asked(width: int, run: list[OpTime]) -> None:
 def test_json(sotol: Sotol) -> None:
     record = json.loads(sotol("profile", "-p", "20", "-r", "2", "--threads", "2", "--json").stdout)
     assert (record["threads"], record["repeats"]) == (2, 2)
-    assert [(phase["name"], phase["tokens"]) for phase in record["phases"]] == [("prefill", 20), ("decode", 1)]
+    phases = [(phase["name"], phase["tokens"], phase["position"]) for phase in record["phases"]]
+    assert phases == [("prefill", 20, 0), ("decode", 1, 20)]
     for phase in record["phases"]:
         assert sum(op["seconds"] for op in phase["ops"]) == pytest.approx(phase["seconds"])
 

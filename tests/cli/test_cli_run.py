@@ -178,3 +178,10 @@ def test_output_that_is_not_utf8_lacks_characters_and_does_not_fail(
         assert (process.returncode, err) == (0, b"")
         assert json.loads(out)["tokens"] == [29989]
         assert "?" in json.loads(out)["text"]
+
+
+def test_a_closed_standard_input() -> None:
+    script = '"$@" <&-'
+    done = subprocess.run(["sh", "-c", script, "sh", *COMMAND], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "sotol: there is no standard input: give the text as an argument\n"

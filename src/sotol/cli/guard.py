@@ -14,8 +14,6 @@ from sotol.errors import SotolError
 __all__ = ["FAILED", "INTERRUPTED", "NO_READER", "USAGE", "guarded", "sentence"]
 
 FAILED, USAGE, INTERRUPTED, NO_READER = 1, 2, 130, 141
-
-
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -33,8 +31,6 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             # Python flushes once more when it ends: into nothing, then
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(NO_READER) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
         except Exception as error:
             if debug:
                 raise

@@ -116,11 +116,11 @@ def _judge(checkpoint: "Checkpoint") -> tuple[list[str], str]:
         )
         source = "the file's own" if template.source == "model" else f"the built-in {template.source}"
     except SotolError as error:
-        problems.append(str(error))
+        problems.append(str(error).removeprefix(f"{checkpoint.path}: "))
     try:
         problems += missing(trace_model(checkpoint, context=1))
     except SotolError as error:
-        problems.append(str(error))
+        problems.append(str(error).removeprefix(f"{checkpoint.path}: "))
     return problems, source
 
 

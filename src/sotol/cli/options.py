@@ -6,6 +6,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from sotol.catalog import PACKAGED
+
 __all__ = ["Context", "Json", "Model", "NoColor", "Precision", "PrecisionOption", "PromptTokens", "Quiet", "Repeats",
            "Threads", "parse_bias", "standard_input"]  # fmt: skip
 
@@ -17,7 +19,7 @@ class Precision(StrEnum):
     F32 = "f32"
 
 
-Model: TypeAlias = Annotated[str, typer.Argument(help="A .gguf file, or a name: smollm2.", show_default=True)]
+Model: TypeAlias = Annotated[str, typer.Argument(help=f"A .gguf file, or a name: {', '.join(PACKAGED)}.")]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads; the physical cores if not given.")
 ]
@@ -58,7 +60,9 @@ def parse_bias(given: list[str]) -> dict[int, float]:
 
 def standard_input() -> str:
     """The text on standard input, to its end; ValueError if it is not text."""
+    if sys.stdin is None:  # closed by the caller
+        raise ValueError("there is no standard input: give the text as an argument")
     try:
-        return sys.stdin.read()
+        return str(sys.stdin.read())
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not {error.encoding} text: {error.reason} at {error.start}") from None

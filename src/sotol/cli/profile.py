@@ -43,6 +43,7 @@ class Phase:
 
     name: str
     tokens: int
+    position: int  # tokens in the cache before
     seconds: float
     ops: tuple[Share, ...]  # longest first
     layers: tuple[Share, ...]  # in the order of the network
@@ -88,10 +89,10 @@ def profile(
 def _measure(name: str, llm: "LLM", step: "Step", repeats: int) -> Phase:
     llm.runner.profile(step, perf_counter)  # warm
     runs = [llm.runner.profile(step, perf_counter) for _ in range(repeats)]
-    return summarise(name, len(step.tokens), runs)
+    return summarise(name, step, runs)
 
 
-def summarise(name: str, tokens: int, runs: "Sequence[Sequence[OpTime]]") -> Phase:
+def summarise(name: str, step: "Step", runs: "Sequence[Sequence[OpTime]]") -> Phase:
     """The mean of several profiles of the same step."""
     ops: dict[str, list[float]] = {}
     layers: dict[str, list[float]] = {}
@@ -104,7 +105,15 @@ def summarise(name: str, tokens: int, runs: "Sequence[Sequence[OpTime]]") -> Pha
         kernels = tree.setdefault("layers" if part.startswith("layer ") else part, {})
         kernels[first.kernel] = kernels.get(first.kernel, 0.0) + seconds
     by_time = sorted(_shares(ops), key=lambda share: -share.seconds)
-    return Phase(name, tokens, sum(map(sum, layers.values())), tuple(by_time), tuple(_shares(layers)), tree)
+    return Phase(
+        name,
+        len(step.tokens),
+        int(step.positions[0]),
+        sum(map(sum, layers.values())),
+        tuple(by_time),
+        tuple(_shares(layers)),
+        tree,
+    )
 
 
 def _shares(groups: Mapping[str, list[float]]) -> Iterable[Share]:
@@ -146,7 +155,7 @@ def _show(phase: Phase, threads: int, out: "Console") -> None:
     """A phase's flame and tables."""
     from rich.table import Table  # noqa: PLC0415  (see output.py)
 
-    tokens = f"{phase.tokens} token{'s' if phase.tokens > 1 else ''}"
+    tokens = f"{phase.tokens} token{'s' if phase.tokens > 1 else ''} after {phase.position}"
     out.print(f"{phase.name} of {tokens}, {threads} threads: {phase.seconds * 1e3:.2f} ms\n", style="bold")
     width = min(FLAME, out.width)
     for line in flame(phase, width):

@@ -13,6 +13,7 @@ from sotol.cli.loading import load
 from sotol.cli.options import (
     Context,
     Json,
+    Model,
     NoColor,
     Precision,
     PrecisionOption,
@@ -40,7 +41,7 @@ Whole = int | None
 
 # Typer wants a parameter for each option.
 def run(
-    model: Annotated[str, typer.Argument(help="A .gguf file, or a name: smollm2.")] = DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -139,7 +140,7 @@ def run(
 
     `sotol run` talks to the default model, `sotol run smollm2 "Why?"` answers, `sotol run smollm2 < file` reads a file.
     """
-    talking = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
+    talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if raw and system is not None:
         raise ValueError("--raw takes no --system: without the chat template there is no place for it")
     if talking and (raw or json):
