@@ -1,7 +1,7 @@
 """Rotary position embedding (Su et al. 2021, arXiv 2104.09864). H heads, d head width, r rotated pairs of a head."""
 
 from sotol.backends.cpu.compile import Kernel
-from sotol.backends.cpu.simd import load, load_f32, load_i32, store, store_f32
+from sotol.backends.cpu.simd import load_f32, load_i32, store_f32
 from sotol.backends.cpu.target import Target
 
 
@@ -32,7 +32,7 @@ def rope(_target: Target, style: str) -> Kernel:
                 )
                 store_f32(out + at, u * c - v * s)
                 store_f32(out + at + partner, v * c + u * s)
-            for i in range(8 * a.pairs, 4 * a.width, 64):
-                store(out + i, load(x + i))  # channels that do not rotate
+            for i in range(8 * a.pairs, 4 * a.width, 4):  # one by one: a vector could reach into the next row
+                store_f32(out + i, load_f32(x + i))  # channels that do not rotate
 
     return Kernel("rows:count heads width pairs positions table x out", pieces, piece)
