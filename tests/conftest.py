@@ -1,10 +1,14 @@
-"""What many tests share."""
+"""What many tests share: Hypothesis draws the same examples in every run, and the default model is loaded once."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from sotol import LLM
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

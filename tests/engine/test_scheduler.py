@@ -126,9 +126,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         running = self.scheduler._running
         assert len(set(served)) == len(served) <= self.limits.sequences
         if running[0] not in served:
-            full = len(batch.step.tokens) == self.limits.tokens or sum(
-                len(w.sequence.rows_wanted(w.count)) for w in batch.works
-            ) == self.limits.rows
+            full = (
+                len(batch.step.tokens) == self.limits.tokens
+                or sum(len(w.sequence.rows_wanted(w.count)) for w in batch.works) == self.limits.rows
+            )
             assert full
             assert all(work.count == 1 for work in batch.works)
 
