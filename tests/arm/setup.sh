@@ -8,7 +8,6 @@
 set -eu
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-host_python=$2
 source=$(cd "$(dirname "$0")/../.." && pwd)
 if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null || [ "$(uname -m)" != x86_64 ]; then
     echo "make test-arm needs apt-get and dpkg-deb of Debian 12 or newer, on x86-64" >&2
@@ -31,22 +30,27 @@ export APT_CONFIG="$folder/apt.conf"
 echo "downloading QEMU and an ARM64 Python to $folder" >&2
 apt-get -qq update
 apt-get -qq -y --download-only install python3 libstdc++6 >/dev/null
-(cd "$folder/apt/archives" && apt-get -qq download qemu-user-static:amd64 >/dev/null)
-for package in "$folder"/apt/archives/*_arm64.deb; do
+cd "$folder/apt/archives"
+apt-get -qq download qemu-user-static:amd64 >/dev/null
+for package in ./*_arm64.deb; do
     dpkg-deb --extract "$package" "$folder/root"
 done
 [ -e "$folder/root/lib" ] || ln -s usr/lib "$folder/root/lib" # from Debian 13 on no package brings it
-for package in "$folder"/apt/archives/qemu-user-static_*_amd64.deb; do
-    dpkg-deb --fsys-tarfile "$package" | tar -xO ./usr/bin/qemu-aarch64-static >"$folder/qemu-aarch64"
-done
-chmod +x "$folder/qemu-aarch64"
+dpkg-deb --extract qemu-user-static_*.deb qemu
+if [ ! -s qemu/usr/bin/qemu-aarch64-static ]; then # from Debian 13 on the static one is in qemu-user
+    apt-get -qq download qemu-user:amd64 >/dev/null
+    dpkg-deb --extract qemu-user_*.deb qemu
+    ln -sf qemu-aarch64 qemu/usr/bin/qemu-aarch64-static
+fi
+cp qemu/usr/bin/qemu-aarch64-static "$folder/qemu-aarch64"
+cd "$OLDPWD"
 rm -rf "$folder/apt"
 
 version=$(readlink "$folder/root/usr/bin/python3")
-"$host_python" -c "import sys, tomllib
+"$2" -c "import sys, tomllib
 print(*tomllib.load(open(sys.argv[1], 'rb'))['project']['dependencies'], sep='\n')" \
     "$source/pyproject.toml" >"$folder/requirements.txt"
-"$host_python" -m pip --disable-pip-version-check --quiet install --target "$folder/site" --only-binary :all: \
+"$2" -m pip --disable-pip-version-check --quiet install --target "$folder/site" --only-binary :all: \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
     --python-version "${version#python}" --requirement "$folder/requirements.txt"
 
