@@ -25,7 +25,7 @@ from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.chat import ChatTemplate
 from sotol.tokenizers.stream import StreamDecoder
 
-__all__ = ["LLM", "Message", "Prompt"]
+__all__ = ["LLM", "Ids", "Message", "Prompt"]
 
 DEFAULT_CONTEXT = 4096  # unless the model's own is shorter
 STEP_TOKENS = 512  # of one step: a long prompt runs in such chunks
@@ -33,7 +33,8 @@ SEQUENCES = 64  # that run at once
 CONTEXTS = 4  # full contexts that the cache holds together
 PRIVATE = range(0xE000, 0xF900)  # characters that no text needs, one of which marks what is not to be parsed
 
-Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]]
+Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+Prompt: TypeAlias = str | Ids
 Message: TypeAlias = Mapping[str, Any]
 Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
@@ -200,7 +201,7 @@ class LLM:
 
     # ---- scores
 
-    def logits(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+    def logits(self, texts: Sequence[Ids]) -> list[npt.NDArray[np.float32]]:
         """The logits after every token of each list of ids: float32 [len(ids), vocabulary] for each.
 
         Raises ValueError for an empty list, or one that does not fit the context.
