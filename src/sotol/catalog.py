@@ -29,12 +29,15 @@ def find_model(name: str | Path) -> Path:
     """The GGUF file of a name of the table, or of a path; SotolError that says how to get what is absent."""
     known = PACKAGED.get(str(name))
     if known is None:
-        path = Path(name)
-        if path.is_dir():
-            raise SotolError(f"{path} is a folder: give the path of a .gguf file")
-        if not path.exists():
-            raise SotolError(f"no model {str(name)!r}: give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
-        return path
+        path, said = Path(name), f"{str(name)!r:.200}"
+        try:
+            if str(name) and path.is_dir():
+                raise SotolError(f"{path} is a folder: give the path of a .gguf file")
+            if str(name) and path.exists():
+                return path
+        except OSError as error:  # no permission, or a text where a name should be: too long for one
+            raise SotolError(f"no model {said}: {error.strerror}") from None
+        raise SotolError(f"no model {said}: give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
     spec = find_spec(known.package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / known.file
