@@ -24,9 +24,9 @@ from sotol.backends.cpu import PRECISIONS, CpuRunner
 from sotol.backends.cpu.target import host_target
 from sotol.formats import Weight, read_gguf, write_gguf
 from sotol.models import ARCHITECTURES, trace_model
-from sotol.quant import Float32Array
+from sotol.quant import ENCODINGS, Float32Array
 
-ENCODINGS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "Q4_K", "Q5_K", "Q6_K")
+MIXED = [name for name, encoding in ENCODINGS.items() if encoding.integer or name in {"F32", "F16", "BF16"}]
 CONTEXT = 128
 SIZES: dict[str, object] = {
     "block_count": 3,
@@ -45,12 +45,14 @@ CHUNKS = (70, 1, 1, 9)  # a prompt that is no multiple of any tile, two single t
 def write_models(folder: Path) -> None:
     """A small random model of each architecture, its matrices in all encodings in turn."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.gguf"):
+        old.unlink()
     for number, name in enumerate(ARCHITECTURES):
         checkpoint = random_checkpoint(name, SIZES | OTHERS.get(name, {}), optional=name != "gemma3")
         weights, turn = list[Weight](), number
         for weight in checkpoint.weights.values():
             if len(weight.shape) == 2:
-                weights.append(Weight.from_values(weight.name, weight.decode(), ENCODINGS[turn % len(ENCODINGS)]))
+                weights.append(Weight.from_values(weight.name, weight.decode(), MIXED[turn % len(MIXED)]))
                 turn += 1
             else:
                 weights.append(weight)
@@ -68,9 +70,8 @@ def run(folder: Path, out: Path) -> None:
                 logits = run_text(runner, text, CHUNKS)
             assert np.isfinite(logits).all()
             results[f"{path.stem} {precision}"] = logits
-            say(
-                f"{platform.machine()} {host_target().level}: {path.stem} {precision}, {time.monotonic() - begin:.0f} s"
-            )
+            seconds = time.monotonic() - begin
+            say(f"{platform.machine()} {host_target().level}: {path.stem} {precision}, {seconds:.0f} s")
     np.savez(out, allow_pickle=False, **results)
 
 
