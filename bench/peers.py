@@ -169,7 +169,7 @@ def show(result: Result) -> str:
     """A result as a table."""
     busy = f"{min(result.busy):.2f} to {max(result.busy):.2f}"
     lines = [
-        f"{result.model}, {result.threads} threads, {len(result.busy)} rounds; others used {busy} cores",
+        f"{result.model}, threads: {result.threads}, rounds: {len(result.busy)}, others used {busy} cores",
         f"{'tokens/s':22}{'sotol best':>11}{'median':>9}{'llama.cpp best':>16}{'median':>9}  {'flash':6}{'ratio':>6}",
     ]
     for test, speeds in result.speeds.items():

@@ -53,7 +53,7 @@ def test_the_faster_form_of_the_peer_counts(result: peers.Result) -> None:
 
 def test_the_table_shows_best_and_median(result: peers.Result) -> None:
     title, _, prefill, decode = peers.show(result).split("\n")
-    assert title == "m.gguf, 2 threads, 2 rounds; others used 0.10 to 0.70 cores"
+    assert title == "m.gguf, threads: 2, rounds: 2, others used 0.10 to 0.70 cores"
     assert prefill.split() == ["prefill", "300.0", "250.0", "150.0", "100.0", "off", "2.00"]
     assert decode.split() == ["decode", "60.0", "55.0", "150.0", "100.0", "on", "0.40"]
 
