@@ -178,6 +178,16 @@ def test_a_seed_gives_the_same_text_in_any_company(smollm2: LLM) -> None:
     assert len({smollm2.generate(PROMPT, sampling=sampling, seed=None).tokens for _ in range(3)}) == 3
 
 
+def test_more_requests_than_the_cache_holds(tiny: Callable[..., LLM]) -> None:
+    """Some give way and start again, and nobody can tell."""
+    with tiny() as llm:
+        prompts = [[7 + i] * (3 + 2 * i) for i in range(16)]
+        sampling = Sampling(temperature=1, seed=1, ignore_eos=True)
+        together = llm.generate(prompts, sampling=sampling)
+        assert [t.tokens for t in together] == [llm.generate(p, sampling=sampling).tokens for p in prompts]
+        assert [t.usage.completion_tokens for t in together] == [64 - len(p) for p in prompts]
+
+
 def test_logit_bias_forces_and_forbids(smollm2: LLM) -> None:
     assert smollm2.generate(PROMPT, max_tokens=3, logit_bias={77: 1000.0}).tokens == (77,) * 3
     first = smollm2.generate(PROMPT, max_tokens=1, temperature=0).tokens[0]

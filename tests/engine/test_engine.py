@@ -49,6 +49,15 @@ class Listener:
         return end.error
 
 
+others: set[threading.Thread] = set()  # of models that tests share
+
+
+@pytest.fixture(autouse=True)
+def note_other_threads() -> None:
+    others.clear()
+    others.update(threading.enumerate())
+
+
 @pytest.fixture
 def runner() -> FakeRunner:
     return FakeRunner(LIMITS)
@@ -69,7 +78,8 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def engine_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sotol-engine"]
+    """Of this test's engines."""
+    return [t for t in threading.enumerate() if t.name == "sotol-engine" and t not in others]
 
 
 def endless(listener: Listener) -> Generation:

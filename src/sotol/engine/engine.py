@@ -58,8 +58,7 @@ class Engine:
 
     def cancel(self, request: Request) -> None:
         """Stop a request, from any thread; it hears no more once the step that runs is over."""
-        request.cancelled = True
-        self._inbox.nudge()
+        request.cancelled = True  # the thread looks before each step, and sleeps only when there is no request
 
 
 class _Inbox:
@@ -69,19 +68,12 @@ class _Inbox:
         self._condition = threading.Condition()
         self._new: list[Request] = []
         self._closed: Exception | None = None  # why
-        self._nudged = False
 
     def put(self, requests: Sequence[Request]) -> None:
         with self._condition:
             if self._closed is not None:
                 raise SotolError(f"no more requests: {self._closed}") from self._closed
             self._new += requests
-            self._condition.notify()
-
-    def nudge(self) -> None:
-        """Let the thread look at what was cancelled."""
-        with self._condition:
-            self._nudged = True
             self._condition.notify()
 
     def close(self, why: Exception) -> None:
@@ -98,11 +90,10 @@ class _Inbox:
     def take(self, *, wait: bool) -> list[Request] | None:
         """New requests, waiting for some if told to; None when the engine closes."""
         with self._condition:
-            while wait and not (self._new or self._closed or self._nudged):
+            while wait and not (self._new or self._closed):
                 self._condition.wait()
             if self._closed:
                 return None
-            self._nudged = False
             new, self._new = self._new, []
             return new
 
