@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from sotol.engine.sequence import Timings
+from sotol.engine.sequence import FinishReason, Timings
 
-__all__ = ["Completion", "Timings", "TokenLogprob", "TopLogprob", "Usage"]
+__all__ = ["Completion", "FinishReason", "Timings", "TokenLogprob", "TopLogprob", "Usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Completion:
 
     text: str
     tokens: tuple[int, ...]
-    finish_reason: str
+    finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...] | None
     usage: Usage
     timings: Timings

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,9 @@ import numpy.typing as npt
 from sotol.engine.sampling import Picked, Sampler
 from sotol.engine.stops import StopMatcher
 
-__all__ = ["Chunk", "Decoder", "Event", "Failed", "Finished", "Generation", "Scoring", "Timings"]
+__all__ = ["Chunk", "Decoder", "Event", "Failed", "FinishReason", "Finished", "Generation", "Scoring", "Timings"]
+
+FinishReason: TypeAlias = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a request: text that was held back, and why it ended ("stop" or "length")."""
+    """The end of a request: text that was held back, and why it ended."""
 
     text: str
-    reason: str
+    reason: FinishReason
     timings: Timings
 
 
@@ -100,7 +102,7 @@ class Generation:
         elif len(self.tokens) >= self.limit:
             self.finish("length")
 
-    def finish(self, reason: str) -> None:
+    def finish(self, reason: FinishReason) -> None:
         """End the request."""
         self.done = True
         text, stopped = self.stops.push(self.decoder.finish())
