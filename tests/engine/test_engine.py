@@ -141,6 +141,23 @@ def test_cancelling_what_waits_or_is_done(engine: Engine) -> None:
     assert all(listener.events.empty() for listener in listeners)
 
 
+def test_what_is_cancelled_during_a_step_hears_no_more(runner: FakeRunner, engine: Engine) -> None:
+    listeners = [Listener() for _ in range(3)]
+    requests: list[Generation | Scoring] = [
+        generation([1], listeners[0].deliver), Scoring([1, 2], listeners[1].deliver),
+        generation([3], listeners[2].deliver),
+    ]  # fmt: skip
+
+    def cancel(_step: Step) -> None:
+        for request in requests[:2]:
+            engine.cancel(request)
+
+    runner.before = cancel
+    engine.submit(requests)
+    assert listeners[2].tokens() == alone([3], 5)[0]
+    assert all(listener.events.empty() for listener in listeners[:2])
+
+
 def test_a_failing_step_fails_its_requests_alone(runner: FakeRunner, engine: Engine) -> None:
     listeners = [Listener() for _ in range(10)]  # two more than run at once
     runner.failure = failure = RuntimeError("the step failed")
