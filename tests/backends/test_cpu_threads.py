@@ -13,7 +13,7 @@ from tests.support.single_op import Inputs, weight
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.threads import default_threads
-from sotol.errors import ModelError, SotolError
+from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.models import trace_model
 from sotol.program import ops
@@ -97,7 +97,7 @@ def test_profiles_name_every_op(program: Program) -> None:
     ],
 )
 def test_bad_options(program: Program, options: dict[str, object], message: str) -> None:
-    with pytest.raises(SotolError, match=message):
+    with pytest.raises(ValueError, match=message):
         CpuRunner(program, limits_for(64), **options)  # type: ignore[arg-type]
 
 
@@ -110,7 +110,12 @@ def test_what_the_backend_lacks_is_named() -> None:
     with pytest.raises(ModelError, match=r"can't run Q2_K \(linear of blk.0.w\)"):
         CpuRunner(inputs.program, limits, threads=1)
     inputs = Inputs()
-    ops.add(*[ops.rms_norm(inputs.rows(np.ones((4, 24), np.float32), n), weight(np.ones(24)), eps=1.0) for n in "xy"])
+    ops.add(
+        *[
+            ops.rms_norm(inputs.rows(np.ones((4, 24), np.float32), n), weight(np.ones(24, np.float32)), eps=1.0)
+            for n in "xy"
+        ]
+    )
     with pytest.raises(ModelError, match="needs widths of 16"):
         CpuRunner(inputs.program, limits, threads=1)
 

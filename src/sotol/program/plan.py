@@ -30,8 +30,6 @@ def plan_memory(program: Program, bytes_of: Callable[[Node], int]) -> Plan:
         for x in node.inputs:
             if isinstance(x, Tensor):
                 last_use[owner[x.index]] = i
-    if owner:
-        last_use[owner[-1]] = len(owner)  # the result outlives the program
     offsets, live, size = [0] * len(owner), list[tuple[int, int, int]](), 0  # live: (offset, end, last use)
     for i, node in enumerate(program.nodes):
         if owner[i] != i:

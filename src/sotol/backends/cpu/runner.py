@@ -64,12 +64,12 @@ class CpuRunner:
         target: Target | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Raises ModelError for what the CPU backend lacks, SotolError for a bad option."""
+        """Raises ModelError for what the CPU backend lacks, ValueError for a bad option."""
         if precision not in PRECISIONS or codec not in CODECS:
-            raise SotolError(f"precision is one of {PRECISIONS} and codec of {tuple(CODECS)}: not {precision}, {codec}")
+            raise ValueError(f"precision is one of {PRECISIONS} and codec of {tuple(CODECS)}: not {precision}, {codec}")
         count = default_threads() if threads is None else threads
         if count < 1:
-            raise SotolError(f"threads must be at least 1: not {count}")
+            raise ValueError(f"threads must be at least 1: not {count}")
         for problem in missing(program):
             raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)

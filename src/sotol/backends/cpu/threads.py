@@ -21,6 +21,7 @@ __all__ = ["PROGRAM_KEYS", "Team", "default_threads"]
 PROGRAM_KEYS: tuple[Key, ...] = (("prepare",), ("begin",), ("walk",), ("work",))
 PATIENCE = 2000  # yields of an idle helper before it sleeps: about a millisecond
 STEPS = 2**31 - 1  # step numbers before they start again
+UNLIMITED = 2**31  # CPUs
 
 Words = npt.NDArray[np.int64]
 Native = Callable[[int, int, int, int, int], int]
@@ -47,7 +48,7 @@ def _container_cpus() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, int(quota) // int(period))
     except (OSError, ValueError):  # no such limit ("max"), or no cgroup
-        return STEPS
+        return UNLIMITED
 
 
 class Team:
@@ -132,4 +133,5 @@ def _stop(begin: Native, words: Words, rest: _Rest, helpers: list[threading.Thre
     begin(words.ctypes.data, -1, 0, 0, 0)
     rest.wake()
     for helper in helpers:
-        helper.join()
+        if helper is not threading.current_thread():  # where the garbage collector may find a lost team
+            helper.join()
