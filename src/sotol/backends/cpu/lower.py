@@ -16,7 +16,7 @@ __all__ = ["Call", "Places", "lower", "missing", "result_bytes"]
 
 LANES = 16
 QUANT_RECORD = 16  # bytes of a group's scale and sums: dots.QUANT, which this module can't import without Numba
-PIECE_BYTES = 8192  # of weights in one piece of a linear, at least
+PIECE_BYTES = 98304  # of weights in one piece of a linear, at least: a run that memory can stream
 WIDEST_HEAD = 512  # channels: attention keeps four rows on the stack
 FLOATS = {"F32", "F16", "BF16"}
 
@@ -157,8 +157,14 @@ def _linear(s: _Site) -> list[Call]:
     else:
         kind, x_row, quant, quant_row = "f32", 4 * width, 0, 0
     return [s.call("linear", weight.encoding.name, kind, rows=s.rows, width=width, stride=count * LANES, panels=panels,
-                   panels_count=count, panel=size, run=-(-PIECE_BYTES // size), x=s.at(0), x_row=x_row, quant=quant,
+                   panels_count=count, panel=size, run=_run(count, size), x=s.at(0), x_row=x_row, quant=quant,
                    quant_row=quant_row, out=s.out)]  # fmt: skip
+
+
+def _run(panels: int, size: int) -> int:
+    """Panels of a piece: pieces are a power of two in number, at least two, so that they share out evenly."""
+    pieces = 1 << max(1, (panels * size // PIECE_BYTES).bit_length() - 1)
+    return -(-panels // pieces)
 
 
 def _rope(s: _Site) -> list[Call]:
