@@ -74,3 +74,10 @@ def test_levels_use_their_instructions(level: str) -> None:
     text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     for instruction in INSTRUCTIONS[level]:
         assert instruction in text
+
+
+def test_sources_that_change_meanwhile_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lib, "source_digest", lambda: "0" * 16)  # of when this process began
+    with pytest.raises(SotolError, match="sources have changed"):
+        lib.Library(host_target(), tmp_path).load([KEY])
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ Numba types a kernel and lowers it to LLVM IR; LLVM optimises that for the targe
 `library.py` keeps on disk and maps into processes which never import Numba. Run as a program it compiles the kernels
 whose keys arrive as lines, so that several processes can share the work and the caller's Numba stays untouched:
 
-    python -m sotol.backends.cpu.compile LEVEL FOLDER
+    python -m sotol.backends.cpu.compile LEVEL FOLDER DIGEST
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sotol.backends.cpu.library import Key, file_name, seal
+from sotol.backends.cpu.library import Key, file_name, seal, source_digest
 from sotol.backends.cpu.target import Target, target_for
 from sotol.errors import SotolError
 
@@ -68,8 +68,9 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     for variable in module.global_variables:
         if not variable.is_declaration:
             variable.linkage = "internal"
-    triple = target.triple if target.triple.split("-")[0] != llvm.get_default_triple().split("-")[0] else ""
-    machine = (llvm.Target.from_triple(triple) if triple else llvm.Target.from_default_triple()).create_target_machine(
+    foreign = _architecture(target.triple) != _architecture(llvm.get_default_triple())
+    chosen = llvm.Target.from_triple(target.triple) if foreign else llvm.Target.from_default_triple()
+    machine = chosen.create_target_machine(
         cpu=target.processor, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True
     )
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -77,10 +78,14 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     options.slp_vectorization = False  # the kernels are vectors already
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
-    if foreign - _ALLOWED_SYMBOLS:
-        raise SotolError(f"kernel {symbol} calls {sorted(foreign - _ALLOWED_SYMBOLS)}, which processes may lack")
+    called = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    if called - _ALLOWED_SYMBOLS:
+        raise SotolError(f"kernel {symbol} calls {sorted(called - _ALLOWED_SYMBOLS)}, which processes may lack")
     return machine.emit_assembly(module) if assembly else machine.emit_object(module)
+
+
+def _architecture(triple: str) -> str:
+    return triple.split("-")[0].replace("arm64", "aarch64")
 
 
 def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple[Any, str]:
@@ -124,7 +129,9 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
 
 def main() -> None:
     """Compile the keys that arrive as JSON lines, answering each with a line when its file is in place."""
-    target, folder = target_for(sys.argv[1]), Path(sys.argv[2])
+    target, folder, digest = target_for(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    if source_digest() != digest:  # new code must not be stored as the old one's
+        sys.exit("sotol's sources have changed since this process began: start it again")
     for line in sys.stdin:
         key: Key = tuple(json.loads(line))
         code, fields = compile_kernel(key, target)

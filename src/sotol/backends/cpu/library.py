@@ -116,7 +116,7 @@ def library_for(target: Target) -> Library:
 
 
 @cache
-def _source_digest() -> str:
+def source_digest() -> str:
     """A digest of all that decides what the kernels' machine code is."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
@@ -129,7 +129,7 @@ def _source_digest() -> str:
 
 
 def _folder(target: Target) -> Path:
-    folder = Path(platformdirs.user_cache_dir("sotol")) / "kernels" / _source_digest() / target.level
+    folder = Path(platformdirs.user_cache_dir("sotol")) / "kernels" / source_digest() / target.level
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no home, or a read-only one: compile for this process alone
@@ -155,7 +155,7 @@ def _compile(keys: Sequence[Key], target: Target, folder: Path, progress: Progre
     progress(0, len(keys))
 
     def drive() -> None:
-        command = [sys.executable, "-m", "sotol.backends.cpu.compile", target.level, str(folder)]
+        command = [sys.executable, "-m", "sotol.backends.cpu.compile", target.level, str(folder), source_digest()]
         pipe, environment = subprocess.PIPE, os.environ | numba_settings(target)
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
             assert child.stdin is not None

@@ -55,7 +55,7 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
 
 
 def target_for(level: str) -> Target:
-    """The target of a level by name; a level that the host lacks can still be compiled for and read.
+    """The target of a level by name; kernels of a level that the host lacks can still be compiled, and read.
 
     Raises SotolError for an unknown name.
     """
