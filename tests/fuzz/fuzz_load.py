@@ -29,7 +29,7 @@ TELLING: tuple[object, ...] = (
     0, 1, 2, 3, 5, 7, 15, 16, 17, 20, 31, 32, 33, 48, 63, 64, 100, 255, 256, 4095, 4096, 65535, 1 << 20, (1 << 31) - 1,
     1 << 31, (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1, -1, -2, -(1 << 31), -(1 << 63), 0.0, -0.0, 1e-45, 1e-30, 1e-6,
     0.5, 0.999, 1.0, 1.001, 2.5, 10000.0, 1e30, 3e38, -1.0, math.inf, -math.inf, math.nan, True, False, "", "none",
-    "linear", "yarn", "llama", "x" * 500, [], [0], [1, 1], [1, 2], [True, False], [0.5], ["a"], [[1]],
+    "linear", "yarn", "llama", "x" * 5000, "a\nb", [], [0], [1, 1], [1, 2], [True, False], [0.5], ["a"], [[1]],
 )  # fmt: skip
 KEYS = (
     *DEFAULTS, "attention.key_length", "attention.value_length", "attention.sliding_window",
@@ -89,7 +89,7 @@ def odd_sizes(rng: random.Random) -> Fields:
 @cache
 def bank(name: str) -> UInt8Array:
     """Some blocks of small numbers in an encoding: [N, bytes of a block]."""
-    numbers = np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32) / 16
+    numbers = np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32) * np.float32(1 / 16)
     return Weight.from_values("bank", numbers, name).data.reshape(-1, ENCODINGS[name].size)
 
 
@@ -202,8 +202,9 @@ def rename(fields: Fields, weights: Weights, rng: random.Random) -> None:
     del fields
     weight = weights.pop(rng.choice(sorted(weights)))
     for name in rng.choice([[], ["blk.9.attn_q.weight"], [weight.name.replace("0", "1")], [weight.name + ".weight"],
-                            ["output.weight"], [weight.name.replace(".weight", ".bias")], ["rope_freqs.weight"]]):
-        weights[name] = Weight(name, weight.encoding, weight.shape, weight.data)  # fmt: skip
+                            ["output.weight"], [weight.name.replace(".weight", ".bias")], ["rope_freqs.weight"],
+                            ["a\nb"], ["x" * 5000]]):  # fmt: skip
+        weights[name] = Weight(name, weight.encoding, weight.shape, weight.data)
 
 
 MUTATIONS = (

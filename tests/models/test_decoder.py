@@ -27,7 +27,7 @@ def test_a_sound_checkpoint_is_traced() -> None:
     [
         ({"block_count": None}, "metadata llama.block_count is missing"),
         ({"block_count": 2**31 - 1}, "20 weights can't be block_count = 2147483647 layers"),
-        ({"block_count": 1}, "weight blk.1.attn_k (of 9) is not part of this architecture"),
+        ({"block_count": 1}, "weight 'blk.1.attn_k' (of 9) is not part of this architecture"),
         ({"block_count": 3}, "weight blk.2.attn_norm is missing"),
         ({"embedding_length": 0}, "metadata llama.embedding_length is '0'"),
         ({"embedding_length": 64}, "weight token_embd has shape [48, 32], not [48, 64]"),

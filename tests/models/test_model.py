@@ -67,7 +67,7 @@ def test_a_misshapen_weight_is_named(architecture: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["blk.2.attn_q.weight", "blk.0.attn_r.weight", "blk.0.attn_norm.bias", "surprise"])
 def test_an_extra_weight_is_named(architecture: str, name: str) -> None:
     extra = with_weights(checkpoint_of(architecture), {name: np.zeros((32, 32), np.float32)})
-    with pytest.raises(ModelError, match=rf"weight {re.escape(name.removesuffix('.weight'))} \(of 1\) is not part"):
+    with pytest.raises(ModelError, match=rf"weight '{re.escape(name.removesuffix('.weight'))}' \(of 1\) is not part"):
         trace_model(extra, CONTEXT)
 
 

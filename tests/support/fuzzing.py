@@ -23,15 +23,17 @@ Case = Callable[[random.Random, Path], bool]
 
 CPU_SECONDS = 2.0  # that a case may take
 WALL_SECONDS = 60.0  # until a case counts as one that hangs: far more, for others use the machine too
-MEMORY = 1 << 30  # bytes of address space that a child may take besides what it has after warming up
 
 
-class Broken(AssertionError):  # noqa: N818  (the subject's promise is, not the fuzzer)
+class Broken(AssertionError):
     """A promise that the subject broke."""
 
 
-def run(module: str, case: Case, warm_up: Callable[[Path], None] | None = None) -> int:
-    """A fuzzer's command line: `--seconds`, `--seed`, and `--case n` to run a single one; gives the exit status."""
+def run(module: str, case: Case, warm_up: Callable[[Path], None] | None = None, *, memory: int = 1 << 30) -> int:
+    """A fuzzer's command line: `--seconds`, `--seed`, and `--case n` to run a single one; gives the exit status.
+
+    memory: bytes of address space that a child may take besides what it has after warming up.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules["__main__"].__doc__)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -40,7 +42,10 @@ def run(module: str, case: Case, warm_up: Callable[[Path], None] | None = None) 
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)  # the folder that it works in
     options = parser.parse_args()
     if options.child is not None:
-        return _child(case, warm_up, options.child, options.seed, options.first, options.seconds)
+        if warm_up is not None:
+            warm_up(options.child)
+        _limit_memory(memory)
+        return _child(case, options.child, options.seed, options.first, options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         if options.case is not None:
             accepted = case(random.Random(f"{options.seed}/{options.case}"), Path(folder))
@@ -77,13 +82,8 @@ def _parent(module: str, folder: Path, seed: int, seconds: float) -> int:
     return 1 if wrong else 0
 
 
-def _child(
-    case: Case, warm_up: Callable[[Path], None] | None, folder: Path, seed: int, first: int, seconds: float
-) -> int:
+def _child(case: Case, folder: Path, seed: int, first: int, seconds: float) -> int:
     """Try cases one after the other; the exit status is not 0 at the first broken promise."""
-    if warm_up is not None:
-        warm_up(folder)
-    _limit_memory()
     faulthandler.enable()
     tried = accepted = 0
     end = time.monotonic() + seconds
@@ -100,7 +100,7 @@ def _child(
     return 0
 
 
-def _limit_memory() -> None:
+def _limit_memory(memory: int) -> None:
     with contextlib.suppress(FileNotFoundError):  # only Linux says how much there is
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))

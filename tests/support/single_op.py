@@ -36,7 +36,7 @@ class Inputs:
 
     def rows(self, values: Float32Array, name: str) -> Tensor:
         """values [T, N] as a tensor, for steps whose token t has the id t."""
-        return ops.embed(weight(values, name=name), self._tokens)  # type: ignore[no-any-return]
+        return ops.embed(weight(values, name=name), self._tokens)
 
 
 def single_step(tokens: int) -> Step:

@@ -18,5 +18,5 @@ def trace_model(checkpoint: Checkpoint, context: int) -> Program:
     name = checkpoint.metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise ModelError(f"{checkpoint.path}: architecture {name!r} is not one that sotol runs: {known}")
+        raise ModelError(f"{checkpoint.path}: architecture {name!r:.60} is not one that sotol runs: {known}")
     return trace(ARCHITECTURES[name], checkpoint, context)

@@ -57,7 +57,9 @@ class Model:
         known = {name.format(i) for name in table for i in range(config.layers if "{}" in name else 1)}
         extra = sorted(self._weights.keys() - known)
         if extra:
-            raise ModelError(f"{self._path}: weight {extra[0]} (of {len(extra)}) is not part of this architecture")
+            raise ModelError(
+                f"{self._path}: weight {extra[0]!r:.80} (of {len(extra)}) is not part of this architecture"
+            )
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this weight."""

@@ -86,7 +86,7 @@ def read_rope(fields: Fields, width: int) -> Rope:
         return Rope(rotated // 2, base, scaling, factor)
     if scaling == "yarn":
         return _read_yarn(fields, rotated // 2, base, factor)
-    raise ModelError(f"rope.scaling.type is {scaling!r}: sotol has none, linear and yarn")
+    raise ModelError(f"rope.scaling.type is {scaling!r:.60}: sotol has none, linear and yarn")
 
 
 def _read_yarn(fields: Fields, pairs: int, base: float, factor: float) -> Rope:

@@ -89,5 +89,7 @@ def read_merges(vocabulary: Vocabulary) -> dict[str, int]:
         raise FormatError(f"{vocabulary.source}: tokenizer.ggml.merges is missing, which a BPE vocabulary needs")
     for i, pair in enumerate(merges):
         if " " not in pair[1:-1]:
-            raise FormatError(f"{vocabulary.source}: tokenizer.ggml.merges[{i}] is {pair!r}, not two texts and a space")
+            raise FormatError(
+                f"{vocabulary.source}: tokenizer.ggml.merges[{i}] is {pair!r:.60}, not two texts and a space"
+            )
     return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # of equal pairs the first counts

@@ -123,6 +123,6 @@ def pretokenizer(name: str, source: str) -> PreTokenizer:
     if name not in PRETOKENIZERS:
         known = ", ".join(sorted(PRETOKENIZERS))
         raise ModelError(
-            f"{source}: the pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; these are: {known}"
+            f"{source}: the pre-tokenizer {name!r:.60} (tokenizer.ggml.pre) is not supported; these are: {known}"
         )
     return PRETOKENIZERS[name]

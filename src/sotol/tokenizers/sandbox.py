@@ -57,9 +57,10 @@ FILTERS = frozenset({
 })
 # fmt: on
 READ_WHOLE = frozenset({"batch", "groupby", "list", "reverse", "slice", "sort", "sum", "unique"})
-# What a template's code can raise: a mistake in it, or a conversation that it does not expect.
-ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
-          SyntaxError, TypeError, ValueError)  # fmt: skip
+# What a template's code can raise: a mistake in it (an infinite number is a NameError), or a conversation that it does
+# not expect.
+ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError,
+          RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
 GLOBALS = frozenset({"cycler", "joiner", "range"})
 
 

@@ -104,7 +104,7 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         if vocabulary.model not in MODELS:
             raise ModelError(
-                f"{vocabulary.source}: the tokenizer {vocabulary.model!r} (tokenizer.ggml.model) is not supported;"
+                f"{vocabulary.source}: the tokenizer {vocabulary.model!r:.60} (tokenizer.ggml.model) is not supported;"
                 f" these are: {', '.join(MODELS)}"
             )
         rules = MODELS[vocabulary.model](vocabulary)

@@ -89,7 +89,7 @@ def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabul
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) != len(tokens):
         twice = next(text for i, text in enumerate(tokens) if ids[text] != i)
-        raise fields.broken("tokens", f"holds {twice!r} more than once")
+        raise fields.broken("tokens", f"holds {twice!r:.60} more than once")
     types = _types(fields, tokens, ids)
     scores = np.array(fields.array("scores", float) or [], np.float64)
     if len(scores) and (len(scores) < len(tokens) or np.isnan(scores).any()):
@@ -123,7 +123,7 @@ def _types(fields: "_Fields", tokens: list[str], ids: dict[str, int]) -> NDArray
     types = np.array([n if 0 <= n <= last else 0 for n in numbers[: len(tokens)]], np.int8)
     for i in np.flatnonzero(types == TokenType.BYTE).tolist():
         if tokens[i] not in BYTE_TEXTS:
-            raise fields.broken("token_type", f"says that {tokens[i]!r} is a byte, but bytes are <0x00> to <0xFF>")
+            raise fields.broken("token_type", f"says that {tokens[i]!r:.60} is a byte, but bytes are <0x00> to <0xFF>")
     # Some converters mark a chat format's end token as text; then a user's text could end a turn.
     for text in END_TEXTS & ids.keys():
         if text.startswith("<|") and types[ids[text]] in (TokenType.NORMAL, TokenType.USER_DEFINED):
@@ -167,13 +167,13 @@ class _Fields:
     def text(self, field: str) -> str:
         value = self.metadata.get(PREFIX + field, "")
         if not isinstance(value, str):
-            raise self.broken(field, f"is {value!r}, not a text")
+            raise self.broken(field, f"is {value!r:.60}, not a text")
         return value
 
     def flag(self, field: str) -> bool | None:
         value = self.metadata.get(PREFIX + field)
         if value is not None and not isinstance(value, bool):
-            raise self.broken(field, f"is {value!r}, not true or false")
+            raise self.broken(field, f"is {value!r:.60}, not true or false")
         return value
 
     def token_id(self, field: str, count: int) -> int | None:
@@ -181,5 +181,5 @@ class _Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
-            raise self.broken(field, f"is {value!r}, but the vocabulary has the ids 0 to {count - 1}")
+            raise self.broken(field, f"is {value!r:.60}, but the vocabulary has the ids 0 to {count - 1}")
         return value

@@ -1,0 +1,18 @@
+"""Short runs of the fuzzers that load models and render templates; `make fuzz` has the long ones."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("module", "seed"), [("fuzz_load", 1), ("fuzz_templates", 2)])
+def test_some_seconds(module: str, seed: int) -> None:
+    command = [sys.executable, "-m", f"tests.fuzz.{module}", "--seconds", "4", "--seed", str(seed)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    counted = re.search(r"(\d+) cases, (\d+) accepted, 0 broken promises", run.stdout)
+    assert counted is not None, run.stdout
+    tried, accepted = map(int, counted.groups())
+    assert 0 < accepted < tried  # cases on both sides of the line
