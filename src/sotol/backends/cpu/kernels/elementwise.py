@@ -7,20 +7,22 @@ from sotol.backends.cpu.compile import Kernel
 from sotol.backends.cpu.simd import exp, load, load_i32, splat, store, tanh
 from sotol.backends.cpu.target import Target
 
-BYTES = 16384  # of a row's tensor in one piece
+BYTES = 16384  # of the result in one piece
+
+
+def runs(a):
+    """Pieces of BYTES of a result that is taken as one long row."""
+    return (a.rows * a.width * 4 + BYTES - 1) // BYTES
 
 
 def add(_target: Target) -> Kernel:
     """x + y."""
 
-    def pieces(a):
-        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
-
     def piece(a, p):
         for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
             store(a.out + i, load(a.x + i) + load(a.y + i))
 
-    return Kernel("rows:count width x y out", pieces, piece)
+    return Kernel("rows:count width x y out", runs, piece)
 
 
 def add_bias(_target: Target) -> Kernel:
@@ -40,29 +42,23 @@ def add_bias(_target: Target) -> Kernel:
 def scale(_target: Target) -> Kernel:
     """x * factor."""
 
-    def pieces(a):
-        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
-
     def piece(a, p):
         factor = splat(a.factor)
         for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
             store(a.out + i, load(a.x + i) * factor)
 
-    return Kernel("rows:count width factor:f32 x out", pieces, piece)
+    return Kernel("rows:count width factor:f32 x out", runs, piece)
 
 
 def soft_cap(_target: Target) -> Kernel:
     """cap * tanh(x / cap)."""
-
-    def pieces(a):
-        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
 
     def piece(a, p):
         cap = splat(a.cap)
         for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
             store(a.out + i, cap * tanh(load(a.x + i) / cap))
 
-    return Kernel("rows:count width cap:f32 x out", pieces, piece)
+    return Kernel("rows:count width cap:f32 x out", runs, piece)
 
 
 @njit(error_model="numpy")
@@ -85,14 +81,11 @@ def glu(_target: Target, act: str) -> Kernel:
     """act(gate) * up."""
     active = ACTIVATIONS[act]
 
-    def pieces(a):
-        return (a.rows * a.width * 4 + BYTES - 1) // BYTES
-
     def piece(a, p):
         for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
             store(a.out + i, active(load(a.gate + i)) * load(a.up + i))
 
-    return Kernel("rows:count width gate up out", pieces, piece)
+    return Kernel("rows:count width gate up out", runs, piece)
 
 
 def rows(_target: Target) -> Kernel:

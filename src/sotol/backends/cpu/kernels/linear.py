@@ -25,8 +25,7 @@ from sotol.backends.cpu.tiles import outer, store_rows, vector_row, zeros
 from sotol.quant import ENCODINGS
 
 TOKENS = 128  # of a piece: their activations stay in the second-level cache while panels pass
-PIECE_BYTES = 8192  # of weights in a piece, at least
-AHEAD = 4096  # bytes: how far before their use weights are asked for; one token's speed doubles with it
+AHEAD = 4096  # bytes: how far before their use weights are asked for; one token waits for little else
 REGISTER_ROWS = {4: 4, 8: 4, 16: 8}  # tokens of a register tile, by f32 lanes of the hardware
 
 
