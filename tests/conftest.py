@@ -1,5 +1,6 @@
 """What many tests share: Hypothesis draws the same examples in every run, and the default model is loaded once."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from sotol import LLM
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+
+# Started in the background of a shell, pytest and the programs that it starts would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
