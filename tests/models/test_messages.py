@@ -1,0 +1,55 @@
+"""Whatever a file holds, messages about it are one short line."""
+
+import pytest
+from tests.support.checkpoints import random_checkpoint
+
+from sotol.errors import SotolError
+from sotol.formats.weights import Checkpoint
+from sotol.models import trace_model
+from sotol.tokenizers import Tokenizer
+
+LONG, LINES = "x" * 100_000, "a\nb"
+
+
+@pytest.mark.parametrize("value", [LONG, LINES])
+@pytest.mark.parametrize("key", ["general.architecture", "llama.rope.scaling.type", "llama.block_count"])
+def test_metadata(key: str, value: str) -> None:
+    made = random_checkpoint("llama")
+    with pytest.raises(SotolError) as caught:
+        trace_model(Checkpoint(made.path, {**made.metadata, key: value}, made.weights), 8)
+    check(caught.value)
+
+
+@pytest.mark.parametrize("name", [LONG, LINES])
+def test_names_of_weights(name: str) -> None:
+    made = random_checkpoint("llama")
+    weights = {**made.weights, name: made.weights["output_norm.weight"]}
+    with pytest.raises(SotolError) as caught:
+        trace_model(Checkpoint(made.path, made.metadata, weights), 8)
+    check(caught.value)
+
+
+@pytest.mark.parametrize("value", [LONG, LINES])
+@pytest.mark.parametrize("key", ["model", "pre", "bos_token_id", "add_bos_token", "merges", "twice", "byte"])
+def test_vocabularies(key: str, value: str) -> None:
+    fields: dict[str, object] = {"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b", "ab"], "merges": ["a b"]}
+    changes: dict[str, dict[str, object]] = {
+        "merges": {"merges": [value]},
+        "twice": {"tokens": [value, value]},
+        "byte": {"tokens": [value], "token_type": [6]},
+    }
+    fields |= changes.get(key, {key: value})
+    with pytest.raises(SotolError) as caught:
+        Tokenizer.from_metadata({f"tokenizer.ggml.{name}": field for name, field in fields.items()}, "m.gguf")
+    check(caught.value)
+
+
+def test_texts_where_texts_belong() -> None:
+    with pytest.raises(SotolError) as caught:
+        Tokenizer.from_metadata({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.pre": [0] * 100_000}, "m.gguf")
+    check(caught.value)
+
+
+def check(error: Exception) -> None:
+    assert "\n" not in str(error)
+    assert len(str(error)) < 1200  # lists of what is supported are the most of it
