@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PARITY ?= $(HOME)/.cache/sotol-parity
 ARM ?= $(HOME)/.cache/sotol-arm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SECONDS_EACH ?= 100
+SECONDS_EACH ?= 75
 PROMPT ?= Explain in two sentences why the sky is blue.
 
 .PHONY: demo test lint unit wheel parity test-arm fuzz bench clean
@@ -52,6 +52,7 @@ fuzz: $(VENV)/tools
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_load --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_templates --seconds $(SECONDS_EACH)
+	$(BIN)/python -m tests.fuzz.fuzz_tokenizer --seconds $(SECONDS_EACH)
 
 bench: $(PARITY)/ready
 	$(PARITY)/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .

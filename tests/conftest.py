@@ -1,15 +1,23 @@
-"""What many tests share: Hypothesis draws the same examples in every run, and the default model is loaded once."""
+"""What many tests share: Hypothesis draws the same examples in every run, and the default model is loaded once.
 
+`HYPOTHESIS_PROFILE=explore` draws others, and more wherever a test does not say how many.
+"""
+
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from sotol import LLM
 
-settings.register_profile("same", derandomize=True, deadline=None)
-settings.load_profile("same")
+# How long a draw takes says more about who else uses the machine than about the test.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # Started in the background of a shell, pytest and the programs that it starts would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

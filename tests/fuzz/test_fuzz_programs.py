@@ -1,4 +1,4 @@
-"""Short runs of the fuzzers that load models and render templates; `make fuzz` has the long ones."""
+"""Short runs of the fuzzers that load models, render templates and make tokenizers; `make fuzz` has the long ones."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("module", "seed"), [("fuzz_load", 1), ("fuzz_templates", 2)])
+@pytest.mark.parametrize(("module", "seed"), [("fuzz_load", 1), ("fuzz_templates", 2), ("fuzz_tokenizer", 3)])
 def test_some_seconds(module: str, seed: int) -> None:
     command = [sys.executable, "-m", f"tests.fuzz.{module}", "--seconds", "4", "--seed", str(seed)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
