@@ -164,8 +164,7 @@ class LLM:
 
     def stream_chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Stream:
         """The same, piece by piece."""
-        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
-        return self.stream(self.chat_prompt(messages, **template), sampling=sampling, **options)
+        return self.stream(self._asked(messages, options), sampling=sampling, **options)
 
     # ---- the same for asyncio
 
@@ -196,8 +195,7 @@ class LLM:
         self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any
     ) -> Completion:
         """`chat` for asyncio."""
-        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
-        return await self.astream(self.chat_prompt(messages, **template), sampling=sampling, **options).result()
+        return await self.astream(self._asked(messages, options), sampling=sampling, **options).result()
 
     # ---- scores
 
@@ -231,6 +229,11 @@ class LLM:
         self.close()
 
     # ---- inside
+
+    def _asked(self, messages: Sequence[Message], options: dict[str, Any]) -> list[int]:
+        """A conversation's ids; takes the options that are its template's out of those of sampling."""
+        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
+        return self.chat_prompt(messages, **template)
 
     def _start(self, prompts: Sequence[Prompt], sampling: Sampling, kind: Any) -> list[Any]:
         """Submit prompts together; a stream of the given kind for each."""

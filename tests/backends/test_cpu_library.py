@@ -32,9 +32,10 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, damage: bytes | None) -> Non
     assert lib.unseal(path.read_bytes()) is not None
 
 
-def test_a_kernel_that_does_not_compile_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(SotolError, match="kernel glu-swish did not compile"):
-        lib.Library(host_target(), tmp_path).load([("glu", "swish")])
+@pytest.mark.parametrize("key", [("glu", "swish"), ("rope", "thirds")])
+def test_a_kernel_that_does_not_compile_is_one_error(tmp_path: Path, key: lib.Key) -> None:
+    with pytest.raises(SotolError, match=f"kernel {lib.file_name(key)} did not compile"):
+        lib.Library(host_target(), tmp_path).load([key])
 
 
 def test_unknown_levels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,8 +115,10 @@ def rope(x: Array, positions: Array, table: Array, *, style: str) -> Array:
     """
     pairs = table.shape[-1]
     cosine, sine = (table[positions, k, None] for k in range(2))  # [T, 1, r]
-    first, second = (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if style == "pairs" else (
-        slice(0, pairs), slice(pairs, 2 * pairs))  # fmt: skip
+    first, second = {
+        "pairs": (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)),
+        "halves": (slice(0, pairs), slice(pairs, 2 * pairs)),
+    }[style]
     u, v, out = x[..., first], x[..., second], x.copy()
     out[..., first], out[..., second] = u * cosine - v * sine, v * cosine + u * sine
     return out

@@ -1,7 +1,7 @@
 """A kernel's argument block: 8-byte fields, read by name inside the kernel and laid out by the tape.
 
-Kinds of field: a number or an address ("n"), an f32 ("scale:f32"), and a count that changes from step to step
-("rows:count"), whose slot holds the address of the number.
+Kinds of field (`layout.parse_fields`): a number or an address ("width"), an f32 ("scale:f32"), and a count that changes
+from step to step ("rows:count"), whose slot holds the address of the number.
 """
 
 from typing import Any
@@ -11,15 +11,8 @@ from numba import types
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, lower_getattr_generic, models, register_model
 
+from sotol.backends.cpu.layout import Field
 from sotol.backends.cpu.simd import F32, I64, Builder, Value, call, load_ir, offset
-
-Field = tuple[str, str]  # name, kind
-
-
-def parse_fields(text: str) -> tuple[Field, ...]:
-    """ "rows:count x out eps:f32" -> (("rows", "count"), ("x", "int"), …)."""
-    pairs = (word.partition(":") for word in text.split())
-    return tuple((name, kind or "int") for name, _, kind in pairs)
 
 
 class Arguments(types.Type):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sotol.backends.cpu.layout import parse_fields
 from sotol.backends.cpu.library import Key, file_name, seal, source_digest
 from sotol.backends.cpu.target import Target, target_for
 from sotol.errors import SotolError
@@ -29,7 +30,7 @@ _ALLOWED_SYMBOLS = {"sched_yield", "memcpy", "memset", "memmove", "fmaf", "rintf
 class Kernel:
     """A kernel as its file declares it.
 
-    fields: the argument block (`arguments.parse_fields`). pieces(a): how many pieces its work has, from shapes, never
+    fields: the argument block (`layout.parse_fields`). pieces(a): how many pieces its work has, from shapes, never
     from threads. piece(a, p): does piece p; pieces may run at once, on any thread, in any order.
     """
 
@@ -92,7 +93,7 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
     """Object code (or assembly text) of a kernel, and the text of its argument fields.
 
     The code's symbol is file_name(key): (arguments, line, step) -> pieces, or -1 when the step is over. It takes
-    pieces from the op's line until none is left: see `threads.py`.
+    pieces from the op's line until none is left: see `kernels/walk.py`.
     """
     import llvmlite.binding as llvm  # noqa: PLC0415  (compiling only)
     from numba import njit  # noqa: PLC0415
@@ -106,7 +107,7 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
     if key[0] in PROGRAMS:
         return emit(PROGRAMS[str(key[0])], 5, symbol, target, assembly=assembly), ""
     kernel: Kernel = KERNELS[str(key[0])](target, *key[1:])
-    view = a.viewer(a.parse_fields(kernel.fields))
+    view = a.viewer(parse_fields(kernel.fields))
     pieces, piece = njit(error_model="numpy")(kernel.pieces), njit(error_model="numpy")(kernel.piece)
     load, replace, add = a.atomic_load, a.atomic_replace, a.atomic_add
 

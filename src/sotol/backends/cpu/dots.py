@@ -1,7 +1,7 @@
 """Exact integer dot products of weight bytes with int8 activations, in the forms that CPUs have.
 
-A group is 32 inputs (or a half of it) of 16 weight rows: `Bytes(n)` holds n vectors of 64 unsigned bytes, input 4 j + i
-of row r at byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
+A group is 32 inputs (or a half of it) of 16 weight rows: `Bytes` holds eight vectors of 64 unsigned bytes, input
+4 j + i of row r at byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
 """
 
 from collections.abc import Callable
@@ -33,32 +33,34 @@ from sotol.backends.cpu.simd import (
 )
 from sotol.backends.cpu.tiles import Tile, row_address, rows_of, tile_of
 
-QUANT = 16  # bytes of an activation group's record: f32 scale, sum of its 32 int8, sums of either half
+VECTORS = 8  # of 64 bytes: 32 inputs of 16 rows
 
 
 class Bytes(types.Type):
-    """n vectors of 64 bytes."""
+    """Eight vectors of 64 bytes."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        super().__init__(name=f"Bytes({count})")
+    def __init__(self) -> None:
+        super().__init__(name="Bytes")
 
 
 @register_model(Bytes)
 class _BytesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Bytes) -> None:
-        super().__init__(manager, kind, ir.LiteralStructType([VB] * kind.count))
+        super().__init__(manager, kind, ir.LiteralStructType([VB] * VECTORS))
+
+
+group_bytes = Bytes()
 
 
 def _pack(b: Builder, vectors: list[Value]) -> Value:
-    out = ir.Constant(ir.LiteralStructType([VB] * len(vectors)), ir.Undefined)
+    out = ir.Constant(ir.LiteralStructType([VB] * VECTORS), ir.Undefined)
     for i, v in enumerate(vectors):
         out = b.insert_value(out, v, i)
     return out
 
 
 def unpacker(bits: int) -> Any:
-    """load(address) -> Bytes(8): the 32 inputs of a group of 16 rows, unsigned, from its packed form (`panels.py`).
+    """load(address) -> Bytes: the 32 inputs of a group of 16 rows, unsigned, from its packed form (`panels.py`).
 
     Packed: 256 bytes of low nibbles (vector j in the low half of bytes 64 j.., vector 4 + j in the high half), then the
     bits above the fourth: of 5-bit numbers, bit j of byte n is byte n of vector j's; of 6-bit ones, two bits each over
@@ -69,7 +71,7 @@ def unpacker(bits: int) -> Any:
     def load_bytes(_context: Any, _address: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             if bits == 8:
-                return _pack(b, [load_ir(b, offset(b, args[0], 64 * j), VB) for j in range(8)])
+                return _pack(b, [load_ir(b, offset(b, args[0], 64 * j), VB) for j in range(VECTORS)])
             packed = [load_ir(b, offset(b, args[0], 64 * j), VB) for j in range(4)]
             low = [b.and_(v, constant(VB, 15)) for v in packed] + [b.lshr(v, constant(VB, 4)) for v in packed]
             if bits == 4:
@@ -83,13 +85,13 @@ def unpacker(bits: int) -> Any:
                 vectors.append(b.or_(v, b.shl(top, constant(VB, 4))))
             return _pack(b, vectors)
 
-        return Bytes(8)(types.int64), generate
+        return group_bytes(types.int64), generate
 
     return load_bytes
 
 
 # ---- forms: (builder, weight vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 a token
-# All but the "signed" ones return sums of q * x; those, where weights have 8 bits, of (q - 128) * x.
+# The sum of q * x; of (q - 128) * x from the forms in _SIGNED_BYTES, where weights have 8 bits.
 
 Form = Callable[[Builder, list[Value], list[Value], int], list[Value]]
 
@@ -199,8 +201,8 @@ _SIGNED_BYTES = {"avx2", "avx512"}  # forms that return the dot of q - 128 where
 def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
     """dots(weights, part, x, x_stride, quant, quant_stride) -> Tile(tokens, 1): exact sums of (q - bias) * x, as f32.
 
-    weights: Bytes(8); part (a literal): which `width` of its 32 inputs; x: the tokens' int8 of this group, x_stride
-    bytes apart; quant: their records (QUANT bytes each), quant_stride apart.
+    weights: Bytes; part (a literal): which `width` of its 32 inputs; x: the tokens' int8 of this group, x_stride
+    bytes apart; quant: their records (QUANT_RECORD bytes each), quant_stride apart.
     """
 
     @intrinsic(prefer_literal=True)

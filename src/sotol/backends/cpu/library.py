@@ -56,7 +56,7 @@ class Code:
     """A kernel in memory."""
 
     address: int
-    fields: str  # its argument block: see arguments.parse_fields
+    fields: str  # its argument block: see layout.parse_fields
 
 
 class Library:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from sotol.backends.cpu.layout import LANES, QUANT_RECORD, WIDEST_HEAD, padded
 from sotol.backends.cpu.library import Key
 from sotol.formats.weights import Weight
 from sotol.program import ops
@@ -14,10 +15,8 @@ from sotol.program.trace import Cache, Constant, Node, Operand, Program, Tensor
 
 __all__ = ["Call", "Places", "lower", "missing", "result_bytes"]
 
-LANES = 16
-QUANT_RECORD = 16  # bytes of a group's scale and sums: dots.QUANT, which this module can't import without Numba
 PIECE_BYTES = 98304  # of weights in one piece of a linear, at least: a run that memory can stream
-WIDEST_HEAD = 512  # channels: attention keeps four rows on the stack
+ALL_KEYS = 2**30  # a window that hides nothing
 FLOATS = {"F32", "F16", "BF16"}
 
 
@@ -34,7 +33,6 @@ class Places(Protocol):
     """Where things are in memory, as addresses."""
 
     codec: str  # of the cache
-    window: int  # a number of keys that means all
 
     def limit(self, dim: str) -> int: ...  # the largest T or R
     def result(self, node: int) -> int: ...
@@ -107,7 +105,7 @@ def missing(program: Program) -> list[str]:
 
 def result_bytes(node: Node, limits: Mapping[str, int]) -> int:
     """The memory of a node's result at the limits of T and R."""
-    rows, width = limits[str(node.shape[0])], -(-_width(node.shape[1:]) // LANES) * LANES
+    rows, width = limits[str(node.shape[0])], padded(_width(node.shape))
     if node.op is ops.quantize:
         return rows * width + rows * (width // ops.GROUP) * QUANT_RECORD
     return rows * width * 4
@@ -189,7 +187,7 @@ def _attention(s: _Site) -> list[Call]:
                tile_sequences=inputs("tile_sequences"), tile_tokens=inputs("tile_tokens"),
                tile_counts=inputs("tile_counts"), tables=inputs("blocks"), table_width=s.places.table_width,
                positions=inputs("positions"), heads=int(heads), kv_heads=cache.heads, width=int(width),
-               window=given.get("window") or s.places.window, scale=given["scale"], cap=cap, cache=place, q=s.at(0),
+               window=given.get("window") or ALL_KEYS, scale=given["scale"], cap=cap, cache=place, q=s.at(0),
                out=s.out),
     ]  # fmt: skip
 
@@ -208,7 +206,7 @@ def _scale(s: _Site) -> list[Call]:
 
 
 def _soft_cap(s: _Site) -> list[Call]:
-    width = -(-s.width // LANES) * LANES  # of logits, which lie padded
+    width = padded(s.width)  # of logits
     return [s.call("soft_cap", rows=s.rows, width=width, cap=s.node.attributes["cap"], x=s.at(0), out=s.out)]
 
 

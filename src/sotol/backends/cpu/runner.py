@@ -5,7 +5,7 @@ T tokens, R rows with logits, V vocabulary.
 
 import mmap
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sotol.backends.cpu.layout import CODEC_BYTES, padded, parse_fields
 from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
 from sotol.backends.cpu.panels import pack, packed_shape
@@ -25,12 +26,10 @@ from sotol.program.plan import plan_memory
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program
 
-__all__ = ["CODECS", "PRECISIONS", "CpuRunner", "OpTime"]
+__all__ = ["PRECISIONS", "CpuRunner", "OpTime"]
 
-CODECS: dict[str, npt.DTypeLike] = {"f16": np.float16, "f32": np.float32}
 PRECISIONS = ("int8", "f32")
 TILE_TOKENS = 8  # tokens of an attention tile: a piece of work is a tile for one kv head
-ALL_KEYS = 2**30  # a window that hides nothing
 
 Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
@@ -65,8 +64,10 @@ class CpuRunner:
         progress: Progress | None = None,
     ) -> None:
         """Raises ModelError for what the CPU backend lacks, ValueError for a bad option."""
-        if precision not in PRECISIONS or codec not in CODECS:
-            raise ValueError(f"precision is one of {PRECISIONS} and codec of {tuple(CODECS)}: not {precision}, {codec}")
+        if precision not in PRECISIONS or codec not in CODEC_BYTES:
+            raise ValueError(
+                f"precision is one of {PRECISIONS} and codec of {tuple(CODEC_BYTES)}: not {precision}, {codec}"
+            )
         count = default_threads() if threads is None else threads
         if count < 1:
             raise ValueError(f"threads must be at least 1: not {count}")
@@ -116,17 +117,15 @@ class _Memory:
     """All that kernels read and write, at fixed addresses: implements `lower.Places`."""
 
     def __init__(self, program: Program, limits: Limits, codec: str, threads: int, report: Progress) -> None:
-        self.codec, self.window, self._limits = codec, ALL_KEYS, limits
+        self.codec = codec
         self.table_width = -(-limits.context // (4 * BLOCK_TOKENS)) * 4  # attention reads four blocks at a time
-        sizes = {"T": limits.tokens, "R": limits.rows}
-        self._limit = sizes
-        plan = plan_memory(program, lambda node: result_bytes(node, sizes))
+        self._limit = {"T": limits.tokens, "R": limits.rows}
+        plan = plan_memory(program, lambda node: result_bytes(node, self._limit))
         self._arena, self._offsets = _zeros(plan.size), plan.offsets
         self._panels = _pack_weights(program, threads, report)
-        self._vectors: dict[int, Array] = {}  # by id of the operand
-        self._kept: list[Operand] = []
+        self._vectors: dict[int, tuple[Operand, Array]] = {}  # by the id of the operand, which is kept with it
         self._caches = {
-            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * np.dtype(CODECS[codec]).itemsize)
+            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * CODEC_BYTES[codec])
             for c in program.caches()
         }
         tiles = limits.sequences + limits.tokens // TILE_TOKENS
@@ -157,9 +156,8 @@ class _Memory:
         if id(x) not in self._vectors:
             assert isinstance(x, Weight | Constant)
             values = x.decode() if isinstance(x, Weight) else x.value
-            self._vectors[id(x)] = np.ascontiguousarray(values, np.float32)
-            self._kept.append(x)  # so that its id stays its own
-        return int(self._vectors[id(x)].ctypes.data)
+            self._vectors[id(x)] = x, np.ascontiguousarray(values, np.float32)
+        return int(self._vectors[id(x)][1].ctypes.data)
 
     def cache(self, cache: Cache) -> int:
         return int(self._caches[cache].ctypes.data)
@@ -181,8 +179,7 @@ class _Memory:
         self._counts["tiles"][0] = len(sequences)
 
     def logits(self, rows: int, vocabulary: int) -> Float32Array:
-        stride = -(-vocabulary // 16) * 16
-        start = self._offsets[-1]
+        stride, start = padded(vocabulary), self._offsets[-1]
         flat = self._arena[start : start + rows * stride * 4].view(np.float32)
         return flat.reshape(rows, stride)[:, :vocabulary]
 
@@ -230,13 +227,12 @@ def _zeros(size: int) -> npt.NDArray[np.uint8]:
 
 def _argument_block(call: Call, code: Code) -> npt.NDArray[np.int64]:
     """A call's arguments laid out as its kernel declares them."""
-    fields: Sequence[str] = code.fields.split()
-    names = [field.partition(":")[0] for field in fields]
+    fields = parse_fields(code.fields)
+    names = [name for name, _ in fields]
     if set(names) != call.arguments.keys():
         raise SotolError(f"kernel {call.key} takes {names}, not {sorted(call.arguments)}")
     block = np.zeros(len(fields), np.int64)
-    for i, field in enumerate(fields):
-        name, _, kind = field.partition(":")
+    for i, (name, kind) in enumerate(fields):
         if kind == "f32":
             block[i : i + 1].view(np.float32)[0] = call.arguments[name]
         else:

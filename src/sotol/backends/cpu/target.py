@@ -21,10 +21,10 @@ class Target:
     """A CPU level: what LLVM generates code for, and the forms of the primitives."""
 
     level: str  # "generic", "avx2", "avx512", "vnni", "avxvnni", "neon"
-    triple: str  # "" for the host's
+    triple: str  # of the family of machines; the host's own is used where that is one of them
     processor: str  # LLVM's name, as "haswell"
     features: str  # LLVM's list, as "+avx2,+fma"
-    dot: str  # form of the int8 dot product: a key of simd.DOTS
+    dot: str  # form of the int8 dot product: a key of dots.DOTS
     halves: str  # "native" where the CPU converts f16, else "integer"
     lanes: int  # f32 lanes of one hardware register: how large register tiles may be
 

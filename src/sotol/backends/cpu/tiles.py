@@ -169,23 +169,20 @@ def _by_row(f: Callable[[Builder, Value, Value], Value]) -> Any:
     return op
 
 
-def _by_scalar(f: Callable[[Builder, Value, Value], Value]) -> Any:
-    @intrinsic
-    def op(_context: Any, tile: Any, _scalar: Any) -> Any:
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            k = splat_ir(b, args[1], VF)
-            return tile_of(b, [[f(b, v, k) for v in row] for row in rows_of(b, tile, args[0])])
-
-        return tile(tile, types.float32), generate
-
-    return op
-
-
 scale_rows = _by_row(lambda b, v, k: b.fmul(v, k))
 divide_rows = _by_row(lambda b, v, k: b.fdiv(v, k))
 exp_minus = _by_row(lambda b, v, k: exp_ir(b, b.fsub(v, k)))  # e ** (tile - column)
-scaled = _by_scalar(lambda b, v, k: b.fmul(v, k))
-soft_capped = _by_scalar(lambda b, v, k: b.fmul(k, tanh_ir(b, b.fdiv(v, k))))
+
+
+@intrinsic
+def soft_capped(_context: Any, tile: Any, cap: Any) -> Any:
+    """cap * tanh(tile / cap)."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        k = splat_ir(b, args[1], VF)
+        return tile_of(b, [[b.fmul(k, tanh_ir(b, b.fdiv(v, k))) for v in row] for row in rows_of(b, tile, args[0])])
+
+    return tile(tile, types.float32), generate
 
 
 def _to_column(step: Callable[[Builder, Value, Value], Value], fill: float) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.layout import CODEC_BYTES, WIDEST_HEAD
 from sotol.backends.cpu.simd import (
     exp,
     fma,
@@ -49,14 +50,12 @@ from sotol.backends.cpu.tiles import (
 BLOCK = 16  # keys of a block
 PIECE = 64  # keys of one softmax update
 SPAN = 512  # keys that are summed apart
-WIDEST = 512  # channels of a head, at most
-ROWS_BYTES = 4 * 4 * WIDEST  # of four rows of a head
-SIZES = {"f16": 2, "f32": 4}  # bytes of a cached number, by codec
+ROWS_BYTES = 4 * 4 * WIDEST_HEAD  # of four rows of a head
 
 
 def store_cache(target: Target, codec: str) -> Kernel:
     """Put each token's K and V into its slot."""
-    size = SIZES[codec]
+    size = CODEC_BYTES[codec]
     convert = halves_storer(target.halves) if codec == "f16" else store
     scatter = scatter_shorts if codec == "f16" else scatter_words
     stride = BLOCK * size
@@ -87,7 +86,7 @@ def attend(target: Target, codec: str, wide: int, capped: int) -> Kernel:
     tile_sequences[i], whose block table is that row of tables.
     """
     four, one = _rows(target, codec, 4, wide, capped), _rows(target, codec, 1, wide, capped)
-    size = SIZES[codec]
+    size = CODEC_BYTES[codec]
 
     def pieces(a):
         return a.tiles * a.kv_heads
@@ -131,7 +130,7 @@ def attend(target: Target, codec: str, wide: int, capped: int) -> Kernel:
 
 def _scores(target, codec, rows):
     """scores(q, table, first, cache, step, width, p): rows x 64 products q k' into p, from position first on."""
-    size = SIZES[codec]
+    size = CODEC_BYTES[codec]
     form = "f32" if codec == "f32" else target.halves
     row_of, gather = row_loader(form), gather_row(form)
     stride = BLOCK * size
@@ -161,7 +160,7 @@ def _scores(target, codec, rows):
 
 def _values(target, codec, rows, wide):
     """add(o, shrink, p, table, first, cache, step, width): o = o * shrink + p V, over 64 keys from position first."""
-    size = SIZES[codec]
+    size = CODEC_BYTES[codec]
     columns = 4 if wide and target.lanes == 16 else 1
     row_of = row_loader("f32" if codec == "f32" else target.halves)
 

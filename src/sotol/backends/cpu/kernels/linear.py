@@ -10,7 +10,6 @@ from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
 from sotol.backends.cpu.dots import (
-    QUANT,
     add_dots,
     add_dots_minimum,
     group_dots,
@@ -18,6 +17,7 @@ from sotol.backends.cpu.dots import (
     unpacker,
     value_adder,
 )
+from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.backends.cpu.panels import Panel, panel_of
 from sotol.backends.cpu.simd import halves_loader, load, load_bfloats, prefetch, splat
 from sotol.backends.cpu.target import Target
@@ -88,7 +88,7 @@ def _integer_tile(target, encoding, tokens):
     @njit(error_model="numpy")
     def tile(w, width, x, quant, out, stride):
         sums = zeros(tokens, 1)
-        quant_stride = (width // 32) * QUANT
+        quant_stride = (width // 32) * QUANT_RECORD
         for _block in range(0, width, 32 * groups):
             for g in range(groups):
                 at = w + header + g * group
@@ -105,7 +105,7 @@ def _integer_tile(target, encoding, tokens):
                     scale, minimum = read(w, at, 1)
                     sums = add_dots(sums, dots(weights, 1, x, width, quant, quant_stride), scale, quant, quant_stride)
                 x += 32
-                quant += QUANT
+                quant += QUANT_RECORD
             w += header + groups * group
         store_rows(sums, out, stride)
 

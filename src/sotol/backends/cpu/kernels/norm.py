@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
-from sotol.backends.cpu.dots import QUANT
+from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.backends.cpu.simd import (
     absolute,
     fma,
@@ -71,6 +71,6 @@ def quantize(_target: Target) -> Kernel:
     def piece(a, p):
         groups = a.width // 32
         for g in range(p * ROWS * groups, min((p + 1) * ROWS, a.rows) * groups):
-            quantize_group(a.x + 128 * g, a.out + 32 * g, a.quant + QUANT * g)
+            quantize_group(a.x + 128 * g, a.out + 32 * g, a.quant + QUANT_RECORD * g)
 
     return Kernel("rows:count width x out quant", pieces, piece)

@@ -10,7 +10,7 @@ def rope(_target: Target, style: str) -> Kernel:
 
     "halves" pairs channel i with r + i (GPT-NeoX, Hugging Face), "pairs" 2 i with 2 i + 1 (Llama's own, GGUF llama).
     """
-    near, far, step = (1, 0, 2) if style == "pairs" else (0, 1, 1)
+    near, far, step = {"pairs": (1, 0, 2), "halves": (0, 1, 1)}[style]
 
     def pieces(a):
         return a.rows
