@@ -17,16 +17,15 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from tests.support.checkpoints import random_checkpoint
+from tests.support.checkpoints import mixed_encodings, random_checkpoint
 from tests.support.running import limits_for, run_text
 
 from sotol.backends.cpu import PRECISIONS, CpuRunner
 from sotol.backends.cpu.target import host_target
-from sotol.formats import Weight, read_gguf, write_gguf
+from sotol.formats import read_gguf, write_gguf
 from sotol.models import ARCHITECTURES, trace_model
-from sotol.quant import ENCODINGS, Float32Array
+from sotol.quant import Float32Array
 
-MIXED = [name for name, encoding in ENCODINGS.items() if encoding.integer or name in {"F32", "F16", "BF16"}]
 CONTEXT = 128
 SIZES: dict[str, object] = {
     "block_count": 3,
@@ -49,14 +48,8 @@ def write_models(folder: Path) -> None:
         old.unlink()
     for number, name in enumerate(ARCHITECTURES):
         checkpoint = random_checkpoint(name, SIZES | OTHERS.get(name, {}), optional=name != "gemma3")
-        weights, turn = list[Weight](), number
-        for weight in checkpoint.weights.values():
-            if len(weight.shape) == 2:
-                weights.append(Weight.from_values(weight.name, weight.decode(), MIXED[turn % len(MIXED)]))
-                turn += 1
-            else:
-                weights.append(weight)
-        write_gguf(folder / f"{name}.gguf", checkpoint.metadata, weights)
+        mixed = mixed_encodings(checkpoint, first=number)
+        write_gguf(folder / f"{name}.gguf", mixed.metadata, mixed.weights.values())
 
 
 def run(folder: Path, out: Path) -> None:

@@ -6,33 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.checkpoints import random_checkpoint
+from tests.support.checkpoints import mixed_encodings, random_checkpoint
 from tests.support.running import limits_for, make_step, run_text
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.target import Target, host_target, levels, target_for
 from sotol.catalog import find_model
 from sotol.formats import read_gguf
-from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import trace_model
 from sotol.program.step import Limits
 from sotol.program.trace import Program
-from sotol.quant import ENCODINGS, Float32Array
+from sotol.quant import Float32Array
 
 LENGTH = 150
-MIXED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "Q4_K", "Q5_K", "Q6_K"]
 SIZES = {"embedding_length": 256, "feed_forward_length": 256, "context_length": 256}
-
-
-def mixed_encodings(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its matrices in all encodings in turn."""
-    weights = dict(checkpoint.weights)
-    matrices = [name for name, w in weights.items() if len(w.shape) == 2]
-    for i, name in enumerate(matrices):
-        encoding = next(e for e in (MIXED[(i + k) % len(MIXED)] for k in range(len(MIXED)))
-                        if weights[name].shape[1] % ENCODINGS[e].values == 0)  # fmt: skip
-        weights[name] = Weight.from_values(name, weights[name].decode(), encoding)
-    return replace(checkpoint, weights=weights)
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.checkpoints import RUNNABLE
 from tests.support.single_op import Inputs, cpu, reference, single_step, weight
 
 from sotol.backends.cpu.target import Target
@@ -14,7 +15,6 @@ from sotol.program.trace import Constant, Tensor
 from sotol.quant import ENCODINGS, Float32Array
 
 INTEGER = [name for name, encoding in ENCODINGS.items() if encoding.integer and encoding.encode]
-RUNNABLE = [*INTEGER, "F32", "F16", "BF16"]
 
 quickly = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 seeds = st.integers(0, 2**31)

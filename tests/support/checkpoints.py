@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES
-from sotol.quant import Float32Array
+from sotol.quant import ENCODINGS, Float32Array
 
-__all__ = ["DEFAULTS", "OPTIONAL", "full_name", "random_checkpoint", "with_weights"]
+__all__ = ["DEFAULTS", "OPTIONAL", "RUNNABLE", "full_name", "mixed_encodings", "random_checkpoint", "with_weights"]
 
 DEFAULTS: dict[str, object] = {
     "block_count": 2,
@@ -23,6 +24,7 @@ DEFAULTS: dict[str, object] = {
     "rope.freq_base": 10000.0,
 }
 VOCABULARY = 48
+RUNNABLE = [name for name, encoding in ENCODINGS.items() if encoding.encode]  # each of them has kernels
 OPTIONAL = frozenset({"output", "rope_freqs"})  # weights that a checkpoint may lack
 
 
@@ -53,6 +55,19 @@ def random_checkpoint(
             weights.append(Weight.from_values(full_name(name.format(i)), values.astype(np.float32), "F32"))
     all_fields = {"general.architecture": architecture, **{f"{architecture}.{k}": v for k, v in fields.items()}}
     return Checkpoint(Path("random.gguf"), all_fields, {weight.name: weight for weight in weights})
+
+
+def mixed_encodings(checkpoint: Checkpoint, first: int = 0) -> Checkpoint:
+    """The checkpoint with its matrices in all `RUNNABLE` encodings in turn, from one of them on.
+
+    Rows must be multiples of 256 numbers.
+    """
+    matrices = [weight for weight in checkpoint.weights.values() if len(weight.shape) == 2]
+    changed = {
+        w.name: Weight.from_values(w.name, w.decode(), RUNNABLE[(first + i) % len(RUNNABLE)])
+        for i, w in enumerate(matrices)
+    }
+    return replace(checkpoint, weights={**checkpoint.weights, **changed})
 
 
 def with_weights(checkpoint: Checkpoint, changes: Mapping[str, Float32Array | None]) -> Checkpoint:
