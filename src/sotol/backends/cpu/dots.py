@@ -1,22 +1,21 @@
 """Exact integer dot products of weight bytes with int8 activations, in the forms that CPUs have.
 
-A group is 32 inputs (or a half of it) of 16 weight rows: `Bytes` holds eight vectors of 64 unsigned bytes, input
-4 j + i of row r at byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
+A group is 32 inputs (or a half of them) of 16 weight rows, as eight vectors of 64 unsigned bytes: input 4 j + i of
+row r is byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
 
 from sotol.backends.cpu.simd import (
     F32,
     I8,
     I16,
     I32,
-    VB,
     VF,
     VI,
     WIDTH,
@@ -36,70 +35,47 @@ from sotol.backends.cpu.tiles import Tile, row_address, rows_of, tile_of
 VECTORS = 8  # of 64 bytes: 32 inputs of 16 rows
 
 
-class Bytes(types.Type):
-    """Eight vectors of 64 bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(name="Bytes")
+Weights = Callable[[int, int, int], Value]  # (vector, first row, rows) -> four bytes a row
 
 
-@register_model(Bytes)
-class _BytesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Bytes) -> None:
-        super().__init__(manager, kind, ir.LiteralStructType([VB] * VECTORS))
+def stored_bytes(b: Builder, address: Value) -> Weights:
+    """Vectors stored one after the other."""
+
+    def read(j: int, row: int, rows: int) -> Value:
+        return load_ir(b, offset(b, address, 64 * j + 4 * row), ir.VectorType(I8, 4 * rows))
+
+    return read
 
 
-group_bytes = Bytes()
-
-
-def _pack(b: Builder, vectors: list[Value]) -> Value:
-    out = ir.Constant(ir.LiteralStructType([VB] * VECTORS), ir.Undefined)
-    for i, v in enumerate(vectors):
-        out = b.insert_value(out, v, i)
-    return out
-
-
-def unpacker(bits: int) -> Any:
-    """load(address) -> Bytes: the 32 inputs of a group of 16 rows, unsigned, from its packed form (`panels.py`).
+def packed_bytes(b: Builder, address: Value, bits: int) -> Weights:
+    """The vectors of a group of 32 inputs of 16 rows, from its packed form (`panels.py`).
 
     Packed: 256 bytes of low nibbles (vector j in the low half of bytes 64 j.., vector 4 + j in the high half), then the
     bits above the fourth: of 5-bit numbers, bit j of byte n is byte n of vector j's; of 6-bit ones, two bits each over
     two runs of 64 bytes. 8-bit numbers are not packed.
     """
+    stored = stored_bytes(b, address)
+    if bits == 8:
+        return stored
+    wide = bits - 4  # bits above the fourth, of 8 / wide vectors in one run of 64 bytes
 
-    @intrinsic
-    def load_bytes(_context: Any, _address: Any) -> Any:
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            if bits == 8:
-                return _pack(b, [load_ir(b, offset(b, args[0], 64 * j), VB) for j in range(VECTORS)])
-            packed = [load_ir(b, offset(b, args[0], 64 * j), VB) for j in range(4)]
-            low = [b.and_(v, constant(VB, 15)) for v in packed] + [b.lshr(v, constant(VB, 4)) for v in packed]
-            if bits == 4:
-                return _pack(b, low)
-            wide = bits - 4  # bits above the fourth, of 8 / wide vectors in one run of 64 bytes
-            high = [load_ir(b, offset(b, args[0], 256 + 64 * k), VB) for k in range(wide)]
-            vectors = []
-            for j, v in enumerate(low):
-                run, place = divmod(j * wide, 8)
-                top = b.and_(b.lshr(high[run], constant(VB, place)), constant(VB, (1 << wide) - 1))
-                vectors.append(b.or_(v, b.shl(top, constant(VB, 4))))
-            return _pack(b, vectors)
+    def read(j: int, row: int, rows: int) -> Value:
+        kind, low = ir.VectorType(I8, 4 * rows), stored(j % 4, row, rows)
+        low = b.and_(low, constant(kind, 15)) if j < 4 else b.lshr(low, constant(kind, 4))
+        if not wide:
+            return low
+        run, place = divmod(j * wide, 8)
+        high = b.lshr(stored(4 + run, row, rows), constant(kind, place))
+        return b.or_(low, b.shl(b.and_(high, constant(kind, (1 << wide) - 1)), constant(kind, 4)))
 
-        return group_bytes(types.int64), generate
-
-    return load_bytes
+    return read
 
 
-# ---- forms: (builder, weight vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 a token
-# The sum of q * x; of (q - 128) * x from the forms in _SIGNED_BYTES, where weights have 8 bits.
+# ---- forms: (builder, weights, vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 a token
+# The sum of q * x; of (q - 128) * x from the forms in _SIGNED_BYTES, where weights have 8 bits. Weights go outside,
+# tokens inside: a register holds a vector of weights while all tokens use it, and one of inputs for all rows.
 
-Form = Callable[[Builder, list[Value], list[Value], int], list[Value]]
-
-
-def _part(b: Builder, v: Value, first: int, count: int) -> Value:
-    """Bytes first.. of a vector of 64."""
-    index = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
-    return b.shuffle_vector(v, ir.Constant(VB, ir.Undefined), index)
+Form = Callable[[Builder, Weights, Sequence[int], list[Value], int], list[Value]]
 
 
 def _inputs(b: Builder, address: Value, j: int, lanes: int) -> Value:
@@ -117,80 +93,76 @@ def _join(b: Builder, parts: list[Value]) -> Value:
     return parts[0]
 
 
-def _generic(b: Builder, weights: list[Value], tokens: list[Value], _bits: int) -> list[Value]:
-    sums = []
-    for x in tokens:
-        total = constant(VI, 0)
-        for j, w in enumerate(weights):
-            words, four = b.bitcast(w, VI), splat_ir(b, load_ir(b, offset(b, x, 4 * j), I32), VI)
-            for i in range(4):
-                q = b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255))
-                total = b.add(total, b.mul(q, b.ashr(b.shl(four, constant(VI, 24 - 8 * i)), constant(VI, 24))))
-        sums.append(total)
+def _generic(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], _bits: int) -> list[Value]:
+    sums = [constant(VI, 0)] * len(tokens)
+    for j in vectors:
+        words = b.bitcast(weights(j, 0, WIDTH), VI)
+        for i in range(4):
+            q = b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255))
+            for t, x in enumerate(tokens):
+                byte = b.sext(load_ir(b, offset(b, x, 4 * j + i), I8), I32)
+                sums[t] = b.add(sums[t], b.mul(q, splat_ir(b, byte, VI)))
     return sums
-
-
-def _by_register(lanes: int, dot: Callable[[Builder, list[Value], Value, int], Value]) -> Form:
-    """A form from its work on one hardware register of `lanes` i32: all tokens on one, then on the next.
-
-    So the weights of one register's rows may stay in registers while the tokens pass.
-    """
-
-    def form(b: Builder, weights: list[Value], tokens: list[Value], bits: int) -> list[Value]:
-        parts = []
-        for k in range(0, WIDTH, lanes):
-            pieces = [_part(b, w, 4 * k, 4 * lanes) for w in weights]
-            parts.append([dot(b, pieces, x, bits) for x in tokens])
-        return [_join(b, list(token)) for token in zip(*parts, strict=True)]
-
-    return form
 
 
 def _vnni(name: str, lanes: int) -> Form:
     """VPDPBUSD."""
 
-    def dot(b: Builder, weights: list[Value], x: Value, _bits: int) -> Value:
+    def form(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], _bits: int) -> list[Value]:
+        kind, registers = ir.VectorType(I32, lanes), range(0, WIDTH, lanes)
         # Two chains, for the instruction's latency.
-        sums = [ir.Constant(ir.VectorType(I32, lanes), None)] * 2
-        for j, w in enumerate(weights):
-            sums[j % 2] = call(b, name, sums[j % 2].type, sums[j % 2], w, _inputs(b, x, j, lanes))
-        return b.add(*sums)
+        sums = [[[ir.Constant(kind, None)] * len(registers) for _ in range(2)] for _ in tokens]
+        for j in vectors:
+            rows = [weights(j, first, lanes) for first in registers]
+            for t, x in enumerate(tokens):
+                four, chain = _inputs(b, x, j, lanes), sums[t][j % 2]
+                for k, w in enumerate(rows):
+                    chain[k] = call(b, name, kind, chain[k], w, four)
+        return [_join(b, [b.add(p, q) for p, q in zip(*chains, strict=True)]) for chains in sums]
 
-    return _by_register(lanes, dot)
+    return form
 
 
-def _pairs(lanes: int, multiply: str, widen: str) -> Form:
+def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> Form:
     """VPMADDUBSW: sums of pairs in 16 bits, as many as stay exact before they are widened.
 
     A pair of weights below 2**bits with int8 inputs is at most 2 (2**bits - 1) 127. For 8 bits even one pair would
-    not fit, so the weight's sign moves to the input: |q - 128| * 128 * 2 does.
+    not fit, so the weight's sign moves to the input (`negate`: VPSIGNB): |q - 128| * 128 * 2 does.
     """
     vb, vs, vi = ir.VectorType(I8, 4 * lanes), ir.VectorType(I16, 2 * lanes), ir.VectorType(I32, lanes)
+    registers = range(0, WIDTH, lanes)
 
-    def dot(b: Builder, weights: list[Value], x: Value, bits: int) -> Value:
+    def signed_by(b: Builder, x: Value, q: Value) -> Value:
+        if negate:
+            return call(b, negate, vb, x, q)
+        return b.select(b.icmp_signed("<", q, constant(vb, 0)), b.sub(constant(vb, 0), x), x)
+
+    def form(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], bits: int) -> list[Value]:
         run = 1 if bits == 8 else 32767 // (2 * ((1 << bits) - 1) * 127)
-        total, short = None, None
-        for j, q in enumerate(weights):
-            four = _inputs(b, x, j, lanes)
+        totals, shorts = dict[tuple[int, int], Value](), dict[tuple[int, int], Value]()
+        for n, j in enumerate(vectors, 1):
+            rows = sizes = [weights(j, first, lanes) for first in registers]
             if bits == 8:
-                signed = b.xor(q, ir.Constant(vb, [-128] * vb.count))
-                zero = ir.Constant(vb, None)
-                negative = b.icmp_signed("<", signed, zero)
-                q = b.select(negative, b.sub(zero, signed), signed)
-                four = b.select(negative, b.sub(zero, four), four)
-            pair = call(b, multiply, vs, q, four)
-            short = pair if short is None else b.add(short, pair)
-            if (j + 1) % run == 0 or j + 1 == len(weights):
-                wide = call(b, widen, vi, short, ir.Constant(vs, [1] * vs.count))
-                total, short = wide if total is None else b.add(total, wide), None
-        return total
+                rows = [b.xor(q, constant(vb, -128)) for q in rows]
+                sizes = [signed_by(b, q, q) for q in rows]
+            for t, x in enumerate(tokens):
+                four = _inputs(b, x, j, lanes)
+                for k, q in enumerate(rows):
+                    pair = call(b, multiply, vs, sizes[k], signed_by(b, four, q) if bits == 8 else four)
+                    shorts[t, k] = b.add(shorts[t, k], pair) if (t, k) in shorts else pair
+            if n % run == 0 or n == len(vectors):
+                for at, short in shorts.items():
+                    wide = call(b, widen, vi, short, constant(vs, 1))
+                    totals[at] = b.add(totals[at], wide) if at in totals else wide
+                shorts.clear()
+        return [_join(b, [totals[t, k] for k in range(len(registers))]) for t in range(len(tokens))]
 
-    return _by_register(lanes, dot)
+    return form
 
 
 DOTS: dict[str, Form] = {
     "generic": _generic,
-    "avx2": _pairs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
+    "avx2": _pairs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx2.psign.b"),
     "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     "avxvnni": _vnni("llvm.x86.avx512.vpdpbusd.256", 8),
     "vnni": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),
@@ -198,24 +170,27 @@ DOTS: dict[str, Form] = {
 _SIGNED_BYTES = {"avx2", "avx512"}  # forms that return the dot of q - 128 where weights have 8 bits
 
 
-def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
+def group_dots(form: str, tokens: int, bits: int, bias: int, width: int, *, packed: bool) -> Any:
     """dots(weights, part, x, x_stride, quant, quant_stride) -> Tile(tokens, 1): exact sums of (q - bias) * x, as f32.
 
-    weights: Bytes; part (a literal): which `width` of its 32 inputs; x: the tokens' int8 of this group, x_stride
-    bytes apart; quant: their records (QUANT_RECORD bytes each), quant_stride apart.
+    weights: the address of a group, packed or as `byte_storer` stores it; part (a literal): which `width` of its 32
+    inputs; x: the tokens' int8 of this group, x_stride bytes apart; quant: their records (QUANT_RECORD bytes each),
+    quant_stride apart.
     """
 
     @intrinsic(prefer_literal=True)
-    def dots(_context: Any, weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
-        first = part.literal_value * width // 4
-        sums_at = 4 if width == 32 else 8 + 4 * part.literal_value
+    def dots(_context: Any, _weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
+        count, sums_at = width // 4, 4 if width == 32 else 8 + 4 * part.literal_value
+        vectors = list(range(part.literal_value * count, (part.literal_value + 1) * count))
+        if packed and count == VECTORS:
+            vectors = [0, 4, 1, 5, 2, 6, 3, 7]  # those that share bytes one after the other
         tile = Tile(tokens, 1)
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            vectors = [b.extract_value(args[0], first + j) for j in range(width // 4)]
-            inputs = [offset(b, row_address(b, args[2], args[3], r), 4 * first) for r in range(tokens)]
+            weights = packed_bytes(b, args[0], bits) if packed else stored_bytes(b, args[0])
+            inputs = [row_address(b, args[2], args[3], r) for r in range(tokens)]
             rows = []
-            for r, total in enumerate(DOTS[form](b, vectors, inputs, bits)):
+            for r, total in enumerate(DOTS[form](b, weights, vectors, inputs, bits)):
                 dot = b.sitofp(total, VF)
                 if bias and not (bits == 8 and form in _SIGNED_BYTES):
                     # |q x| sums stay below 2**24, so this fma is exact: the integer sum of (q - bias) * x.
@@ -224,9 +199,25 @@ def group_dots(form: str, tokens: int, bits: int, bias: int, width: int) -> Any:
                 rows.append([dot])
             return tile_of(b, rows)
 
-        return tile(weights, part, types.int64, types.int64, types.int64, types.int64), generate
+        return tile(types.int64, part, types.int64, types.int64, types.int64, types.int64), generate
 
     return dots
+
+
+def byte_storer(bits: int) -> Any:
+    """put(group, address): the vectors of a packed group, one after the other."""
+
+    @intrinsic
+    def store_bytes(_context: Any, _group: Any, _address: Any) -> Any:
+        def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            weights = packed_bytes(b, args[0], bits)
+            for j in range(VECTORS):
+                store_ir(b, weights(j, 0, WIDTH), offset(b, args[1], 64 * j))
+            return c.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return store_bytes
 
 
 @intrinsic
@@ -259,55 +250,29 @@ def add_dots_minimum(_context: Any, sums: Any, dots: Any, _scale: Any, _minimum:
     return sums(sums, dots, f32x16, f32x16, types.int64, types.int64), generate
 
 
-def _values(b: Builder, weights: Value, k: int, scale: Value, minimum: Value | None, bias: int) -> Value:
-    """Input k of a group as f32, one lane per row: scale * (q - bias) + minimum, each step rounded, as decode does."""
-    j, i = divmod(k, 4)
-    words = b.bitcast(b.extract_value(weights, j), VI)
-    q = b.sub(b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255)), constant(VI, bias))
-    value = b.fmul(scale, b.sitofp(q, VF))
-    return value if minimum is None else b.fadd(value, minimum)
+def value_storer(bits: int, bias: int, width: int, *, minimum: bool) -> Any:
+    """put(group, part, scale, minimum, address): decoded inputs of 16 rows, 64 bytes an input.
 
-
-def value_adder(tokens: int, bias: int, width: int, *, minimum: bool) -> Any:
-    """add(sums, weights, part, scale, minimum, x, stride): sums[t] += decoded weights * f32 inputs, in input order.
-
-    For activations that stay f32; weights, part as in `group_dots`; x: the group's inputs of each token.
+    group: of packed numbers; part (a literal): which `width` of its 32 inputs. A value is scale * (q - bias) +
+    minimum, each step rounded, as `quant` decodes.
     """
 
     @intrinsic(prefer_literal=True)
-    def add_values(
-        _context: Any, sums: Any, weights: Any, part: Any, _scale: Any, _minimum: Any, x: Any, stride: Any
-    ) -> Any:
-        first = part.literal_value * width
-
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            totals = [row[0] for row in rows_of(b, sums, args[0])]
-            for k in range(first, first + width):
-                value = _values(b, args[1], k, args[3], args[4] if minimum else None, bias)
-                for t in range(tokens):
-                    at = offset(b, row_address(b, args[5], args[6], t), 4 * k)
-                    totals[t] = fma_ir(b, splat_ir(b, load_ir(b, at, F32), VF), value, totals[t])
-            return tile_of(b, [[v] for v in totals])
-
-        return sums(sums, weights, part, f32x16, f32x16, types.int64, types.int64), generate
-
-    return add_values
-
-
-def value_storer(bias: int, width: int, *, minimum: bool) -> Any:
-    """put(weights, part, scale, minimum, address): decoded inputs of 16 rows, 64 bytes an input."""
-
-    @intrinsic(prefer_literal=True)
-    def store_values(_context: Any, weights: Any, part: Any, _scale: Any, _minimum: Any, _address: Any) -> Any:
-        first = part.literal_value * width
+    def store_values(_context: Any, _group: Any, part: Any, _scale: Any, _minimum: Any, _address: Any) -> Any:
+        first = part.literal_value * width // 4
 
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            for k in range(first, first + width):
-                value = _values(b, args[0], k, args[2], args[3] if minimum else None, bias)
-                store_ir(b, value, offset(b, args[4], 64 * k))
+            weights = packed_bytes(b, args[0], bits)
+            for j in range(first, first + width // 4):
+                words = b.bitcast(weights(j, 0, WIDTH), VI)
+                for i in range(4):
+                    q = b.sub(b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255)), constant(VI, bias))
+                    value = b.fmul(args[2], b.sitofp(q, VF))
+                    value = b.fadd(value, args[3]) if minimum else value
+                    store_ir(b, value, offset(b, args[4], 64 * (4 * j + i)))
             return c.get_dummy_value()
 
-        return types.void(weights, part, f32x16, f32x16, types.int64), generate
+        return types.void(types.int64, part, f32x16, f32x16, types.int64), generate
 
     return store_values
 

@@ -3,8 +3,7 @@
 from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
-from sotol.backends.cpu.dots import unpacker, value_storer
-from sotol.backends.cpu.kernels.linear import float_loader, group_reader
+from sotol.backends.cpu.kernels.linear import float_loader, values_unpacker
 from sotol.backends.cpu.panels import panel_of
 from sotol.backends.cpu.simd import load_f32, load_i32, stack, store, store_f32
 from sotol.backends.cpu.target import Target
@@ -27,26 +26,16 @@ def embed(target: Target, encoding: str) -> Kernel:
 
 def _integer_row(target, encoding):
     panel = panel_of(ENCODINGS[encoding])
-    parts, groups, header, group = panel.parts, panel.groups, panel.header, panel.group
-    unpack, read = unpacker(panel.bits), group_reader(target, panel)
-    values = value_storer(panel.bias, panel.width, minimum=panel.minimum)
-    packed = panel.packed
+    block, size, unpack = 32 * panel.groups, panel.size, values_unpacker(target, panel)
 
     @njit(error_model="numpy")
     def put(w, lane, out, width):
-        scratch = stack(2048)  # 32 inputs of 16 rows
-        for at in range(0, width, 32 * groups):
-            for g in range(groups):
-                block = w + header + g * group
-                weights = unpack(block + packed)
-                scale, minimum = read(w, block, 0)
-                values(weights, 0, scale, minimum, scratch)
-                if parts == 2:
-                    scale, minimum = read(w, block, 1)
-                    values(weights, 1, scale, minimum, scratch)
-                for i in range(32):
-                    store_f32(out + 4 * (at + 32 * g + i), load_f32(scratch + 64 * i + 4 * lane))
-            w += header + groups * group
+        space = stack(256 * 64)  # the largest block
+        for at in range(0, width, block):
+            values = unpack(w, block, space)
+            for i in range(block):
+                store_f32(out + 4 * (at + i), load_f32(values + 64 * i + 4 * lane))
+            w += size
 
     return put
 

@@ -1,8 +1,9 @@
 """y = x W': one matrix kernel over encodings. T tokens, N outputs, K inputs.
 
 A panel is 16 rows of W (`panels.py`), so that a lane is an output and no sum runs across lanes. A piece of work is a
-run of panels for a tile of tokens; inside, R tokens share each unpacked group of weights. Every token's sum is formed
-in the order of the inputs, whatever R is: one token or many, the bits are the same.
+run of panels for a tile of tokens. One token reads the panels as they lie; for more, a chunk of a panel is unpacked
+once into the first-level cache and then meets R tokens at a time. Every token's sum is formed in the order of the
+inputs, whatever R is: one token or many, the bits are the same.
 """
 
 import numpy as np
@@ -12,21 +13,23 @@ from sotol.backends.cpu.compile import Kernel
 from sotol.backends.cpu.dots import (
     add_dots,
     add_dots_minimum,
+    byte_storer,
     group_dots,
     load_multipliers,
-    unpacker,
-    value_adder,
+    value_storer,
 )
 from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.backends.cpu.panels import Panel, panel_of
-from sotol.backends.cpu.simd import halves_loader, load, load_bfloats, prefetch, splat
+from sotol.backends.cpu.simd import halves_loader, load, load_bfloats, prefetch, splat, stack, store
 from sotol.backends.cpu.target import Target
-from sotol.backends.cpu.tiles import outer, store_rows, vector_row, zeros
+from sotol.backends.cpu.tiles import load_rows, outer, store_rows, vector_row, zeros
 from sotol.quant import ENCODINGS
 
 TOKENS = 128  # of a piece: their activations stay in the second-level cache while panels pass
 AHEAD = 4096  # bytes: how far before their use weights are asked for; one token waits for little else
 REGISTER_ROWS = {4: 4, 8: 4, 16: 8}  # tokens of a register tile, by f32 lanes of the hardware
+BYTES_CHUNK, VALUES_CHUNK = 1024, 256  # inputs of 16 rows that are unpacked at a time: multiples of every block
+SPACE = BYTES_CHUNK // 32 * (512 + 2 * 64)  # bytes for either
 
 
 def linear(target: Target, encoding: str, activations: str) -> Kernel:
@@ -34,10 +37,7 @@ def linear(target: Target, encoding: str, activations: str) -> Kernel:
 
     x_row, quant_row: bytes from one token's activations, and their records, to the next's.
     """
-    make, rows = TILES[activations], REGISTER_ROWS[target.lanes]
-    if activations == "f32" and ENCODINGS[encoding].integer is None:
-        make = _float_tile
-    many, one = make(target, encoding, rows), make(target, encoding, 1)
+    product = _int8_product(target, encoding) if activations == "int8" else _f32_product(target, encoding)
 
     def pieces(a):
         return ((a.rows + TOKENS - 1) // TOKENS) * ((a.panels_count + a.run - 1) // a.run)
@@ -45,18 +45,81 @@ def linear(target: Target, encoding: str, activations: str) -> Kernel:
     def piece(a, p):
         runs = (a.panels_count + a.run - 1) // a.run
         first, end = (p // runs) * TOKENS, min((p // runs + 1) * TOKENS, a.rows)
+        x, quant, out = a.x + first * a.x_row, a.quant + first * a.quant_row, a.out + first * a.stride * 4
         for n in range((p % runs) * a.run, min((p % runs + 1) * a.run, a.panels_count)):
-            w, t = a.panels + n * a.panel, first
-            while t < end:
-                x, quant, out = a.x + t * a.x_row, a.quant + t * a.quant_row, a.out + (t * a.stride + 16 * n) * 4
-                if t + rows <= end:
-                    many(w, a.width, x, quant, out, a.stride * 4)
-                    t += rows
-                else:
-                    one(w, a.width, x, quant, out, a.stride * 4)
-                    t += 1
+            w = a.panels + n * a.panel
+            product(w, a.width, end - first, x, a.x_row, quant, a.quant_row, out + 64 * n, a.stride * 4)
 
     return Kernel("rows:count width stride panels panels_count panel run x x_row quant quant_row out", pieces, piece)
+
+
+def _int8_product(target, encoding):
+    """product(w, width, tokens, x, x_row, quant, quant_row, out, stride): a panel times some tokens."""
+    panel = panel_of(ENCODINGS[encoding])
+    one = _packed_tile(target, panel)
+    many = _by_chunks(
+        target, _bytes_unpacker(target, panel), _bytes_tile(target, panel), BYTES_CHUNK, panel.size, 32 * panel.groups
+    )
+
+    @njit(error_model="numpy")
+    def product(w, width, tokens, x, x_row, quant, quant_row, out, stride):
+        if tokens == 1:
+            one(w, width, x, quant, out)
+        else:
+            many(w, width, tokens, x, x_row, quant, quant_row, out, stride)
+
+    return product
+
+
+def _f32_product(target, encoding):
+    """The same for activations that stay f32."""
+    if ENCODINGS[encoding].integer is None:
+        load_values, size = float_loader(target, encoding)
+
+        @njit(error_model="numpy")
+        def where_they_lie(w, _inputs, _space):
+            return w
+
+        return _by_chunks(target, where_they_lie, _values_tile(load_values, size), VALUES_CHUNK, 16 * size, 1)
+    panel = panel_of(ENCODINGS[encoding])
+    unpack = values_unpacker(target, panel)
+    return _by_chunks(target, unpack, _values_tile(load, 4), VALUES_CHUNK, panel.size, 32 * panel.groups)
+
+
+def _by_chunks(target, unpack, make_tile, chunk, size, values):
+    """A product that unpacks `chunk` inputs of a panel, then runs all tokens through them; `size` bytes hold `values`.
+
+    unpack(w, inputs, space) -> the address of the unpacked weights, for tile(weights, inputs, more, x, x_row, quant,
+    quant_row, out, stride), which begins at zero or, `more`, where the last chunk left the sums.
+    """
+    rows = REGISTER_ROWS[target.lanes]
+    many, two, one = make_tile(rows), make_tile(2), make_tile(1)
+    x_bytes, bytes_of_chunk = (1 if chunk == BYTES_CHUNK else 4), chunk // values * size
+
+    @njit(error_model="numpy")
+    def product(w, width, tokens, x, x_row, quant, quant_row, out, stride):
+        space = stack(SPACE)
+        for k in range(0, width, chunk):
+            inputs, t = min(chunk, width - k), 0
+            weights = unpack(w, inputs, space)
+            x_at, quant_at = x + k * x_bytes, quant + (k // 32) * QUANT_RECORD
+            while t < tokens:
+                x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out + t * stride
+                if t + rows <= tokens:
+                    many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                    t += rows
+                elif t + 2 <= tokens:
+                    two(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                    t += 2
+                else:
+                    one(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                    t += 1
+            w += bytes_of_chunk
+
+    return product
+
+
+# ---- int8 activations
 
 
 def group_reader(target, panel: Panel):
@@ -78,63 +141,101 @@ def group_reader(target, panel: Panel):
     return read
 
 
-def _integer_tile(target, encoding, tokens):
-    panel = panel_of(ENCODINGS[encoding])
+def _packed_tile(target, panel):
+    """tile(w, width, x, quant, out): a whole panel, as it lies, times one token."""
     groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
     has_minimum = panel.minimum
-    unpack, read = unpacker(panel.bits), group_reader(target, panel)
-    dots = group_dots(target.dot, tokens, panel.bits, panel.bias, panel.width)
+    read, dots = (
+        group_reader(target, panel),
+        group_dots(target.dot, 1, panel.bits, panel.bias, panel.width, packed=True),
+    )
 
     @njit(error_model="numpy")
-    def tile(w, width, x, quant, out, stride):
-        sums = zeros(tokens, 1)
-        quant_stride = (width // 32) * QUANT_RECORD
+    def tile(w, width, x, quant, out):
+        sums = zeros(1, 1)
         for _block in range(0, width, 32 * groups):
             for g in range(groups):
                 at = w + header + g * group
                 prefetch(at + AHEAD, group)
-                weights = unpack(at + packed)
+                found = dots(at + packed, 0, x, 0, quant, 0)
                 scale, minimum = read(w, at, 0)
                 if has_minimum:
-                    sums = add_dots_minimum(
-                        sums, dots(weights, 0, x, width, quant, quant_stride), scale, minimum, quant, quant_stride
-                    )
+                    sums = add_dots_minimum(sums, found, scale, minimum, quant, 0)
                 else:
-                    sums = add_dots(sums, dots(weights, 0, x, width, quant, quant_stride), scale, quant, quant_stride)
+                    sums = add_dots(sums, found, scale, quant, 0)
                 if parts == 2:
+                    found = dots(at + packed, 1, x, 0, quant, 0)
                     scale, minimum = read(w, at, 1)
-                    sums = add_dots(sums, dots(weights, 1, x, width, quant, quant_stride), scale, quant, quant_stride)
+                    sums = add_dots(sums, found, scale, quant, 0)
                 x += 32
                 quant += QUANT_RECORD
             w += header + groups * group
-        store_rows(sums, out, stride)
+        store_rows(sums, out, 0)
 
     return tile
 
 
-def _integer_f32_tile(target, encoding, tokens):
-    panel = panel_of(ENCODINGS[encoding])
+def _bytes_unpacker(target, panel):
+    """unpack(w, inputs, space) -> space: 512 bytes of weights a group, then its scales and minimums as f32."""
     groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
-    unpack, read = unpacker(panel.bits), group_reader(target, panel)
-    add = value_adder(tokens, panel.bias, panel.width, minimum=panel.minimum)
+    has_minimum, minimum_at, size = panel.minimum, 512 + 64 * panel.parts, _unpacked_group(panel)
+    read, put = group_reader(target, panel), byte_storer(panel.bits)
 
     @njit(error_model="numpy")
-    def tile(w, width, x, _quant, out, stride):
-        sums = zeros(tokens, 1)
-        for _block in range(0, width, 32 * groups):
+    def store_groups(w, inputs, space):
+        to = space
+        for _block in range(0, inputs, 32 * groups):
             for g in range(groups):
                 at = w + header + g * group
-                weights = unpack(at + packed)
+                prefetch(at + AHEAD, group)
+                put(at + packed, to)
                 scale, minimum = read(w, at, 0)
-                sums = add(sums, weights, 0, scale, minimum, x, 4 * width)
+                store(to + 512, scale)
                 if parts == 2:
-                    scale, minimum = read(w, at, 1)
-                    sums = add(sums, weights, 1, scale, minimum, x, 4 * width)
-                x += 128
+                    store(to + 576, read(w, at, 1)[0])
+                if has_minimum:
+                    store(to + minimum_at, minimum)
+                to += size
             w += header + groups * group
-        store_rows(sums, out, stride)
+        return space
 
-    return tile
+    return store_groups
+
+
+def _unpacked_group(panel):
+    return 512 + 64 * (panel.parts + panel.minimum)
+
+
+def _bytes_tile(target, panel):
+    parts, has_minimum, minimum_at, size = panel.parts, panel.minimum, 512 + 64 * panel.parts, _unpacked_group(panel)
+
+    def make(tokens):
+        dots = group_dots(target.dot, tokens, panel.bits, panel.bias, panel.width, packed=False)
+
+        @njit(error_model="numpy")
+        def tile(weights, inputs, more, x, x_row, quant, quant_row, out, stride):
+            sums = load_rows(tokens, 1, out, stride) if more else zeros(tokens, 1)
+            for _ in range(0, inputs, 32):
+                found = dots(weights, 0, x, x_row, quant, quant_row)
+                if has_minimum:
+                    minimum = load(weights + minimum_at)
+                    sums = add_dots_minimum(sums, found, load(weights + 512), minimum, quant, quant_row)
+                else:
+                    sums = add_dots(sums, found, load(weights + 512), quant, quant_row)
+                if parts == 2:
+                    found = dots(weights, 1, x, x_row, quant, quant_row)
+                    sums = add_dots(sums, found, load(weights + 576), quant, quant_row)
+                weights += size
+                x += 32
+                quant += QUANT_RECORD
+            store_rows(sums, out, stride)
+
+        return tile
+
+    return make
+
+
+# ---- f32 activations
 
 
 def float_loader(target, encoding):
@@ -142,19 +243,40 @@ def float_loader(target, encoding):
     return {"F32": (load, 4), "F16": (halves_loader(target.halves), 2), "BF16": (load_bfloats, 2)}[encoding]
 
 
-def _float_tile(target, encoding, tokens):
-    load_values, size = float_loader(target, encoding)
+def values_unpacker(target, panel):
+    """unpack(w, inputs, space) -> space: the decoded inputs of 16 rows, 64 bytes an input."""
+    groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
+    read, put = group_reader(target, panel), value_storer(panel.bits, panel.bias, panel.width, minimum=panel.minimum)
 
     @njit(error_model="numpy")
-    def tile(w, width, x, _quant, out, stride):
-        sums = zeros(tokens, 1)
-        for _ in range(width):
-            sums = outer(sums, x, 4 * width, vector_row(load_values(w)))
-            x += 4
-            w += 16 * size
-        store_rows(sums, out, stride)
+    def store_values(w, inputs, space):
+        to = space
+        for _block in range(0, inputs, 32 * groups):
+            for g in range(groups):
+                at = w + header + g * group
+                scale, minimum = read(w, at, 0)
+                put(at + packed, 0, scale, minimum, to)
+                if parts == 2:
+                    scale, minimum = read(w, at, 1)
+                    put(at + packed, 1, scale, minimum, to)
+                to += 2048
+            w += header + groups * group
+        return space
 
-    return tile
+    return store_values
 
 
-TILES = {"int8": _integer_tile, "f32": _integer_f32_tile}
+def _values_tile(load_values, size):
+    def make(tokens):
+        @njit(error_model="numpy")
+        def tile(weights, inputs, more, x, x_row, _quant, _quant_row, out, stride):
+            sums = load_rows(tokens, 1, out, stride) if more else zeros(tokens, 1)
+            for _ in range(inputs):
+                sums = outer(sums, x, x_row, vector_row(load_values(weights)))
+                x += 4
+                weights += 16 * size
+            store_rows(sums, out, stride)
+
+        return tile
+
+    return make
