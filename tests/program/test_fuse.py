@@ -10,7 +10,7 @@ from sotol.backends.reference import ReferenceRunner
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import trace_model
 from sotol.program import ops
-from sotol.program.fuse import quantize_inputs
+from sotol.program.fuse import join_pairs, quantize_inputs
 from sotol.program.trace import Program, Tensor
 from sotol.quant import Float32Array
 
@@ -87,3 +87,39 @@ def test_a_whole_model(architecture: str) -> None:
     exact, quantized = logits(program), logits(quantize_inputs(program))
     assert str(program) == before  # the rewrite makes a new one
     assert 0 < np.abs(exact - quantized).max() < 0.1 * np.abs(exact).max()
+
+
+def test_pairs_are_joined_where_nothing_else_reads_between() -> None:
+    start = Inputs()
+    x = start.rows(values(5, 64), "x")
+    h = ops.rms_norm(x, Weight.from_values("norm", values(64, seed=1), "F32"), eps=1e-6)
+    x = x + ops.linear(ops.quantize(h), matrix("w", "Q8_0", 2))
+    gate, up = ops.linear(ops.quantize(x), matrix("gate", "Q8_0", 3)), ops.linear(x, matrix("up", "F32", 4))
+    down = ops.linear(ops.quantize(ops.glu(gate, up, act="silu")), matrix("down", "Q8_0", 5))
+    x + ops.rms_norm(down, Weight.from_values("post", values(64, seed=6), "F32"), eps=1e-6)
+    joined = join_pairs(start.program)
+    assert [node.op.name for node in joined.nodes] == [
+        "embed", "rms_norm_quantize", "linear_add", "quantize", "linear", "linear", "glu_quantize", "linear",
+        "rms_norm_add",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(reference(joined, [single_step(5)]), reference(start.program, [single_step(5)]))
+
+
+def test_a_result_with_two_readers_stays() -> None:
+    start = Inputs()
+    x = start.rows(values(5, 64), "x")
+    h = ops.rms_norm(x, Weight.from_values("norm", values(64, seed=1), "F32"), eps=1e-6)
+    y = ops.linear(ops.quantize(h), matrix("w", "Q8_0", 2))
+    (h + y) + y
+    joined = join_pairs(start.program)
+    assert [node.op.name for node in joined.nodes] == ["embed", "rms_norm", "quantize", "linear", "add", "add"]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3"])
+def test_a_joined_model_is_the_model(architecture: str) -> None:
+    program = quantize_inputs(trace_model(random_checkpoint(architecture), 64))
+    text = np.random.default_rng(0).integers(0, 48, 20).tolist()
+    joined = join_pairs(program)
+    assert len(joined.nodes) < len(program.nodes)
+    got, want = (run_text(ReferenceRunner(p, limits_for(64)), text, [7, 13]) for p in (joined, program))
+    np.testing.assert_array_equal(got, want)

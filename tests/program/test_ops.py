@@ -50,6 +50,10 @@ CASES: dict[str, Callable[[int, int, int], Case]] = {
     "scale": lambda t, m, n: ((numbers(t, m, n),), {"factor": 3.0}),
     "soft_cap": lambda t, m, n: ((numbers(t, m, n),), {"cap": 3.0}),
     "glu": lambda t, _, n: ((numbers(t, n), numbers(t, n)), {"act": "silu"}),
+    "rms_norm_quantize": lambda t, _, n: ((numbers(t, 32 * n), numbers(32 * n)), {"eps": 1e-6}),
+    "rms_norm_add": lambda t, m, n: ((numbers(t, m, n), numbers(n), numbers(t, m, n)), {"eps": 1e-6}),
+    "glu_quantize": lambda t, _, n: ((numbers(t, 32 * n), numbers(t, 32 * n)), {"act": "silu"}),
+    "linear_add": lambda t, m, n: ((numbers(t, n), numbers(m, n), numbers(t, m)), {}),
     "rope": lambda t, m, n: (
         (numbers(t, m, 2 * n), np.arange(t, dtype=np.int32), numbers(t, 2, n)),
         {"style": "halves"},

@@ -9,7 +9,7 @@ from sotol.backends.cpu.lower import result_bytes
 from sotol.formats.weights import Weight
 from sotol.models import trace_model
 from sotol.program import fuse, ops
-from sotol.program.plan import ALIGNMENT, plan_memory
+from sotol.program.plan import ALIGNMENT, phases, plan_memory
 from sotol.program.trace import Node, Program, StepInput, Tensor
 
 
@@ -39,14 +39,15 @@ def owner(program: Program, i: int) -> int:
 
 
 def lives(program: Program) -> dict[int, tuple[int, int]]:
-    """Of each node with memory of its own: when it is computed, and the last node that reads it, by any name."""
-    ends = {owner(program, i): i for i in range(len(program.nodes))}
+    """Of each node with memory of its own: the phases in which it is computed and last read, by any name."""
+    phase = phases(program)
+    ends = {owner(program, i): phase[i] for i in range(len(program.nodes))}
     for i, node in enumerate(program.nodes):
         for x in node.inputs:
             if isinstance(x, Tensor):
-                ends[owner(program, x.index)] = max(ends[owner(program, x.index)], i)
+                ends[owner(program, x.index)] = max(ends[owner(program, x.index)], phase[i])
     ends[owner(program, len(program.nodes) - 1)] = len(program.nodes)  # the caller reads it
-    return {i: (i, end) for i, end in ends.items()}
+    return {i: (phase[i], end) for i, end in ends.items()}
 
 
 def check(program: Program, sizes: list[int]) -> int:
@@ -65,6 +66,22 @@ def check(program: Program, sizes: list[int]) -> int:
                 apart = plan.offsets[i] + sizes[i] <= plan.offsets[j] or plan.offsets[j] + sizes[j] <= plan.offsets[i]
                 assert apart, f"%{i} and %{j} overlap in\n{program}"
     return plan.size
+
+
+@given(programs())
+def test_a_phase_reads_only_what_earlier_ones_gave(drawn: tuple[Program, list[int]]) -> None:
+    """So its nodes may run at once; a reshape is no work. And no phase is empty or begins needlessly."""
+    program, _ = drawn
+    phase = phases(program)
+    working = [number for number, node in zip(phase, program.nodes, strict=True) if node.op is not ops.reshape]
+    assert working == sorted(working)
+    for i, node in enumerate(program.nodes):
+        if node.op is not ops.reshape:
+            assert all(phase[x.index] < phase[i] for x in node.inputs if isinstance(x, Tensor))
+    for number in range(1, max(phase) + 1):
+        first = phase.index(number)
+        read = [phase[x.index] for x in program.nodes[first].inputs if isinstance(x, Tensor)]
+        assert max(read) == number - 1
 
 
 @given(programs())

@@ -95,9 +95,8 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
 def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s, window = c.sizes, c.windows[w.index]
-    q = ops.rms_norm(heads(h, w("attn_q"), s.heads), w("attn_q_norm"), eps=c.eps)  # [T, H, d]
-    k = ops.rms_norm(heads(h, w("attn_k"), s.kv_heads), w("attn_k_norm"), eps=c.eps)  # [T, K, d]
-    v = heads(h, w("attn_v"), s.kv_heads)
+    q, k, v = heads(h, w("attn_q"), s.heads), heads(h, w("attn_k"), s.kv_heads), heads(h, w("attn_v"), s.kv_heads)
+    q, k = ops.rms_norm(q, w("attn_q_norm"), eps=c.eps), ops.rms_norm(k, w("attn_k_norm"), eps=c.eps)
     q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
     cache = m.cache(w.index, s.kv_heads, s.head_width)
     out = ops.attention(q, k, v, cache, step.step, scale=c.scale, window=window, cap=c.attention_cap)  # [T, H, d]

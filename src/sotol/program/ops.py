@@ -13,16 +13,21 @@ from sotol.program.trace import OPS, Array, op
 
 __all__ = [
     "OPS",
+    "QUANTIZED",
     "add",
     "add_bias",
     "attention",
     "embed",
     "gelu_tanh",
     "glu",
+    "glu_quantize",
     "linear",
+    "linear_add",
     "quantize",
     "reshape",
     "rms_norm",
+    "rms_norm_add",
+    "rms_norm_quantize",
     "rope",
     "rows",
     "scale",
@@ -162,3 +167,33 @@ def rows(x: Array, index: Array) -> Array:
 def reshape(x: Array, *, shape: tuple[Any, ...]) -> Array:
     """The same numbers, with rows of another shape."""
     return x.reshape(len(x), *shape[1:])
+
+
+# ---- ops that are two at once: rewrites (`fuse.py`) put them where one result has one reader
+
+
+@op("T N, N -> T N")
+def rms_norm_quantize(x: Array, weight: Array, *, eps: float) -> Array:
+    """A norm that is kept as int8 only."""
+    return quantize(rms_norm(x, weight, eps=eps))
+
+
+@op("... N, N, ... N -> ... N")
+def rms_norm_add(x: Array, weight: Array, residual: Array, *, eps: float) -> Array:
+    """residual + the norm of x."""
+    return residual + rms_norm(x, weight, eps=eps)
+
+
+@op("T N, T N -> T N")
+def glu_quantize(gate: Array, up: Array, *, act: str) -> Array:
+    """A gated product that is kept as int8 only."""
+    return quantize(glu(gate, up, act=act))
+
+
+@op("T N, M N, T M -> T M")
+def linear_add(x: Array, weight: Array, residual: Array) -> Array:
+    """residual + x W'."""
+    return residual + linear(x, weight)
+
+
+QUANTIZED = (quantize, rms_norm_quantize, glu_quantize)  # ops whose result is int8 with scales

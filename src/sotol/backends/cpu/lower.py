@@ -4,13 +4,15 @@ T tokens, R rows with logits, N outputs, K inputs. Adding an op means one functi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby, zip_longest
 from typing import Protocol
 
 from sotol.backends.cpu.layout import LANES, QUANT_RECORD, WIDEST_HEAD, padded
 from sotol.backends.cpu.library import Key
 from sotol.formats.weights import Weight
 from sotol.program import ops
+from sotol.program.plan import phases
 from sotol.program.trace import Cache, Constant, Node, Operand, Program, Tensor
 
 __all__ = ["Call", "Places", "lower", "missing", "result_bytes"]
@@ -27,6 +29,7 @@ class Call:
     key: Key
     arguments: Mapping[str, int | float]
     node: int  # of the program, for profiles
+    last: bool = False  # of its phase: what follows waits until the whole phase is done
 
 
 class Places(Protocol):
@@ -77,11 +80,18 @@ class _Site:
 
 
 def lower(program: Program, places: Places) -> list[Call]:
-    """The calls that run a program that lacks nothing (see `missing`), in order."""
+    """The calls that run a program that lacks nothing (see `missing`), in order.
+
+    The nodes of a phase go side by side: their first calls, then their second ones.
+    """
     calls: list[Call] = []
-    for i, node in enumerate(program.nodes):
-        if node.op is not ops.reshape:
-            calls += LOWERINGS[node.op.name](_Site(node, i, places))
+    working = [i for i, node in enumerate(program.nodes) if node.op is not ops.reshape]
+    for _, members in groupby(working, key=phases(program).__getitem__):
+        sites = [_Site(program.nodes[i], i, places) for i in members]
+        tracks = [LOWERINGS[site.node.op.name](site) for site in sites]
+        for side_by_side in zip_longest(*tracks):
+            group = [call for call in side_by_side if call is not None]
+            calls += [*group[:-1], replace(group[-1], last=True)]
     return calls
 
 
@@ -106,7 +116,7 @@ def missing(program: Program) -> list[str]:
 def result_bytes(node: Node, limits: Mapping[str, int]) -> int:
     """The memory of a node's result at the limits of T and R."""
     rows, width = limits[str(node.shape[0])], padded(_width(node.shape))
-    if node.op is ops.quantize:
+    if node.op in ops.QUANTIZED:
         return rows * width + rows * (width // ops.GROUP) * QUANT_RECORD
     return rows * width * 4
 
@@ -135,6 +145,17 @@ def _rms_norm(s: _Site) -> list[Call]:
                    x=s.at(0), weight=s.places.vector(s.node.inputs[1]), out=s.out)]  # fmt: skip
 
 
+def _rms_norm_quantize(s: _Site) -> list[Call]:
+    return [s.call("rms_norm_quantize", rows=s.rows, width=s.width, eps=s.node.attributes["eps"], x=s.at(0),
+                   weight=s.places.vector(s.node.inputs[1]), out=s.out, quant=s.out + _ints(s))]  # fmt: skip
+
+
+def _rms_norm_add(s: _Site) -> list[Call]:
+    width = int(s.node.shape[-1])
+    return [s.call("rms_norm_add", rows=s.rows, each=s.width // width, width=width, eps=s.node.attributes["eps"],
+                   x=s.at(0), weight=s.places.vector(s.node.inputs[1]), residual=s.at(2), out=s.out)]  # fmt: skip
+
+
 def _quantize(s: _Site) -> list[Call]:
     return [s.call("quantize", rows=s.rows, width=s.width, x=s.at(0), out=s.out, quant=s.out + _ints(s))]
 
@@ -144,19 +165,23 @@ def _ints(s: _Site) -> int:
     return s.places.limit(str(s.node.shape[0])) * s.width
 
 
-def _linear(s: _Site) -> list[Call]:
+def _linear(s: _Site, residual: int = 0) -> list[Call]:
     weight, x = _weight(s.node, 1), s.node.inputs[0]
     assert isinstance(x, Tensor)
     panels, count, size = s.places.panels(weight)
     width = weight.shape[1]
-    if x.program.nodes[x.index].op is ops.quantize:
+    if x.program.nodes[x.index].op in ops.QUANTIZED:
         kind, x_row, quant = "int8", width, s.at(0) + s.places.limit(str(x.shape[0])) * width
         quant_row = width // ops.GROUP * QUANT_RECORD
     else:
         kind, x_row, quant, quant_row = "f32", 4 * width, 0, 0
     return [s.call("linear", weight.encoding.name, kind, rows=s.rows, width=width, stride=count * LANES, panels=panels,
                    panels_count=count, panel=size, run=_run(count, size), x=s.at(0), x_row=x_row, quant=quant,
-                   quant_row=quant_row, out=s.out)]  # fmt: skip
+                   quant_row=quant_row, residual=residual, out=s.out)]  # fmt: skip
+
+
+def _linear_add(s: _Site) -> list[Call]:
+    return _linear(s, s.at(2))
 
 
 def _run(panels: int, size: int) -> int:
@@ -215,6 +240,11 @@ def _glu(s: _Site) -> list[Call]:
     return [s.call("glu", act, rows=s.rows, width=s.width, gate=s.at(0), up=s.at(1), out=s.out)]
 
 
+def _glu_quantize(s: _Site) -> list[Call]:
+    return [s.call("glu_quantize", s.node.attributes["act"], rows=s.rows, width=s.width, gate=s.at(0), up=s.at(1),
+                   out=s.out, quant=s.out + _ints(s))]  # fmt: skip
+
+
 def _rows(s: _Site) -> list[Call]:
     index = s.places.input("logit_rows")
     return [s.call("rows", rows=s.rows, width=s.width, index=index, x=s.at(0), out=s.out)]
@@ -232,9 +262,13 @@ LOWERINGS: dict[str, Callable[[_Site], list[Call]]] = {
     "attention": _attention,
     "embed": _embed,
     "glu": _glu,
+    "glu_quantize": _glu_quantize,
     "linear": _linear,
+    "linear_add": _linear_add,
     "quantize": _quantize,
     "rms_norm": _rms_norm,
+    "rms_norm_add": _rms_norm_add,
+    "rms_norm_quantize": _rms_norm_quantize,
     "rope": _rope,
     "rows": _rows,
     "scale": _scale,

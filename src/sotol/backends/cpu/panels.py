@@ -2,7 +2,7 @@
 
 Integer encodings, per panel, block by block: the block's factors d (16 f16) and, where there is a minimum, m (16 f16);
 then for each group of 32 inputs its integer scales (16 bytes for each part), its integer minimums (16 bytes) and its
-packed numbers (`dots.unpacker`). Floats: [inputs, 16 rows] as they are stored. Rows beyond the last are zero.
+packed numbers (`dots.packed_bytes`). Floats: [inputs, 16 rows] as they are stored. Rows beyond the last are zero.
 """
 
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ def _pack_integers(encoding: Encoding, rows: UInt8Array, packed: UInt8Array) -> 
 
 
 def _pack_bits(vectors: UInt8Array, bits: int) -> UInt8Array:
-    """[…, 8, 64] numbers -> […, 64 * bits] bytes: what `dots.unpacker` reads."""
+    """[…, 8, 64] numbers -> […, 64 * bits] bytes: what `dots.packed_bytes` reads."""
     lead = vectors.shape[:-2]
     if bits == 8:
         return vectors.reshape(*lead, 512)

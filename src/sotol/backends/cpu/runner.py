@@ -75,7 +75,7 @@ class CpuRunner:
             raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
-        self._program = fuse.quantize_inputs(program) if precision == "int8" else program
+        self._program = fuse.join_pairs(fuse.quantize_inputs(program) if precision == "int8" else program)
         self.vocabulary = int(self._program.nodes[-1].shape[-1])
         tables = (node.inputs[0] for node in program.nodes if node.op is ops.embed)
         self._ids = min(x.shape[0] for x in tables if isinstance(x, Weight))
@@ -85,7 +85,10 @@ class CpuRunner:
         keys = [call.key for call in self._calls]
         codes = library.load([*keys, *PROGRAM_KEYS], lambda done, total: report("compiling kernels", done, total))
         self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
-        tape = [(codes[c.key].address, block.ctypes.data) for c, block in zip(self._calls, self._blocks, strict=True)]
+        tape = [
+            (codes[call.key].address, block.ctypes.data, call.last)
+            for call, block in zip(self._calls, self._blocks, strict=True)
+        ]
         self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
 
     def run(self, step: Step) -> Float32Array:
@@ -200,7 +203,7 @@ def _pack_weights(program: Program, threads: int, report: Progress) -> Mapping[s
         x.name: x
         for node in program.nodes
         for x in node.inputs
-        if isinstance(x, Weight) and node.op in (ops.linear, ops.embed)
+        if isinstance(x, Weight) and node.op in (ops.linear, ops.linear_add, ops.embed)
     }
     shapes = [packed_shape(weight) for weight in matrices.values()]
     sizes = [-(-count * size // 64) * 64 for count, size in shapes]

@@ -55,7 +55,7 @@ class Team:
     """Threads over one tape. Steps run one at a time; `close` (or losing the team) ends the helpers."""
 
     def __init__(self, tape: Words, threads: int, library: Library, memory: object) -> None:
-        """tape: [ops, 2] kernel and argument addresses; memory: what owns all that they point to."""
+        """tape: [ops, 3] as `walk.walk` takes it; memory: what owns all that they point to."""
         codes = library.load(PROGRAM_KEYS)
         self._prepare, self._begin, self._walk, self._work = (_native(codes[key]) for key in PROGRAM_KEYS)
         self._tape, self._ops = tape, len(tape)

@@ -4,6 +4,8 @@ import numpy as np
 from numba import njit
 
 from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.kernels.norm import quantize_group
+from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.backends.cpu.simd import exp, load, load_i32, splat, store, tanh
 from sotol.backends.cpu.target import Target
 
@@ -86,6 +88,19 @@ def glu(_target: Target, act: str) -> Kernel:
             store(a.out + i, active(load(a.gate + i)) * load(a.up + i))
 
     return Kernel("rows:count width gate up out", runs, piece)
+
+
+def glu_quantize(_target: Target, act: str) -> Kernel:
+    """act(gate) * up, as `norm.quantize` leaves it."""
+    active = ACTIVATIONS[act]
+
+    def piece(a, p):
+        for at in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 128):
+            first = active(load(a.gate + at)) * load(a.up + at)
+            second = active(load(a.gate + at + 64)) * load(a.up + at + 64)
+            quantize_group(first, second, a.out + at // 4, a.quant + at // 128 * QUANT_RECORD)
+
+    return Kernel("rows:count width gate up out quant", runs, piece)
 
 
 def rows(_target: Target) -> Kernel:

@@ -35,7 +35,8 @@ SPACE = BYTES_CHUNK // 32 * (512 + 2 * 64)  # bytes for either
 def linear(target: Target, encoding: str, activations: str) -> Kernel:
     """Weights of an encoding times activations: "int8" (from `norm.quantize`, integer encodings only) or "f32".
 
-    x_row, quant_row: bytes from one token's activations, and their records, to the next's.
+    x_row, quant_row: bytes from one token's activations, and their records, to the next's. residual: 0, or the address
+    of numbers to add to the results, laid out as they are.
     """
     product = _int8_product(target, encoding) if activations == "int8" else _f32_product(target, encoding)
 
@@ -46,27 +47,40 @@ def linear(target: Target, encoding: str, activations: str) -> Kernel:
         runs = (a.panels_count + a.run - 1) // a.run
         first, end = (p // runs) * TOKENS, min((p // runs + 1) * TOKENS, a.rows)
         x, quant, out = a.x + first * a.x_row, a.quant + first * a.quant_row, a.out + first * a.stride * 4
-        for n in range((p % runs) * a.run, min((p % runs + 1) * a.run, a.panels_count)):
-            w = a.panels + n * a.panel
-            product(w, a.width, end - first, x, a.x_row, quant, a.quant_row, out + 64 * n, a.stride * 4)
+        n, last = (p % runs) * a.run, min((p % runs + 1) * a.run, a.panels_count)
+        product(a.panels + n * a.panel, last - n, a.panel, a.width, end - first, x, a.x_row, quant, a.quant_row,
+                out + 64 * n, a.stride * 4)  # fmt: skip
+        if a.residual:
+            for t in range(first, end):
+                for at in range(4 * (t * a.stride + 16 * n), 4 * (t * a.stride + 16 * last), 64):
+                    store(a.out + at, load(a.residual + at) + load(a.out + at))
 
-    return Kernel("rows:count width stride panels panels_count panel run x x_row quant quant_row out", pieces, piece)
+    return Kernel(
+        "rows:count width stride panels panels_count panel run x x_row quant quant_row residual out", pieces, piece
+    )
 
 
 def _int8_product(target, encoding):
-    """product(w, width, tokens, x, x_row, quant, quant_row, out, stride): a panel times some tokens."""
+    """product(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride): panels times some tokens.
+
+    panel: bytes from one panel to the next; their results are 64 bytes apart.
+    """
     panel = panel_of(ENCODINGS[encoding])
-    one = _packed_tile(target, panel)
+    four, one = _packed_tile(target, panel, 4), _packed_tile(target, panel, 1)
     many = _by_chunks(
         target, _bytes_unpacker(target, panel), _bytes_tile(target, panel), BYTES_CHUNK, panel.size, 32 * panel.groups
     )
 
     @njit(error_model="numpy")
-    def product(w, width, tokens, x, x_row, quant, quant_row, out, stride):
-        if tokens == 1:
-            one(w, width, x, quant, out)
-        else:
-            many(w, width, tokens, x, x_row, quant, quant_row, out, stride)
+    def product(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride):
+        if tokens > 1:
+            many(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride)
+            return
+        part = panels // 4  # four runs of panels side by side: memory gives more to four readers than to one
+        for n in range(part):
+            four(w + n * panel, part * panel, width, x, quant, out + 64 * n, 64 * part)
+        for n in range(4 * part, panels):
+            one(w + n * panel, 0, width, x, quant, out + 64 * n, 0)
 
     return product
 
@@ -97,24 +111,24 @@ def _by_chunks(target, unpack, make_tile, chunk, size, values):
     x_bytes, bytes_of_chunk = (1 if chunk == BYTES_CHUNK else 4), chunk // values * size
 
     @njit(error_model="numpy")
-    def product(w, width, tokens, x, x_row, quant, quant_row, out, stride):
+    def product(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride):
         space = stack(SPACE)
-        for k in range(0, width, chunk):
-            inputs, t = min(chunk, width - k), 0
-            weights = unpack(w, inputs, space)
-            x_at, quant_at = x + k * x_bytes, quant + (k // 32) * QUANT_RECORD
-            while t < tokens:
-                x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out + t * stride
-                if t + rows <= tokens:
-                    many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
-                    t += rows
-                elif t + 2 <= tokens:
-                    two(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
-                    t += 2
-                else:
-                    one(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
-                    t += 1
-            w += bytes_of_chunk
+        for n in range(panels):
+            for k in range(0, width, chunk):
+                inputs, t = min(chunk, width - k), 0
+                weights = unpack(w + n * panel + k // chunk * bytes_of_chunk, inputs, space)
+                x_at, quant_at, out_at = x + k * x_bytes, quant + (k // 32) * QUANT_RECORD, out + 64 * n
+                while t < tokens:
+                    x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out_at + t * stride
+                    if t + rows <= tokens:
+                        many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                        t += rows
+                    elif t + 2 <= tokens:
+                        two(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                        t += 2
+                    else:
+                        one(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                        t += 1
 
     return product
 
@@ -141,8 +155,8 @@ def group_reader(target, panel: Panel):
     return read
 
 
-def _packed_tile(target, panel):
-    """tile(w, width, x, quant, out): a whole panel, as it lies, times one token."""
+def _packed_tile(target, panel, panels):
+    """tile(w, apart, width, x, quant, out, stride): panels `apart` bytes apart, as they lie, times one token."""
     groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
     has_minimum = panel.minimum
     read, dots = (
@@ -151,28 +165,50 @@ def _packed_tile(target, panel):
     )
 
     @njit(error_model="numpy")
-    def tile(w, width, x, quant, out):
+    def add_group(sums, w, at, x, quant):
+        prefetch(at + AHEAD, group)
+        found = dots(at + packed, 0, x, 0, quant, 0)
+        scale, minimum = read(w, at, 0)
+        if has_minimum:
+            sums = add_dots_minimum(sums, found, scale, minimum, quant, 0)
+        else:
+            sums = add_dots(sums, found, scale, quant, 0)
+        if parts == 2:
+            found = dots(at + packed, 1, x, 0, quant, 0)
+            scale, minimum = read(w, at, 1)
+            sums = add_dots(sums, found, scale, quant, 0)
+        return sums
+
+    @njit(error_model="numpy")
+    def one(w, _apart, width, x, quant, out, _stride):
         sums = zeros(1, 1)
         for _block in range(0, width, 32 * groups):
             for g in range(groups):
-                at = w + header + g * group
-                prefetch(at + AHEAD, group)
-                found = dots(at + packed, 0, x, 0, quant, 0)
-                scale, minimum = read(w, at, 0)
-                if has_minimum:
-                    sums = add_dots_minimum(sums, found, scale, minimum, quant, 0)
-                else:
-                    sums = add_dots(sums, found, scale, quant, 0)
-                if parts == 2:
-                    found = dots(at + packed, 1, x, 0, quant, 0)
-                    scale, minimum = read(w, at, 1)
-                    sums = add_dots(sums, found, scale, quant, 0)
+                sums = add_group(sums, w, w + header + g * group, x, quant)
                 x += 32
                 quant += QUANT_RECORD
             w += header + groups * group
         store_rows(sums, out, 0)
 
-    return tile
+    @njit(error_model="numpy")
+    def four(w, apart, width, x, quant, out, stride):
+        first = second = third = fourth = zeros(1, 1)
+        for _block in range(0, width, 32 * groups):
+            for g in range(groups):
+                at = w + header + g * group
+                first = add_group(first, w, at, x, quant)
+                second = add_group(second, w + apart, at + apart, x, quant)
+                third = add_group(third, w + 2 * apart, at + 2 * apart, x, quant)
+                fourth = add_group(fourth, w + 3 * apart, at + 3 * apart, x, quant)
+                x += 32
+                quant += QUANT_RECORD
+            w += header + groups * group
+        store_rows(first, out, 0)
+        store_rows(second, out + stride, 0)
+        store_rows(third, out + 2 * stride, 0)
+        store_rows(fourth, out + 3 * stride, 0)
+
+    return four if panels == 4 else one
 
 
 def _bytes_unpacker(target, panel):

@@ -25,6 +25,16 @@ from sotol.backends.cpu.target import Target
 ROWS = 4  # rows of a piece
 
 
+@njit(error_model="numpy")
+def inverse_rms(x, width, eps):
+    """1 / rms(x), in every lane."""
+    total = splat(np.float32(0))
+    for i in range(0, 4 * width, 64):
+        v = load(x + i)
+        total = fma(v, v, total)
+    return splat(np.float32(1) / sqrt(lane_sum(total) / np.float32(width) + eps))
+
+
 def rms_norm(_target: Target) -> Kernel:
     """x / rms(x) * weight over the last axis of rows x each vectors."""
 
@@ -34,22 +44,33 @@ def rms_norm(_target: Target) -> Kernel:
     def piece(a, p):
         for row in range(p * ROWS, min((p + 1) * ROWS, a.rows * a.each)):
             x, out = a.x + row * a.width * 4, a.out + row * a.width * 4
-            total = splat(np.float32(0))
-            for i in range(0, 4 * a.width, 64):
-                v = load(x + i)
-                total = fma(v, v, total)
-            mean = lane_sum(total) / np.float32(a.width)
-            factor = splat(np.float32(1) / sqrt(mean + a.eps))
+            factor = inverse_rms(x, a.width, a.eps)
             for i in range(0, 4 * a.width, 64):
                 store(out + i, load(x + i) * factor * load(a.weight + i))
 
     return Kernel("rows:count each width eps:f32 x weight out", pieces, piece)
 
 
+def rms_norm_add(_target: Target) -> Kernel:
+    """residual + x / rms(x) * weight, as in `rms_norm`."""
+
+    def pieces(a):
+        return (a.rows * a.each + ROWS - 1) // ROWS
+
+    def piece(a, p):
+        for row in range(p * ROWS, min((p + 1) * ROWS, a.rows * a.each)):
+            at = row * a.width * 4
+            factor = inverse_rms(a.x + at, a.width, a.eps)
+            for i in range(0, 4 * a.width, 64):
+                normed = load(a.x + at + i) * factor * load(a.weight + i)
+                store(a.out + at + i, load(a.residual + at + i) + normed)
+
+    return Kernel("rows:count each width eps:f32 x weight residual out", pieces, piece)
+
+
 @njit(error_model="numpy")
-def quantize_group(x, out, quant):
-    """32 f32 at x -> 32 int8 at out; at quant their scale and the sums of the int8: all, first half, second half."""
-    first, second = load(x), load(x + 64)
+def quantize_group(first, second, out, quant):
+    """32 f32 -> 32 int8 at out; at quant their scale and the sums of the int8: all, first half, second half."""
     most = lane_max(maximum(absolute(first), absolute(second)))
     inverse = splat(np.float32(127) / most if most > np.float32(0) else np.float32(0))
     low, high = rint(first * inverse), rint(second * inverse)
@@ -71,6 +92,27 @@ def quantize(_target: Target) -> Kernel:
     def piece(a, p):
         groups = a.width // 32
         for g in range(p * ROWS * groups, min((p + 1) * ROWS, a.rows) * groups):
-            quantize_group(a.x + 128 * g, a.out + 32 * g, a.quant + QUANT_RECORD * g)
+            x = a.x + 128 * g
+            quantize_group(load(x), load(x + 64), a.out + 32 * g, a.quant + QUANT_RECORD * g)
 
     return Kernel("rows:count width x out quant", pieces, piece)
+
+
+def rms_norm_quantize(_target: Target) -> Kernel:
+    """x / rms(x) * weight, row by row, as `quantize` leaves it."""
+
+    def pieces(a):
+        return (a.rows + ROWS - 1) // ROWS
+
+    def piece(a, p):
+        groups = a.width // 32
+        for row in range(p * ROWS, min((p + 1) * ROWS, a.rows)):
+            x = a.x + row * a.width * 4
+            factor = inverse_rms(x, a.width, a.eps)
+            for g in range(groups):
+                at, to = 128 * g, row * groups + g
+                first = load(x + at) * factor * load(a.weight + at)
+                second = load(x + at + 64) * factor * load(a.weight + at + 64)
+                quantize_group(first, second, a.out + 32 * to, a.quant + QUANT_RECORD * to)
+
+    return Kernel("rows:count width eps:f32 x weight out quant", pieces, piece)

@@ -1,6 +1,7 @@
 """How threads walk a tape together: no barrier, only counts of pieces.
 
-Every op has a line of 64 bytes with two words, each the step's number in the upper half: `next`, the pieces handed out,
+The ops of a phase do not depend on each other: a thread takes pieces of all of them before it waits for any. Every op
+has a line of 64 bytes with two words, each the step's number in the upper half: `next`, the pieces handed out,
 and `done`, the pieces finished. A thread takes pieces of an op until none is left, waits until all are done and goes
 on; so a thread that comes late, or that the system put aside between two pieces, holds up nobody, and a tape runs
 as fast with sleeping helpers as with none. Words of an older step tell a straggler that its step is over.
@@ -28,30 +29,50 @@ def begin(team: int, step: int, _3: int, _4: int, _5: int) -> int:
     return 0
 
 
+@njit(error_model="numpy")
+def _take(tape: int, lines: int, op: int, step: int) -> int:
+    """Do pieces of an op until none is left; how many it has, or -1."""
+    return run_kernel(load_i64(tape + 24 * op), load_i64(tape + 24 * op + 8), lines + 64 * op, step)
+
+
+@njit(error_model="numpy")
+def _wait(word: int, pieces: int, step: int) -> bool:
+    """Wait until so many pieces are done; False if the step is over."""
+    spins = 0
+    while True:
+        done = atomic_load(word)
+        if done >> 32 != step:
+            return False
+        if done & 0xFFFFFFFF == pieces:
+            return True
+        spins += 1
+        if spins < SPINS:
+            relax()
+        else:
+            yield_thread()
+
+
 def walk(tape: int, lines: int, ops: int, step: int, times: int) -> int:
-    """Take part in a step: ops pairs (kernel, arguments) at tape. 0 when it is complete, -1 if it was over already.
+    """Take part in a step: ops triples (kernel, arguments, last of its phase) at tape.
+
+    0 when the step is complete, -1 if it was over already.
 
     times: 0, or the address of ops + 1 words that receive the cycle counter before the first and after each op.
     """
     if times:
         store_i64(times, cycles())
+    first = 0
     for i in range(ops):
-        line = lines + 64 * i
-        pieces = run_kernel(load_i64(tape + 16 * i), load_i64(tape + 16 * i + 8), line, step)
+        pieces = _take(tape, lines, i, step)
         if pieces < 0:
             return -1
-        spins = 0
-        while True:
-            done = atomic_load(line + 8)
-            if done >> 32 != step:
+        if load_i64(tape + 24 * i + 16):
+            if not _wait(lines + 64 * i + 8, pieces, step):
                 return -1
-            if done & 0xFFFFFFFF == pieces:
-                break
-            spins += 1
-            if spins < SPINS:
-                relax()
-            else:
-                yield_thread()
+            for k in range(first, i):
+                if not _wait(lines + 64 * k + 8, _take(tape, lines, k, step), step):
+                    return -1
+            first = i + 1
         if times:
             store_i64(times + 8 * (i + 1), cycles())
     return 0
