@@ -24,6 +24,7 @@ from sotol.backends.cpu.simd import (
     load_i32,
     load_i64,
     maximum,
+    prefetch,
     splat,
     stack,
     store,
@@ -52,7 +53,7 @@ PANEL_ROWS = 96  # query rows that share a block, at most
 PANEL_BYTES = 4 * 128 * PANEL_ROWS  # of their numbers: fewer wide rows
 RECORD_BYTES = 4 * (WIDEST_HEAD + SUMS_EXTRA)
 SUMS_BYTES = PANEL_BYTES + 4 * SUMS_EXTRA * PANEL_ROWS
-STATE = 4 * 64  # bytes of a register tile's softmax: see `_soften`
+STATE = 64 * (2 + MANY)  # bytes of a register tile's softmax: see `_soften`
 
 
 def few_rows(target, codec, rows, wide, capped):
@@ -66,7 +67,7 @@ def few_rows(target, codec, rows, wide, capped):
     columns = 4 if 4 * rows <= room else 2 if 2 * rows <= room else 1
     across = columns if wide else 1
     copies = copies_of(target, rows)
-    scores, soften = _scores(form, rows, columns, copies), _soften(rows, capped, copies)
+    scores, soften = _scores(form, rows, columns, copies, 1), _soften(rows, capped, copies)
     add_values = _values(form, rows, across, min(copies, across))
     open_span, close_span = _records(rows)
     seen = _seen(rows)
@@ -75,15 +76,19 @@ def few_rows(target, codec, rows, wide, capped):
 
     @njit(error_model="numpy")
     def few(q, positions, _rows, table, cache, step, width, window, cap, span, sums):
-        p, state, blocks, record = stack(scores_bytes), stack(STATE), stack(BLOCKS_BYTES), 4 * (width + SUMS_EXTRA)
+        p, state, record = stack(scores_bytes), stack(STATE), 4 * (width + SUMS_EXTRA)
+        blocks, ahead = stack(BLOCKS_BYTES), stack(BLOCKS_BYTES)
         oldest, last = max(load_i64(positions) - window + 1, 0), load_i64(positions + last_row)
         open_span(sums, state, width)
-        for first in range(max(span, oldest // PIECE * PIECE), min(span + SPAN, last + 1), PIECE):
+        beyond = min(span + SPAN, last + 1)
+        for first in range(max(span, oldest // PIECE * PIECE), beyond, PIECE):
             begin, end = seen(positions, first, window)
+            following = first + PIECE if first + PIECE < beyond else first
             for b in range(BLOCKS):
                 store_i64(blocks + 8 * b, cache + load_i32(table + 4 * (first // BLOCK + b)) * step)
+                store_i64(ahead + 8 * b, cache + load_i32(table + 4 * (following // BLOCK + b)) * step)
             for b in range(begin // columns * columns, end, columns):
-                scores(q, blocks + 8 * b, width, p + 64 * b)
+                scores(q, blocks + 8 * b, ahead + 8 * b, width, p + 64 * b)
             shrink = soften(p, state, first, positions, window, cap)
             for channel in range(0, width, 16 * across):
                 at = (BLOCK * width + channel) * size
@@ -99,14 +104,14 @@ def many_rows(target, codec, wide, capped):
     score, weigh = _score_shared(target, codec, columns), _weigh_shared(target, codec, columns if wide else 1)
     soften, seen = _soften(MANY, capped, 1), _seen(MANY)
     open_span, close_span = _records(MANY)
-    scores_bytes, states_bytes = 4 * PANEL_ROWS * PIECE, 64 * PANEL_ROWS
+    scores_bytes, states_bytes = 4 * PANEL_ROWS * PIECE, STATE // MANY * PANEL_ROWS + STATE
 
     @njit(error_model="numpy")
     def many(q, positions, rows, table, cache, step, width, window, cap, span, sums):
         p, states, record = stack(scores_bytes), stack(states_bytes), 4 * (width + SUMS_EXTRA)
         oldest, last = max(load_i64(positions) - window + 1, 0), load_i64(positions + 8 * (rows - 1))
         for row in range(0, rows, MANY):
-            open_span(sums + row * record, states + 64 * row, width)
+            open_span(sums + row * record, states + STATE * (row // MANY), width)
         for first in range(max(span, oldest // PIECE * PIECE), min(span + SPAN, last + 1), PIECE):
             blocks = min(BLOCKS, (last - first) // BLOCK + 1)
             here = table + 4 * (first // BLOCK)
@@ -114,17 +119,17 @@ def many_rows(target, codec, wide, capped):
             for row in range(0, rows, MANY):
                 begin, end = seen(positions + 8 * row, first, window)
                 if begin < end:
-                    soften(p + 4 * row * PIECE, states + 64 * row, first, positions + 8 * row, window, cap)
+                    soften(p + 4 * row * PIECE, states + STATE * (row // MANY), first, positions + 8 * row, window, cap)
             weigh(sums, states, p, positions, rows, here, blocks, cache, step, width, window, first)
         for row in range(0, rows, MANY):
-            close_span(sums + row * record, states + 64 * row, width)
+            close_span(sums + row * record, states + STATE * (row // MANY), width)
 
     return many
 
 
 def _score_shared(target, codec, columns):
     """score(...): p = q k' for one piece, where rows may see keys: each K block is converted once for all rows."""
-    scores, seen = _scores("f32", MANY, columns, 1), _seen(MANY)
+    scores, seen = _scores("f32", MANY, columns, 1, 0), _seen(MANY)
     load_cached, size = _cached(target, codec), CODEC_BYTES[codec]
     keys_bytes = 4 * columns * BLOCK * WIDEST_HEAD
 
@@ -141,7 +146,7 @@ def _score_shared(target, codec, columns):
             for row in range(0, rows, MANY):
                 begin, end = seen(positions + 8 * row, first, window)
                 if begin < b + columns and b < end:
-                    scores(q + 4 * row * width, addresses, width, p + 4 * (row * PIECE + b * BLOCK))
+                    scores(q + 4 * row * width, addresses, addresses, width, p + 4 * (row * PIECE + b * BLOCK))
 
     return score
 
@@ -167,7 +172,7 @@ def _weigh_shared(target, codec, across):
             for row in range(0, rows, MANY):
                 begin, end = seen(positions + 8 * row, first, window)
                 if begin < end:
-                    o, shrink = sums + row * record + 4 * channel, load(states + 64 * row + 128)
+                    o, shrink = sums + row * record + 4 * channel, load(states + STATE * (row // MANY) + 64)
                     add_values(o, record, shrink, p + 4 * row * PIECE, addresses, 0, 64 * across, begin, end)
 
     return weigh
@@ -195,15 +200,22 @@ def copies_of(target, rows):
     return 2 if rows == 3 and target.lanes == 8 else 1
 
 
-def _scores(form, rows, columns, copies):
-    """scores(q, blocks, width, p): rows x 16 columns products q k' into p; blocks: addresses of K blocks."""
+def _scores(form, rows, columns, copies, fetch):
+    """scores(q, blocks, ahead, width, p): rows x 16 columns products q k' into p; blocks: addresses of K blocks.
+
+    fetch: 1 if so many blocks at the addresses ahead, K and V, will be read next.
+    """
     gather, outer = gather_row(form, columns), outer_with(copies)
     stride = BLOCK * (4 if form == "f32" else 2)
+    fetched = 2 * stride  # a channel's share of a block's K and V
 
     @njit(error_model="numpy")
-    def scores(q, blocks, width, p):
+    def scores(q, blocks, ahead, width, p):
         s = zeros(rows, columns)
         for i in range(width):
+            if fetch:
+                for c in range(columns):
+                    prefetch(load_i64(ahead + 8 * c) + 2 * i * stride, fetched)
             s = outer(s, q + 4 * i, 4 * width, gather(blocks, i * stride))
         store_rows(s, p, 4 * PIECE)
 
@@ -213,8 +225,8 @@ def _scores(form, rows, columns, copies):
 def _soften(rows, capped, copies):
     """soften(p, state, first, positions, window, cap): p becomes e**(p - m), m the maximum up to this piece; copied.
 
-    state: four vectors, a lane for each row: m; the sum of weights; what the sums before this piece shrink by, which
-    is returned too; one for work.
+    state: a lane for each row: m; what the sums before this piece shrink by, which is returned too; then for each row
+    its sum of weights, 16 lanes that are added at the end of the span.
     """
     last_row, copy_bytes = 8 * (rows - 1), 4 * rows * PIECE
 
@@ -227,21 +239,23 @@ def _soften(rows, capped, copies):
                 store_rows(soft_capped(load_rows(1, 4, at, 0), cap), at, 0)
             if hides:
                 store_rows(mask_keys(load_rows(1, 4, at, 0), first, positions + 8 * r, window), at, 0)
-            a, b, c, d = load(at), load(at + 64), load(at + 128), load(at + 192)
-            m, top = load_f32(state + 4 * r), lane_max(maximum(maximum(a, b), maximum(c, d)))
-            top = max(top, m)
-            a, b, c, d = exp(a - splat(top)), exp(b - splat(top)), exp(c - splat(top)), exp(d - splat(top))
+            m, top = load_f32(state + 4 * r), maximum(load(at), load(at + 64))
+            best = max(lane_max(maximum(top, maximum(load(at + 128), load(at + 192)))), m)
+            store_f32(state + 4 * r, best)
+            store_f32(state + 64 + 4 * r, m - best)
+        shrink = exp(load(state + 64))
+        store(state + 64, shrink)
+        for r in range(rows):
+            at, best = p + 4 * r * PIECE, splat(load_f32(state + 4 * r))
+            a, b = exp(load(at) - best), exp(load(at + 64) - best)
+            c, d = exp(load(at + 128) - best), exp(load(at + 192) - best)
             for copy in range(copies):
                 store(at + copy * copy_bytes, a)
                 store(at + copy * copy_bytes + 64, b)
                 store(at + copy * copy_bytes + 128, c)
                 store(at + copy * copy_bytes + 192, d)
-            store_f32(state + 4 * r, top)
-            store_f32(state + 128 + 4 * r, m - top)
-            store_f32(state + 192 + 4 * r, lane_sum((a + b) + (c + d)))
-        shrink = exp(load(state + 128))
-        store(state + 64, fma(load(state + 64), shrink, load(state + 192)))
-        store(state + 128, shrink)
+            weights = state + 128 + 64 * r
+            store(weights, fma(load(weights), splat(load_f32(state + 64 + 4 * r)), (a + b) + (c + d)))
         return shrink
 
     return soften
@@ -277,7 +291,7 @@ def _records(rows):
             for i in range(0, 4 * width, 64):
                 store(sums + 4 * r * (width + SUMS_EXTRA) + i, splat(np.float32(0)))
         store(state, splat(np.float32(LOWEST)))
-        for i in range(64, STATE, 64):
+        for i in range(64, 128 + 64 * rows, 64):
             store(state + i, splat(np.float32(0)))
 
     @njit(error_model="numpy")
@@ -285,7 +299,7 @@ def _records(rows):
         for r in range(rows):
             at = sums + r * 4 * (width + SUMS_EXTRA) + 4 * width
             store(at, splat(load_f32(state + 4 * r)))
-            store(at + 64, splat(load_f32(state + 64 + 4 * r)))
+            store(at + 64, splat(lane_sum(load(state + 128 + 64 * r))))
 
     return open_span, close_span
 
