@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.single_op import Inputs, cpu, ids, reference
 
+from sotol.backends.cpu import runner
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
@@ -78,7 +79,7 @@ def test_equals_its_meaning(
 
 @pytest.mark.parametrize("window", [0, 300])
 def test_long_contexts_span_several_sums(target: Target, window: int) -> None:
-    """1200 keys are three spans of 512: merged in order, whatever the chunks, to the same bits."""
+    """1200 keys are five spans of 256: merged in order, whatever the chunks, to the same bits."""
     program = attention_program(3, 1, 64, 7, window=window)
     results = []
     for chunk in (64, 600):
@@ -87,6 +88,39 @@ def test_long_contexts_span_several_sums(target: Target, window: int) -> None:
         want = reference(program, steps, limits, cache="float16").reshape(-1, 192)[-1:]
         np.testing.assert_allclose(results[-1], want, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
+
+
+@pytest.mark.parametrize("chunk", [100, 233])
+@pytest.mark.parametrize("window", [0, 300])
+def test_shared_out_spans_give_the_same_bits(
+    target: Target, monkeypatch: pytest.MonkeyPatch, chunk: int, window: int
+) -> None:
+    """Sums of spans that went through memory, by any thread, against one thread's; chunks of 233 end in one token."""
+    program = attention_program(7, 1, 64, 7, window=window)
+    steps, limits = ragged_steps(np.random.default_rng(7), [700, 530], chunk)
+    split = cpu(program, steps, target, threads=5, codec="f16", limits=limits)
+    monkeypatch.setattr(runner, "SPAN_ROWS", 0)
+    whole = cpu(program, steps, target, threads=1, codec="f16", limits=limits)
+    np.testing.assert_array_equal(split.view(np.int32), whole.view(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("counts", "last", "split"),
+    [
+        ([1], [700], [3]),
+        ([1], [255], [-1]),  # one span
+        ([24] * 20, [511] * 20, [-1] * 20),  # enough tiles for all threads
+        ([1] * 20 + [1], [200] * 20 + [8000], [-1] * 20 + [32]),  # a long context among short ones
+        ([24] * 4, [80000] * 4, [-1] * 4),  # more sums than there is memory for
+    ],
+)
+def test_parts_are_each_span_of_each_tile_once(counts: list[int], last: list[int], split: list[int]) -> None:
+    """split: spans that a tile is shared out by, -1 where it stays whole."""
+    tiles, spans, sums = runner._attention_parts(np.array(counts), np.array(last))
+    want = sorted((t, span) for t, n in enumerate(split) for span in (range(n) if n > 0 else [-1]))
+    assert sorted(zip(tiles.tolist(), spans.tolist(), strict=True)) == want
+    rows = [count * max(n, 0) for count, n in zip(counts, split, strict=True)]
+    assert sums.tolist() == [sum(rows[:t]) for t in range(len(rows))]
 
 
 def test_large_scores_do_not_overflow(target: Target) -> None:

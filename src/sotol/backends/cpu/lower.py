@@ -39,12 +39,16 @@ class Places(Protocol):
 
     def limit(self, dim: str) -> int: ...  # the largest T or R
     def result(self, node: int) -> int: ...
-    def input(self, name: str) -> int: ...  # a step's array; "T", "R", "tiles": the address of the count
+    def input(self, name: str) -> int: ...  # a step's array; "T", "R", "parts": the address of the count
     def panels(self, weight: Weight) -> tuple[int, int, int]: ...  # address, panels, bytes of each
     def vector(self, x: Operand) -> int: ...  # float32 numbers: a vector weight or a constant
     def cache(self, cache: Cache) -> int: ...
     @property
     def table_width(self) -> int: ...
+    @property
+    def span_sums(self) -> int: ...  # where attention keeps sums over spans
+    @property
+    def finished_parts(self) -> int: ...  # and counts a tile's parts, from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +212,19 @@ def _attention(s: _Site) -> list[Call]:
     return [
         s.call("store_cache", codec, rows=s.rows, heads=cache.heads, width=cache.width, slots=inputs("slots"),
                cache=place, k=s.at(1), v=s.at(2)),
-        s.call("attend", codec, int(cache.width % 64 == 0), int(cap > 0), tiles=inputs("tiles"),
+        s.call("attend", codec, int(cache.width % 64 == 0), int(cap > 0), _rows_at_once(int(heads) // cache.heads),
+               parts=inputs("parts"), part_tiles=inputs("part_tiles"), part_spans=inputs("part_spans"),
                tile_sequences=inputs("tile_sequences"), tile_tokens=inputs("tile_tokens"),
-               tile_counts=inputs("tile_counts"), tables=inputs("blocks"), table_width=s.places.table_width,
-               positions=inputs("positions"), heads=int(heads), kv_heads=cache.heads, width=int(width),
-               window=given.get("window") or ALL_KEYS, scale=given["scale"], cap=cap, cache=place, q=s.at(0),
-               out=s.out),
+               tile_counts=inputs("tile_counts"), tile_sums=inputs("tile_sums"), tables=inputs("blocks"),
+               table_width=s.places.table_width, positions=inputs("positions"), heads=int(heads),
+               kv_heads=cache.heads, width=int(width), window=given.get("window") or ALL_KEYS, scale=given["scale"],
+               cap=cap, cache=place, sums=s.places.span_sums, finished=s.places.finished_parts, q=s.at(0), out=s.out),
     ]  # fmt: skip
+
+
+def _rows_at_once(group: int) -> int:
+    """Query rows of a register tile for one token: its group in equal shares of up to six."""
+    return -(-group // -(-group // 6))
 
 
 def _add(s: _Site) -> list[Call]:

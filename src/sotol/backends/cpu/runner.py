@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.layout import CODEC_BYTES, padded, parse_fields
+from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, padded, parse_fields
 from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
 from sotol.backends.cpu.panels import pack, packed_shape
@@ -29,7 +29,9 @@ from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program
 __all__ = ["PRECISIONS", "CpuRunner", "OpTime"]
 
 PRECISIONS = ("int8", "f32")
-TILE_TOKENS = 8  # tokens of an attention tile: a piece of work is a tile for one kv head
+TILE_TOKENS = 24  # tokens of an attention tile: a piece of work is a tile, or a span of it, for one kv head
+LARGE_SHARE = 16  # a tile with more than one part in so many of a step's attention is split
+SPAN_ROWS = 2048  # tokens x spans of split tiles, at most: bounds the memory of their sums
 
 Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
@@ -127,20 +129,26 @@ class _Memory:
         self._arena, self._offsets = _zeros(plan.size), plan.offsets
         self._panels = _pack_weights(program, threads, report)
         self._vectors: dict[int, tuple[Operand, Array]] = {}  # by the id of the operand, which is kept with it
+        caches = program.caches()
         self._caches = {
-            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * CODEC_BYTES[codec])
-            for c in program.caches()
+            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * CODEC_BYTES[codec]) for c in caches
         }
+        rows = min(SPAN_ROWS, limits.tokens * -(-limits.context // SPAN))
+        heads = max((int(node.shape[1]) for node in program.nodes if node.op is ops.attention), default=0)
+        widest, kv_heads = (max((getattr(c, size) for c in caches), default=0) for size in ("width", "heads"))
+        self._span_sums = _zeros(rows * heads * (widest + SUMS_EXTRA) * 4)
         tiles = limits.sequences + limits.tokens // TILE_TOKENS
+        self._finished = np.zeros(tiles * kv_heads, np.int64)
         t, s = limits.tokens, limits.sequences
         self._inputs = {
             name: np.zeros(size, np.int32)
             for name, size in {
                 "tokens": t, "positions": t, "slots": t, "logit_rows": limits.rows, "tile_sequences": tiles,
-                "tile_tokens": tiles, "tile_counts": tiles, "blocks": s * self.table_width,
+                "tile_tokens": tiles, "tile_counts": tiles, "tile_sums": tiles, "part_tiles": tiles + rows,
+                "part_spans": tiles + rows, "blocks": s * self.table_width,
             }.items()
         }  # fmt: skip
-        self._counts = {name: np.zeros(1, np.int64) for name in ("T", "R", "tiles")}
+        self._counts = {name: np.zeros(1, np.int64) for name in ("T", "R", "parts")}
 
     def limit(self, dim: str) -> int:
         return self._limit[dim]
@@ -165,9 +173,18 @@ class _Memory:
     def cache(self, cache: Cache) -> int:
         return int(self._caches[cache].ctypes.data)
 
+    @property
+    def span_sums(self) -> int:
+        return int(self._span_sums.ctypes.data)
+
+    @property
+    def finished_parts(self) -> int:
+        return int(self._finished.ctypes.data)
+
     def fill(self, step: Step) -> None:
         """Put a step where kernels read it."""
         sequences, tokens, counts = _attention_tiles(step.starts)
+        parts, spans, sums = _attention_parts(counts, step.positions[tokens + counts - 1])
         blocks = self._inputs["blocks"].reshape(-1, self.table_width)
         width = min(step.blocks.shape[1], self.table_width)
         blocks[: len(step.blocks), :width] = step.blocks[:, :width]
@@ -175,11 +192,11 @@ class _Memory:
         for name, values in (
             ("tokens", step.tokens), ("positions", step.positions), ("slots", step.slots),
             ("logit_rows", step.logit_rows), ("tile_sequences", sequences), ("tile_tokens", tokens),
-            ("tile_counts", counts),
+            ("tile_counts", counts), ("tile_sums", sums), ("part_tiles", parts), ("part_spans", spans),
         ):  # fmt: skip
             self._inputs[name][: len(values)] = values
         self._counts["T"][0], self._counts["R"][0] = len(step.tokens), len(step.logit_rows)
-        self._counts["tiles"][0] = len(sequences)
+        self._counts["parts"][0] = len(parts)
 
     def logits(self, rows: int, vocabulary: int) -> Float32Array:
         stride, start = padded(vocabulary), self._offsets[-1]
@@ -195,6 +212,23 @@ def _attention_tiles(starts: npt.NDArray[np.int32]) -> tuple[Array, Array, Array
     number = np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
     tokens = starts[sequences] + number * TILE_TOKENS
     return sequences, tokens, np.minimum(starts[sequences + 1] - tokens, TILE_TOKENS)
+
+
+def _attention_parts(counts: Array, last: Array) -> tuple[Array, Array, Array]:
+    """Tiles as parts that threads can share out evenly: each part's tile and span (-1: all); where tiles' sums begin.
+
+    counts, last: each tile's tokens and last position. Only large tiles are split, so that few sums go through memory.
+    """
+    spans = last // SPAN + 1
+    work = counts * spans
+    rows = np.where((spans > 1) & (work * LARGE_SHARE > work.sum()), work, 0)
+    rows = np.where(np.cumsum(rows) <= SPAN_ROWS, rows, 0)
+    split = np.where(rows > 0, spans, 1)
+    parts = np.repeat(np.arange(len(counts)), split)
+    number = np.arange(len(parts)) - np.repeat(np.cumsum(split) - split, split)
+    number = np.where(rows[parts] > 0, number, -1)
+    order = np.argsort(np.where(number < 0, -last[parts], 0), kind="stable")  # long ones first
+    return parts[order], number[order], np.cumsum(rows) - rows
 
 
 def _pack_weights(program: Program, threads: int, report: Progress) -> Mapping[str, npt.NDArray[np.uint8]]:

@@ -4,7 +4,6 @@ A Tile(R, C) is R rows of C vectors of 16 f32, which LLVM keeps in registers whe
 inside its intrinsic. A "column" is a plain f32x16 whose lane r belongs to row r (so R <= 16).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -21,15 +20,12 @@ from sotol.backends.cpu.simd import (
     Builder,
     Value,
     constant,
-    exp_ir,
     f32x16,
     fma_ir,
     halves_ir,
     lane_ir,
     load_ir,
-    max_ir,
     offset,
-    reduce_ir,
     splat_ir,
     store_ir,
     tanh_ir,
@@ -130,48 +126,56 @@ def row_loader(form: str) -> Any:
     return load_row
 
 
-def gather_row(form: str) -> Any:
-    """load(a, b, c, d) -> one row of four vectors, 16 values at each address, stored as in `row_loader`."""
+def gather_row(form: str, columns: int) -> Any:
+    """load(addresses, at) -> one row of vectors, 16 values at each of the int64 addresses, + at: see `row_loader`."""
 
     @intrinsic
-    def load_row(_context: Any, _a: Any, _b: Any, _c: Any, _d: Any) -> Any:
+    def load_row(_context: Any, _addresses: Any, _at: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in args]])
+            places = [b.add(load_ir(b, offset(b, args[0], 8 * k), I64), args[1]) for k in range(columns)]
+            return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in places]])
 
-        return Tile(1, 4)(types.int64, types.int64, types.int64, types.int64), generate
+        return Tile(1, columns)(types.int64, types.int64), generate
 
     return load_row
 
 
+def outer_with(copies: int) -> Any:
+    """outer(sums, scalars, stride, row): sums[r, :] += (the f32 at scalars + r * stride) * row.
+
+    copies: columns that take their scalars in turn from so many copies of them, one after the other. With two, fewer
+    registers hold scalars, which lets 3 rows of 2 columns fit into AVX2's.
+    """
+
+    @intrinsic
+    def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            (vectors,), new = rows_of(b, row, args[3]), rows_of(b, sums, args[0])
+            for copy in range(copies):
+                for r in range(sums.rows):
+                    at = row_address(b, args[1], args[2], copy * sums.rows + r)
+                    scalar = splat_ir(b, load_ir(b, at, F32), VF)
+                    for k in range(copy, sums.columns, copies):
+                        new[r][k] = fma_ir(b, scalar, vectors[k], new[r][k])
+            return tile_of(b, new)
+
+        return sums(sums, types.int64, types.int64, row), generate
+
+    return outer
+
+
+outer = outer_with(1)
+
+
 @intrinsic
-def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
-    """sums[r, :] += (the f32 at scalars + r * stride) * row."""
+def scale_rows(_context: Any, tile: Any, _column: Any) -> Any:
+    """tile[r, :] * column[r]."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        (vectors,), old, new = rows_of(b, row, args[3]), rows_of(b, sums, args[0]), []
-        for r in range(sums.rows):
-            scalar = splat_ir(b, load_ir(b, row_address(b, args[1], args[2], r), F32), VF)
-            new.append([fma_ir(b, scalar, v, o) for v, o in zip(vectors, old[r], strict=True)])
-        return tile_of(b, new)
+        rows = [(row, lane_ir(b, args[1], r)) for r, row in enumerate(rows_of(b, tile, args[0]))]
+        return tile_of(b, [[b.fmul(v, factor) for v in row] for row, factor in rows])
 
-    return sums(sums, types.int64, types.int64, row), generate
-
-
-def _by_row(f: Callable[[Builder, Value, Value], Value]) -> Any:
-    @intrinsic
-    def op(_context: Any, tile: Any, _column: Any) -> Any:
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            rows = rows_of(b, tile, args[0])
-            return tile_of(b, [[f(b, v, lane_ir(b, args[1], r)) for v in row] for r, row in enumerate(rows)])
-
-        return tile(tile, f32x16), generate
-
-    return op
-
-
-scale_rows = _by_row(lambda b, v, k: b.fmul(v, k))
-divide_rows = _by_row(lambda b, v, k: b.fdiv(v, k))
-exp_minus = _by_row(lambda b, v, k: exp_ir(b, b.fsub(v, k)))  # e ** (tile - column)
+    return tile(tile, f32x16), generate
 
 
 @intrinsic
@@ -183,41 +187,6 @@ def soft_capped(_context: Any, tile: Any, cap: Any) -> Any:
         return tile_of(b, [[b.fmul(k, tanh_ir(b, b.fdiv(v, k))) for v in row] for row in rows_of(b, tile, args[0])])
 
     return tile(tile, types.float32), generate
-
-
-def _to_column(step: Callable[[Builder, Value, Value], Value], fill: float) -> Any:
-    @intrinsic
-    def op(_context: Any, tile: Any) -> Any:
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            column = constant(VF, fill)
-            for r, row in enumerate(rows_of(b, tile, args[0])):
-                while len(row) > 1:
-                    row = [step(b, *row[i : i + 2]) for i in range(0, len(row), 2)]
-                column = b.insert_element(column, reduce_ir(b, row[0], step), ir.Constant(I32, r))
-            return column
-
-        return f32x16(tile), generate
-
-    return op
-
-
-row_sum = _to_column(lambda b, x, y: b.fadd(x, y), 0.0)  # the columns of a tile must be a power of two
-row_max = _to_column(max_ir, LOWEST)
-
-
-@intrinsic
-def add_scaled(_context: Any, x: Any, _a: Any, y: Any, _b: Any) -> Any:
-    """x * column a + y * column b."""
-
-    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        pairs = zip(rows_of(b, x, args[0]), rows_of(b, y, args[2]), strict=True)
-        rows = []
-        for r, (xs, ys) in enumerate(pairs):
-            p, q = lane_ir(b, args[1], r), lane_ir(b, args[3], r)
-            rows.append([fma_ir(b, v, p, b.fmul(w, q)) for v, w in zip(xs, ys, strict=True)])
-        return tile_of(b, rows)
-
-    return x(x, f32x16, x, f32x16), generate
 
 
 @intrinsic
