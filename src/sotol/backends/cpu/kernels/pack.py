@@ -117,7 +117,7 @@ def _moves(sources: npt.NDArray[np.int64], word: int, size: int) -> tuple[Move, 
 
 
 def _bits_of_row(encoding: Encoding, row: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """A panel's block of zeros, and for each bit of it which bit of the row's block it follows: [bytes, 8], -1: none."""
+    """A block of zeros in a panel, and which bit of the row each bit of it follows: [bytes, 8], -1 for none."""
     count = 8 * encoding.size
     blocks = np.zeros((ROWS, count + 1, encoding.size), np.uint8)
     one = np.eye(count, dtype=np.uint8)
