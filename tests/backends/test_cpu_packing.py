@@ -1,11 +1,13 @@
 """Packing by native code writes the very bytes of `panels.pack`, its definition."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from sotol.backends.cpu import panels
 from sotol.backends.cpu.library import library_for
-from sotol.backends.cpu.packing import PIECE_BYTES, pack_all, pack_key
+from sotol.backends.cpu.packing import PIECE_BYTES, Packing, pack_key
 from sotol.backends.cpu.target import Target, host_target
 from sotol.formats.weights import Weight
 from sotol.quant import ENCODINGS
@@ -25,7 +27,7 @@ def packed(weights: list[Weight], target: Target, threads: int) -> list[panels.U
     codes = library_for(target).load([pack_key(w) for w in weights])
     outs = [np.full(panels.packed_shape(w), 0xA5, np.uint8) for w in weights]
     work = [(w, out, codes[pack_key(w)]) for w, out in zip(weights, outs, strict=True)]
-    pack_all(work, threads, lambda _done, _total: None)
+    Packing(work, threads).wait()
     return outs
 
 
@@ -56,5 +58,22 @@ def test_progress_counts_matrices() -> None:
     codes = library_for(host_target()).load([pack_key(w) for w in weights])
     seen: list[tuple[int, int]] = []
     work = [(w, np.empty(panels.packed_shape(w), np.uint8), codes[pack_key(w)]) for w in weights]
-    pack_all(work, 1, lambda done, total: seen.append((done, total)))
-    assert seen == [(0, 2), (1, 2), (2, 2)]
+    Packing(work, 1).wait(lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_failure_is_raised_where_the_weights_are_waited_for() -> None:
+    weight = matrix("a", "F16", 16, 16)
+    code = library_for(host_target()).load([pack_key(weight)])[pack_key(weight)]
+    packing = Packing([(weight, np.empty(3, np.uint8), code)], 2)  # not of two dimensions
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not enough values to unpack"):
+            packing.wait()
+
+
+def test_stopping_ends_the_threads() -> None:
+    weights = [matrix("a", "Q8_0", 4096, 40)]
+    codes = library_for(host_target()).load([pack_key(w) for w in weights])
+    packing = Packing([(w, np.empty(panels.packed_shape(w), np.uint8), codes[pack_key(w)]) for w in weights], 2)
+    packing.stop()
+    assert not any(thread.name.startswith("sotol-packing") for thread in threading.enumerate())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sotol.backends.cpu.layout import CODEC_BYTES, padded, parse_fields
 from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
-from sotol.backends.cpu.packing import pack_all, pack_key
+from sotol.backends.cpu.packing import Packing, pack_key
 from sotol.backends.cpu.panels import packed_shape
 from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
@@ -85,24 +85,27 @@ class CpuRunner:
         library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
         codes = library.load(keys, lambda done, total: report("compiling kernels", done, total))
-        pack_all(
-            [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()],
-            count,
-            lambda done, total: report("loading weights", done, total),
-        )
+        work = [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()]
+        self._packing = Packing(work, count)
         self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
         tape = [(codes[c.key].address, block.ctypes.data) for c, block in zip(self._calls, self._blocks, strict=True)]
         self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
 
+    def wait(self, progress: Progress) -> None:
+        """Until the weights are loaded, which goes on behind the caller's back; `run` waits for it by itself."""
+        self._packing.wait(lambda done, total: progress("loading weights", done, total))
+
     def run(self, step: Step) -> Float32Array:
         """Logits [R, V], valid until the next run. ValueError for a step beyond the limits."""
         step.check(self.limits, self._ids)
+        self._packing.wait()
         self._team.run(lambda: self._memory.fill(step))
         return self._memory.logits(len(step.logit_rows), self.vocabulary)
 
     def profile(self, step: Step, seconds: Callable[[], float]) -> list[OpTime]:
         """Run a step and say where its time went; seconds: a clock."""
         step.check(self.limits, self._ids)
+        self._packing.wait()
         times = np.zeros(len(self._calls) + 1, np.int64)
         begin = seconds()
         self._team.run(lambda: self._memory.fill(step), times)
@@ -116,6 +119,7 @@ class CpuRunner:
 
     def close(self) -> None:
         """End the threads."""
+        self._packing.stop()
         self._team.close()
 
 
