@@ -136,17 +136,15 @@ class Cursor:
         if (ends[:-1] != lengths_at[1:]).any() or ends[-1] > len(room):
             return None
         whole = room[: ends[-1]].copy()
-        whole[lengths_at] = 0  # each string is now between zeros, so all are valid text if this is
+        whole[lengths_at] = 0  # each string now stands between zeros, so all are valid text if this is
+        if np.count_nonzero(whole) != len(whole) - 8 * count:
+            return None  # a string has zeros of its own
         try:
-            text = whole.tobytes().decode()
+            texts = whole.tobytes().decode().split("\0" * 8)
         except UnicodeDecodeError:
             return None
-        starts = lengths_at + 8
-        if len(text) < len(whole):  # from bytes to characters
-            before = np.cumsum((whole & 0xC0) != 0x80)  # characters that begin up to each byte
-            starts, ends = before[starts - 1], before[ends - 1]
         self.at += len(whole)
-        return [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return texts[1:]
 
     def any_texts(self, count: int, field: str) -> list[str]:
         """The strings one by one."""
