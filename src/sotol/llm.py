@@ -67,17 +67,18 @@ class LLM:
         self.path = find_model(model)
         checkpoint = read_gguf(self.path)
         self.metadata = checkpoint.metadata
-        self.tokenizer = Tokenizer.from_metadata(checkpoint.metadata, str(self.path))
         self.context = _context(checkpoint.metadata, ctx)
         program = trace_model(checkpoint, self.context)
-        if program.nodes[-1].shape[-1] != len(self.tokenizer):
-            raise ModelError(
-                f"{self.path}: the model has logits for {program.nodes[-1].shape[-1]} tokens,"
-                f" but its tokenizer has {len(self.tokenizer)}"
-            )
         blocks = CONTEXTS * -(-self.context // BLOCK_TOKENS)
         limits = Limits(STEP_TOKENS, SEQUENCES, SEQUENCES, self.context, blocks)
         self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+        try:
+            self.tokenizer = self._make_tokenizer()  # while the runner's threads load weights
+            if progress is not None:
+                self.runner.wait(progress)
+        except BaseException:
+            self.runner.close()
+            raise
         self._engine = Engine(self.runner)
         self._template: ChatTemplate | None = None
 
@@ -229,6 +230,16 @@ class LLM:
         self.close()
 
     # ---- inside
+
+    def _make_tokenizer(self) -> Tokenizer:
+        """The file's tokenizer; ModelError if the model has logits for other tokens."""
+        tokenizer = Tokenizer.from_metadata(self.metadata, str(self.path))
+        if len(tokenizer) != self.runner.vocabulary:
+            raise ModelError(
+                f"{self.path}: the model has logits for {self.runner.vocabulary} tokens,"
+                f" but its tokenizer has {len(tokenizer)}"
+            )
+        return tokenizer
 
     def _asked(self, messages: Sequence[Message], options: dict[str, Any]) -> list[int]:
         """A conversation's ids; takes the options that are its template's out of those of sampling."""

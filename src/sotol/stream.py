@@ -1,15 +1,17 @@
 """A running generation as an iterator of pieces of text."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sotol.engine.sampling import Picked
 from sotol.engine.sequence import Chunk, Event, Failed, Finished
 from sotol.results import Completion, TokenLogprob, TopLogprob, Usage
 from sotol.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["AsyncStream", "Stream"]
 
@@ -129,6 +131,8 @@ class AsyncStream(_Running):
 
     def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
         """Raises RuntimeError where no event loop runs."""
+        import asyncio  # noqa: PLC0415  (15 ms, and the command line does without)
+
         super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()

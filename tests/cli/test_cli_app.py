@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.cli.conftest import Sotol
+from tests.support.tiny_model import tiny_model
 
 from sotol import __version__
 
@@ -23,6 +25,19 @@ def test_help_needs_none_of_the_heavy_modules() -> None:
     done = subprocess.run([sys.executable, "-c", code, "run", "--help"], capture_output=True, text=True, check=True)
     assert "--temperature" in done.stdout
     assert done.stdout.endswith("heavy:\n")
+
+
+def test_an_answer_needs_none_of_the_slow_modules(tmp_path: Path) -> None:
+    """What the time to the first token must not contain: a model's own template would add Jinja, a bar Rich."""
+    slow = {"asyncio", "concurrent.futures", "email", "importlib.metadata", "jinja2", "numba", "prompt_toolkit",
+            "regex", "rich", "statistics"}  # fmt: skip
+    code = (
+        "import sys\nfrom sotol.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n"
+        f"    print('slow:', end.code, *({slow} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code, "run", str(tiny_model(tmp_path)), "abc", "--raw", "-n", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("slow: 0\n")
 
 
 def test_a_wrong_option_is_exit_code_2(sotol: Sotol) -> None:

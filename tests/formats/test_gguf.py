@@ -92,6 +92,30 @@ def test_metadata_written_by_the_gguf_package(tmp_path: Path, metadata: dict[str
     }
 
 
+ODD_TEXTS = st.sampled_from(["", "\0", "\0" * 9, "é", "▁", "x" * 127, "x" * 128, "é" * 70, "x" * 300, "😀"]) | TEXT
+
+
+@SAME_FOLDER
+@given(texts=st.lists(ODD_TEXTS, max_size=3), common=TEXT, count=st.integers(257, 300), at=st.integers(0, 256))
+def test_many_texts_are_read_as_one_by_one(tmp_path: Path, texts: list[str], common: str, count: int, at: int) -> None:
+    items = [common] * count
+    items[at : at + len(texts)] = texts
+    value = u32(8) + u64(len(items)) + b"".join(map(text, items))
+    path = tmp_path / "texts.gguf"
+    path.write_bytes(whole([key("a", 9, value), key("b", 8, text("behind"))], []))
+    assert read_gguf(path).metadata == {"a": items, "b": "behind"}
+
+
+@pytest.mark.parametrize("broken", [b"\xe9", b"\x80", b"\xc3"])
+def test_one_text_of_many_that_is_none(tmp_path: Path, broken: bytes) -> None:
+    """A character that begins in one text must not end in the next, nor in its length."""
+    value = u32(8) + u64(301) + text(b"ab") * 150 + text(broken) + text(b"\xa9b") + text(b"ab") * 149
+    path = tmp_path / "texts.gguf"
+    path.write_bytes(whole([key("a", 9, value)], []))
+    with pytest.raises(FormatError, match="metadata 'a', item 150 at byte 1557: is not UTF-8"):
+        read_gguf(path)
+
+
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_weights_written_by_the_gguf_package(tmp_path: Path, name: str) -> None:
     if name not in gguf.GGMLQuantizationType.__members__:

@@ -1,5 +1,18 @@
 """The `sotol` command: one file per command, and the table of them in `app.py`."""
 
-from sotol.cli.app import main
+import gc
+import os
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """The console script."""
+    # Starting makes a great many objects that stay: looking through them for garbage again and again takes a tenth
+    # of the time that imports and loading take.
+    gc.set_threshold(100_000, 20, 20)
+    # NumPy's BLAS would start threads, each with memory of its own, and nothing here multiplies matrices with it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from sotol.cli.app import main as run_command  # noqa: PLC0415  (after the above)
+
+    run_command()

@@ -1,7 +1,6 @@
 """`sotol bench`: tokens per second of prompts and answers."""
 
 import sys
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +36,8 @@ def bench(
 
     Token ids are the same on every machine; nothing is sampled or turned into text.
     """
+    from statistics import median  # noqa: PLC0415  (other commands start without)
+
     find_model(model)
     with load(
         model, threads=threads, ctx=prompt + generate, precision=precision, quiet=quiet, color=not no_color
@@ -89,6 +90,8 @@ def measure(llm: "LLM", prompt: int, generate: int, repeats: int) -> list[tuple[
 
 
 def _show(record: dict[str, object], times: list[tuple[str, int, list[float]]], *, color: bool) -> None:
+    from statistics import median  # noqa: PLC0415  (other commands start without)
+
     from rich.table import Table  # noqa: PLC0415  (see output.py)
 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))

@@ -36,22 +36,29 @@ def loading(*, quiet: bool = False, color: bool = True) -> Iterator["Progress | 
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    bars = Progress(*columns, console=console(color=color, file=sys.stderr), transient=True)
+    bars: list[Any] = []  # the bars, once there are any: Rich takes a while to import
     tasks: dict[str, Any] = {}
     begin = perf_counter()
 
     def report(what: str, done: int, total: int) -> None:
         if done and not tasks and perf_counter() - begin < PATIENCE:
             return
+        if not bars:
+            bars.append(_bars(color=color))
         if what not in tasks:
-            bars.start()
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done)
+            bars[0].start()
+            tasks[what] = bars[0].add_task(what, total=total)
+        bars[0].update(tasks[what], completed=done)
 
     try:
         yield report
     finally:
-        bars.stop()
+        for shown in bars:
+            shown.stop()
+
+
+def _bars(*, color: bool) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console(color=color, file=sys.stderr), transient=True)

@@ -16,6 +16,7 @@ from sotol.program.trace import Constant
 
 __all__ = ["Rope", "read_rope"]
 
+TABLE_RUN = 8192  # angles computed at a time: the intermediate arrays stay in the cache
 FASTEST = 8.0  # radians a token; no model's pairs turn faster than 1, and sines are exact to 1e7 radians
 
 
@@ -55,9 +56,13 @@ class Rope:
             raise ModelError(
                 f"{name}: the file's scaling of RoPE turns a pair by more than {FASTEST:g} radians a token"
             )
-        angle = np.arange(context, dtype=np.float64)[:, None] * frequency
-        sine, cosine = numerics.sincos(angle)
-        return Constant(name, np.stack([cosine * size, sine * size], axis=1).astype(np.float32))
+        table = np.empty((context, 2, self.pairs), np.float32)
+        run = max(1, TABLE_RUN // self.pairs)
+        for start in range(0, context, run):
+            positions = np.arange(start, min(start + run, context), dtype=np.float64)
+            sine, cosine = numerics.sincos(positions[:, None] * frequency)
+            table[start : start + run, 0], table[start : start + run, 1] = cosine * size, sine * size
+        return Constant(name, table)
 
     def _yarn(self, frequency: Float64Array) -> Float64Array:
         def pair_of(turns: float) -> float:

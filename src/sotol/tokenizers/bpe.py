@@ -5,6 +5,7 @@ Gemma 4's writes a space as `▁` and what has no token as byte tokens `<0x0A>`.
 """
 
 from codecs import charmap_decode
+from itertools import repeat
 
 from sotol.errors import FormatError
 from sotol.tokenizers.merge import merge
@@ -87,9 +88,11 @@ def read_merges(vocabulary: Vocabulary) -> dict[str, int]:
     merges = vocabulary.merges
     if not merges:
         raise FormatError(f"{vocabulary.source}: tokenizer.ggml.merges is missing, which a BPE vocabulary needs")
-    for i, pair in enumerate(merges):
-        if " " not in pair[1:-1]:
-            raise FormatError(
-                f"{vocabulary.source}: tokenizer.ggml.merges[{i}] is {pair!r:.60}, not two texts and a space"
-            )
+    # A space that is neither the first character nor the last; `map` and `find` because there may be half a million.
+    spaces = list(map(str.find, merges, repeat(" "), repeat(1), repeat(-1)))
+    if -1 in spaces:
+        i = spaces.index(-1)
+        raise FormatError(
+            f"{vocabulary.source}: tokenizer.ggml.merges[{i}] is {merges[i]!r:.60}, not two texts and a space"
+        )
     return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # of equal pairs the first counts

@@ -7,10 +7,12 @@ Character classes are Unicode's as of the `regex` package. Every expression take
 
 from dataclasses import dataclass
 from functools import cached_property
-
-import regex
+from typing import TYPE_CHECKING
 
 from sotol.errors import ModelError
+
+if TYPE_CHECKING:
+    import regex
 
 __all__ = ["PRETOKENIZERS", "PreTokenizer", "pretokenizer"]
 
@@ -27,7 +29,9 @@ class PreTokenizer:
     add_bos: bool = False
 
     @cached_property
-    def _compiled(self) -> tuple[regex.Pattern[str], ...]:
+    def _compiled(self) -> "tuple[regex.Pattern[str], ...]":
+        import regex  # noqa: PLC0415  (SentencePiece's models do without)
+
         return tuple(regex.compile(f"({step})", regex.VERSION1) for step in self.steps)
 
     def split(self, text: str) -> list[str]:

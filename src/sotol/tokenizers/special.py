@@ -1,39 +1,64 @@
-"""Finding special tokens in text: one regular expression that matches the longest of many texts, in linear time.
+"""Finding special tokens in text: at each place the longest of many texts, in time linear in the text.
 
-The expression is a trie: texts with the same beginning share it, so a position costs at most the longest text, not one
-try per text (vocabularies have thousands of special tokens).
+Vocabularies have thousands of special tokens, and most runs look for few of them: so nothing is built but a sorted
+list. A place where one may begin costs at most the longest text.
 """
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
-from sotol.errors import FormatError
+__all__ = ["Longest"]
 
-__all__ = ["longest_of"]
-
-Node = dict[str, "Node"]  # the next characters; the empty string means that a text may end here
-
-
-def longest_of(texts: Iterable[str], source: str) -> re.Pattern[str] | None:
-    """A pattern with one group, to be used with `split`; None if there are no texts."""
-    root: Node = {}
-    for text in texts:
-        node = root
-        for character in text:
-            node = node.setdefault(character, {})
-        node[""] = {}
-    try:
-        return re.compile(f"({_pattern(root)})") if root else None
-    except RecursionError:
-        raise FormatError(f"{source}: tokenizer.ggml.tokens has special tokens that are too long") from None
+WINDOW = 32  # characters looked at first; few special tokens are longer
 
 
-def _pattern(node: Node) -> str:
-    chain = ""
-    while len(node) == 1 and "" not in node:
-        ((character, node),) = node.items()
-        chain += re.escape(character)
-    branches = [re.escape(character) + _pattern(rest) for character, rest in node.items() if character]
-    if not branches:
-        return chain
-    return f"{chain}(?:{'|'.join(branches)}){'?' if '' in node else ''}"
+class Longest:
+    """Finds texts, leftmost first and of those the longest; without texts it finds nothing."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """texts: none empty."""
+        self._texts = sorted(set(texts))
+        # The longest other text that each begins with. All that begin with a text follow it in the order.
+        self._shorter: list[int] = []
+        open_: list[int] = []
+        for i, text in enumerate(self._texts):
+            while open_ and not text.startswith(self._texts[open_[-1]]):
+                open_.pop()
+            self._shorter.append(open_[-1] if open_ else -1)
+            open_.append(i)
+        first = "".join({re.escape(text[0]) for text in self._texts})
+        self._first = re.compile(f"[{first}]" if first else "(?!)")
+
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where the texts begin and end in `text`."""
+        at = 0
+        while (match := self._first.search(text, at)) is not None:
+            start = match.start()
+            size = self._length_at(text, start)
+            if size:
+                yield start, start + size
+            at = start + (size or 1)
+
+    def split(self, text: str) -> list[str]:
+        """What lies between the texts, and at odd places the texts: joined, `text` again."""
+        pieces, end = [], 0
+        for start, stop in self.find(text):
+            pieces += [text[end:start], text[start:stop]]
+            end = stop
+        return [*pieces, text[end:]]
+
+    def _length_at(self, text: str, at: int) -> int:
+        """The length of the longest text that stands here; 0 if none does."""
+        texts, window = self._texts, WINDOW
+        while True:
+            here = text[at : at + window]
+            place = bisect_right(texts, here)
+            if place == len(texts) or len(here) < window or not texts[place].startswith(here):
+                break
+            window *= 2
+        # Every text that stands here comes before `here` in the order, and the last such begins with all the others.
+        candidate = place - 1
+        while candidate >= 0 and not text.startswith(texts[candidate], at):
+            candidate = self._shorter[candidate]
+        return len(texts[candidate]) if candidate >= 0 else 0

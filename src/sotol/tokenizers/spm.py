@@ -3,7 +3,10 @@
 A token's score is its merge's priority: of all neighbours that join to a token, those with the best score go first.
 """
 
+from itertools import repeat
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sotol.errors import FormatError
 from sotol.tokenizers.merge import merge
@@ -24,7 +27,7 @@ class SentencePieceEncoder:
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         self._byte_ids = byte_tokens(vocabulary)
         self._unknown = vocabulary.unknown
-        _, ranks = np.unique(-vocabulary.scores[list(self._ids.values())], return_inverse=True)  # best first
+        ranks = _ranks(vocabulary.scores[list(self._ids.values())])
         self._ranks = dict(zip(self._ids, ranks.tolist(), strict=True))
         self._words = space_words(_before_space(self._ids))
         self._cache = WordCache(self._encode_word)
@@ -43,7 +46,19 @@ class SentencePieceEncoder:
         return ids
 
 
+def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The place of each score among all that differ, best first."""
+    worse = scores[1:] < scores[:-1]
+    if (worse | (scores[1:] == scores[:-1])).all():  # in order already, as most files have them
+        return np.concatenate([[0], np.cumsum(worse)]) if len(scores) else np.zeros(0, np.int64)
+    _, ranks = np.unique(-scores, return_inverse=True)
+    return ranks
+
+
 def _before_space(texts: dict[str, int]) -> set[str]:
     """The characters that some token has right before a `▁`."""
-    parts = (text.split("▁") for text in texts if "▁" in text.lstrip("▁"))
+    last = np.fromiter(map(str.rfind, texts, repeat("▁")), np.int64, len(texts))  # `map`: quick for 300 thousand
+    names = list(texts)
+    inside = (names[i] for i in np.flatnonzero(last > 0).tolist())
+    parts = (text.split("▁") for text in inside if "▁" in text.lstrip("▁"))
     return {part[-1] for pieces in parts for part in pieces[:-1] if part}

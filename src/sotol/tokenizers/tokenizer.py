@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from sotol.errors import FormatError, ModelError
 from sotol.formats.gguf import read_gguf
 from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEncoder
 from sotol.tokenizers.pretokenize import pretokenizer
-from sotol.tokenizers.special import longest_of
+from sotol.tokenizers.special import Longest
 from sotol.tokenizers.spm import SentencePieceEncoder
 from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary, read_vocabulary
 
@@ -112,10 +113,6 @@ class Tokenizer:
         self._encode_plain = rules.encoder.encode
         self._bytes = _TokenBytes(vocabulary, rules.spell, HIDDEN)
         self._bytes_with_special = _TokenBytes(vocabulary, rules.spell, ())
-        self._special = longest_of(vocabulary.of_type(*SPECIAL), vocabulary.source)
-        control = vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
-        self._control = longest_of((text for text in control if len(text) > 1), vocabulary.source)
-        self._user_defined = longest_of(vocabulary.of_type(TokenType.USER_DEFINED), vocabulary.source)
         self.bos, self.eos = vocabulary.bos, vocabulary.eos
         self.end_of_generation = vocabulary.end_of_generation
         self.adds_bos, self.adds_eos = rules.add_bos, vocabulary.add_eos is True
@@ -123,6 +120,21 @@ class Tokenizer:
         for name, adds, token in (("bos", self.adds_bos, self.bos), ("eos", self.adds_eos, self.eos)):
             if adds and token is None:
                 raise FormatError(f"{vocabulary.source}: tokenizer.ggml.{name}_token_id is missing, but texts need it")
+
+    # What is looked for in texts: made on first use, for a vocabulary may have thousands and a program need none.
+
+    @cached_property
+    def _special(self) -> Longest:
+        return Longest(self._vocabulary.of_type(*SPECIAL))
+
+    @cached_property
+    def _control(self) -> Longest:
+        control = self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
+        return Longest(text for text in control if len(text) > 1)
+
+    @cached_property
+    def _user_defined(self) -> Longest:
+        return Longest(self._vocabulary.of_type(TokenType.USER_DEFINED))
 
     @classmethod
     def from_gguf(cls, path: str | Path) -> "Tokenizer":
@@ -164,9 +176,8 @@ class Tokenizer:
         if not text.isascii():
             text = SURROGATES.sub("\ufffd", text)  # no UTF-8 exists for half a surrogate pair
         ids = [self.bos] if add_special and self.adds_bos and self.bos is not None else []
-        pattern = self._special if special else self._user_defined
-        pieces = [text] if pattern is None else pattern.split(text)
-        for i, piece in enumerate(pieces):
+        whole = self._special if special else self._user_defined
+        for i, piece in enumerate(whole.split(text)):
             if i % 2:
                 ids.append(self._vocabulary.ids[piece])
                 continue
@@ -183,9 +194,9 @@ class Tokenizer:
         For what a user wrote, before it becomes a part of a chat template's text. Nothing else changes: tokens that are
         part of ordinary text, such as Gemma's for several newlines, stay what they are.
         """
-        pattern = self._control
-        while pattern is not None and pattern.search(text):  # again, for one may have overlapped another
-            text = pattern.sub(lambda match: match[0][0] + guard + match[0][1:], text)
+        while len(pieces := self._control.split(text)) > 1:  # again, for one may have overlapped another
+            pieces[1::2] = [token[0] + guard + token[1:] for token in pieces[1::2]]
+            text = "".join(pieces)
         return text
 
     def decode(self, ids: Sequence[int], *, special: bool = False, continued: bool = False) -> str:

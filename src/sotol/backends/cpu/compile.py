@@ -99,7 +99,7 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
     from numba import njit  # noqa: PLC0415
 
     from sotol.backends.cpu import arguments as a  # noqa: PLC0415
-    from sotol.backends.cpu.kernels import KERNELS, PROGRAMS  # noqa: PLC0415
+    from sotol.backends.cpu.kernels import KERNELS, PROGRAMS, TOOLS  # noqa: PLC0415
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -109,6 +109,8 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
     symbol = file_name(key)
     if key[0] in PROGRAMS:
         return emit(PROGRAMS[str(key[0])], 5, symbol, target, assembly=assembly), ""
+    if key[0] in TOOLS:
+        return emit(TOOLS[str(key[0])](target, *key[1:]), 5, symbol, target, assembly=assembly), ""
     kernel: Kernel = KERNELS[str(key[0])](target, *key[1:])
     view = a.viewer(parse_fields(kernel.fields))
     pieces, piece = njit(error_model="numpy")(kernel.pieces), njit(error_model="numpy")(kernel.piece)

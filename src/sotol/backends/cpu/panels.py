@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sotol.formats.weights import Weight
 from sotol.quant import Encoding, Integer
 
-__all__ = ["Panel", "pack", "packed_shape", "panel_of"]
+__all__ = ["ROWS", "Panel", "block_size", "pack", "packed_shape", "panel_of"]
 
 UInt8Array = npt.NDArray[np.uint8]
 ROWS = 16
@@ -65,14 +65,16 @@ def _integer(encoding: Encoding) -> Integer:
 def packed_shape(weight: Weight) -> tuple[int, int]:
     """Panels of a matrix [N, K], and the bytes of each."""
     rows, width = weight.shape
-    encoding = weight.encoding
-    if encoding.integer is not None:
-        return -(-rows // ROWS), width // encoding.values * panel_of(encoding).size
-    return -(-rows // ROWS), width // encoding.values * encoding.size * ROWS
+    return -(-rows // ROWS), width // weight.encoding.values * block_size(weight.encoding)
+
+
+def block_size(encoding: Encoding) -> int:
+    """Bytes of a panel for each block of its rows."""
+    return encoding.size * ROWS if encoding.integer is None else panel_of(encoding).size
 
 
 def pack(weight: Weight, out: UInt8Array) -> None:
-    """Write a matrix [N, K] as panels: out is uint8 of `packed_shape`."""
+    """Write a matrix [N, K] as panels: out is uint8 of `packed_shape`. The definition; `kernels/pack.py` is quicker."""
     rows = weight.rows()
     if weight.shape[0] % ROWS:
         rows = np.concatenate([rows, np.zeros((-weight.shape[0] % ROWS, rows.shape[1]), np.uint8)])

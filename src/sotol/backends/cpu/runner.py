@@ -6,7 +6,6 @@ T tokens, R rows with logits, V vocabulary.
 import mmap
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,7 +15,8 @@ import numpy.typing as npt
 from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, padded, parse_fields
 from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
-from sotol.backends.cpu.panels import pack, packed_shape
+from sotol.backends.cpu.packing import Packing, pack_key
+from sotol.backends.cpu.panels import packed_shape
 from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
 from sotol.errors import ModelError, SotolError
@@ -81,11 +81,14 @@ class CpuRunner:
         self.vocabulary = int(self._program.nodes[-1].shape[-1])
         tables = (node.inputs[0] for node in program.nodes if node.op is ops.embed)
         self._ids = min(x.shape[0] for x in tables if isinstance(x, Weight))
-        self._memory = _Memory(self._program, limits, codec, count, report)
+        matrices = _matrices(self._program)
+        self._memory = _Memory(self._program, limits, codec, _room_for_panels(matrices))
         self._calls = lower(self._program, self._memory)
         library = library_for(target or host_target())
-        keys = [call.key for call in self._calls]
-        codes = library.load([*keys, *PROGRAM_KEYS], lambda done, total: report("compiling kernels", done, total))
+        keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
+        codes = library.load(keys, lambda done, total: report("compiling kernels", done, total))
+        work = [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()]
+        self._packing = Packing(work, count)
         self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
         tape = [
             (codes[call.key].address, block.ctypes.data, call.last)
@@ -93,15 +96,21 @@ class CpuRunner:
         ]
         self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
 
+    def wait(self, progress: Progress) -> None:
+        """Until the weights are loaded, which goes on behind the caller's back; `run` waits for it by itself."""
+        self._packing.wait(lambda done, total: progress("loading weights", done, total))
+
     def run(self, step: Step) -> Float32Array:
         """Logits [R, V], valid until the next run. ValueError for a step beyond the limits."""
         step.check(self.limits, self._ids)
+        self._packing.wait()
         self._team.run(lambda: self._memory.fill(step))
         return self._memory.logits(len(step.logit_rows), self.vocabulary)
 
     def profile(self, step: Step, seconds: Callable[[], float]) -> list[OpTime]:
         """Run a step and say where its time went; seconds: a clock."""
         step.check(self.limits, self._ids)
+        self._packing.wait()
         times = np.zeros(len(self._calls) + 1, np.int64)
         begin = seconds()
         self._team.run(lambda: self._memory.fill(step), times)
@@ -115,19 +124,22 @@ class CpuRunner:
 
     def close(self) -> None:
         """End the threads."""
+        self._packing.stop()
         self._team.close()
 
 
 class _Memory:
     """All that kernels read and write, at fixed addresses: implements `lower.Places`."""
 
-    def __init__(self, program: Program, limits: Limits, codec: str, threads: int, report: Progress) -> None:
-        self.codec = codec
+    def __init__(
+        self, program: Program, limits: Limits, codec: str, packed: Mapping[str, npt.NDArray[np.uint8]]
+    ) -> None:
+        """packed: the matrices' panels, by name."""
+        self.codec, self.packed = codec, packed
         self.table_width = -(-limits.context // (4 * BLOCK_TOKENS)) * 4  # attention reads four blocks at a time
         self._limit = {"T": limits.tokens, "R": limits.rows}
         plan = plan_memory(program, lambda node: result_bytes(node, self._limit))
         self._arena, self._offsets = _zeros(plan.size), plan.offsets
-        self._panels = _pack_weights(program, threads, report)
         self._vectors: dict[int, tuple[Operand, Array]] = {}  # by the id of the operand, which is kept with it
         caches = program.caches()
         self._caches = {
@@ -160,7 +172,7 @@ class _Memory:
         return int((self._counts if name in self._counts else self._inputs)[name].ctypes.data)
 
     def panels(self, weight: Weight) -> tuple[int, int, int]:
-        packed = self._panels[weight.name]
+        packed = self.packed[weight.name]
         return int(packed.ctypes.data), len(packed), packed.shape[1]
 
     def vector(self, x: Operand) -> int:
@@ -231,23 +243,24 @@ def _attention_parts(counts: Array, last: Array) -> tuple[Array, Array, Array]:
     return parts[order], number[order], np.cumsum(rows) - rows
 
 
-def _pack_weights(program: Program, threads: int, report: Progress) -> Mapping[str, npt.NDArray[np.uint8]]:
-    """The matrices of the program as panels, by name."""
-    matrices = {
+def _matrices(program: Program) -> dict[str, Weight]:
+    """The matrices of the program, by name."""
+    return {
         x.name: x
         for node in program.nodes
         for x in node.inputs
         if isinstance(x, Weight) and node.op in (ops.linear, ops.linear_add, ops.embed)
     }
+
+
+def _room_for_panels(matrices: Mapping[str, Weight]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Memory for the panels of matrices, by name: uint8 [panels, bytes]."""
     shapes = [packed_shape(weight) for weight in matrices.values()]
     sizes = [-(-count * size // 64) * 64 for count, size in shapes]
     arena, start, packed = _zeros(sum(sizes)), 0, dict[str, npt.NDArray[np.uint8]]()
     for name, (count, size), space in zip(matrices, shapes, sizes, strict=True):
         packed[name] = arena[start : start + count * size].reshape(count, size)
         start += space
-    with ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(pack, matrices.values(), packed.values()), 1):
-            report("loading weights", done, len(matrices))
     return packed
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sotol.backends.cpu.library import Code, Key, Library
 
-__all__ = ["PROGRAM_KEYS", "Team", "default_threads"]
+__all__ = ["PROGRAM_KEYS", "Team", "default_threads", "native"]
 
 PROGRAM_KEYS: tuple[Key, ...] = (("prepare",), ("begin",), ("walk",), ("work",))
 PATIENCE = 2000  # yields of an idle helper before it sleeps: about a millisecond
@@ -57,7 +57,7 @@ class Team:
     def __init__(self, tape: Words, threads: int, library: Library, memory: object) -> None:
         """tape: [ops, 3] as `walk.walk` takes it; memory: what owns all that they point to."""
         codes = library.load(PROGRAM_KEYS)
-        self._prepare, self._begin, self._walk, self._work = (_native(codes[key]) for key in PROGRAM_KEYS)
+        self._prepare, self._begin, self._walk, self._work = (native(codes[key]) for key in PROGRAM_KEYS)
         self._tape, self._ops = tape, len(tape)
         space = np.zeros(8 * len(tape) + 8, np.int64)  # a cache line for each op
         skip = (-space.ctypes.data % 64) // 8
@@ -114,7 +114,7 @@ class _Rest:
             self._sleeping -= 1
 
 
-def _native(code: Code) -> Native:
+def native(code: Code) -> Native:
     """A compiled program as a function of five integers; ctypes lets other threads run meanwhile."""
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(code.address)
 

@@ -6,7 +6,7 @@ Importing this imports Numba: only `compile.py` does.
 from collections.abc import Callable
 from typing import Any
 
-from sotol.backends.cpu.kernels import attention, elementwise, embed, linear, norm, rope, walk
+from sotol.backends.cpu.kernels import attention, elementwise, embed, linear, norm, pack, rope, walk
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "add": elementwise.add,
@@ -34,3 +34,6 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "walk": walk.walk,
     "work": walk.work,
 }
+
+# What makes such functions from parameters, as kernels are made.
+TOOLS: dict[str, Callable[..., Any]] = {"pack": pack.pack}
