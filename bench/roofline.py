@@ -170,8 +170,8 @@ def _matrices(phase: Phase) -> list[Weight]:
 def used(rates: Mapping[str, Mapping[int, float]], threads: int) -> Rates:
     """The rates that limit ops: the best way to read, and the products of a level that has no int8 instructions."""
     best = {name: rate[threads] for name, rate in rates.items()}
-    int8 = max(rate for name, rate in best.items() if name not in READS)
-    return Rates(max(best[name] for name in READS), best.get(INT8, int8), best[F32])
+    dots = max((rate for name, rate in best.items() if name not in {*READS, F32}), default=best[F32])
+    return Rates(max(best[name] for name in READS), best.get(INT8, dots), best[F32])
 
 
 def _table(head: str, *columns: str) -> Table:
