@@ -199,7 +199,7 @@ def test_the_best_way_to_read_counts() -> None:
 
 
 def test_a_level_without_int8_instructions_is_limited_by_its_dot_products() -> None:
-    rates = {**dict.fromkeys(READS, {1: 1.0}), F32: {1: 50.0}}
+    rates = {name: {1: 1.0} for name in READS} | {F32: {1: 50.0}}
     assert used({**rates, "dots.py, 4-bit weights": {1: 9.0}, "dots.py, 8-bit weights": {1: 7.0}}, 1).int8 == 9
     assert used(rates, 1).int8 == 50  # nor weights that need them
 
