@@ -1,8 +1,7 @@
 """What a machine allows at most: reading memory, products of int8, multiply-adds of f32. Measured, for any threads.
 
-A plain streaming read takes memory as weights have it: large pages, more of them than the caches hold. Nothing that
-reads every weight once can be faster. The other rates come from short loops of what this CPU level's kernels are made
-of (`limit_kernels.py`). A single run says little: take the best of many, since other processes only take time away.
+A single look says little: take the best of many, since other processes only take time away. Loops are made of what this
+CPU level's kernels are made of (`limit_kernels.py`), at the level in use (SOTOL_CPU).
 """
 
 import mmap
@@ -12,15 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import perf_counter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sotol.backends.cpu.library import numba_settings
-from sotol.backends.cpu.target import host_target
+from sotol.backends.cpu.target import Target, host_target
 
-__all__ = ["F32", "INT8", "READS", "Limits"]
+__all__ = ["F32", "INT8", "READS", "Arithmetic", "Reading"]
 
 SECONDS = 0.003  # that a loop of arithmetic takes, at least
 SHARE = 1024  # a thread's part of the memory is a multiple of so many bytes
@@ -35,24 +35,16 @@ READS = {
 F32, INT8 = "f32 multiply-adds", "int8 multiply-adds"  # in registers
 
 
-class Limits:
-    """Measures the rates of this machine at the CPU level in use (SOTOL_CPU)."""
+class Reading:
+    """Plain streaming reads of memory as weights have it, in large pages: nothing that reads all of it is faster."""
 
-    def __init__(self, size: int, bits: Sequence[int] = ()) -> None:
-        """size: bytes to read, as many as a step of the model reads. bits: of weights whose dot products to measure."""
-        target = host_target()
-        os.environ.update(numba_settings(target))  # before Numba is imported
-        from bench import limit_kernels as kernels  # noqa: PLC0415
-
+    def __init__(self, size: int) -> None:
+        """size: bytes, as many as a step of the model reads; LEAST where that is more."""
+        kernels, target = _kernels()
         self._memory = _touched(max(size, LEAST))
         self._readers = [kernels.compiled(kernels.reader(prefetching=p), 5, target) for p in (False, True)]
-        loops = {F32: kernels.floats(target), INT8: kernels.int8(target)}
-        loops |= {f"dots.py, {n}-bit weights": kernels.group_dots(target, n) for n in bits}
-        self._loops = {
-            name: (kernels.compiled(found[0], 2, target), found[1]) for name, found in loops.items() if found
-        }
 
-    def read(self, threads: int) -> dict[str, float]:
+    def rates(self, threads: int) -> dict[str, float]:
         """Bytes per second of one pass over the memory, for each way to read it."""
         rates = {}
         share = self._memory.size // threads // SHARE * SHARE
@@ -63,8 +55,21 @@ class Limits:
             rates[name] = threads * share / _seconds(read, [(at, share, stride, step, ahead) for at in starts])
         return rates
 
-    def compute(self, threads: int) -> dict[str, float]:
-        """Multiply-adds per second: in registers, and as the dot products of `dots.py` by themselves."""
+
+class Arithmetic:
+    """Multiply-adds in registers, and the dot products of `dots.py` by themselves."""
+
+    def __init__(self, bits: Sequence[int]) -> None:
+        """bits: of the weights whose dot products to measure."""
+        kernels, target = _kernels()
+        loops = {F32: kernels.floats(target), INT8: kernels.int8(target)}
+        loops |= {f"dots.py, {n}-bit weights": kernels.group_dots(target, n) for n in bits}
+        self._loops = {
+            name: (kernels.compiled(found[0], 2, target), found[1]) for name, found in loops.items() if found
+        }
+
+    def rates(self, threads: int) -> dict[str, float]:
+        """Multiply-adds per second; no INT8 at a level without instructions for it."""
         rates = {}
         for name, (loop, work) in self._loops.items():
             spaces = np.ones((threads, 4096), np.uint8)
@@ -74,6 +79,14 @@ class Limits:
                 seconds = _seconds(loop, [(rounds, space.ctypes.data) for space in spaces])
             rates[name] = threads * rounds * work / seconds
         return rates
+
+
+def _kernels() -> tuple[ModuleType, Target]:
+    target = host_target()
+    os.environ.update(numba_settings(target))  # before Numba is imported
+    from bench import limit_kernels  # noqa: PLC0415
+
+    return limit_kernels, target
 
 
 def _seconds(function: Callable[..., Any], arguments: Sequence[tuple[int, ...]]) -> float:

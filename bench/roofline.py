@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.costs import Cost, Setting, cost_of
-from bench.limits import F32, INT8, READS, Limits
+from bench.limits import F32, INT8, READS, Arithmetic, Reading
 from bench.peers import processor, wait_until_quiet
 from rich.console import Console
 from rich.table import Table
@@ -145,15 +145,14 @@ def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
         runner.run(step)  # touches memory for the first time
     decode.run(runner, 0)
     matrices = _matrices(decode)
-    limits = Limits(
-        sum(x.data.size for x in matrices), sorted({x.encoding.integer.bits for x in matrices if x.encoding.integer})
-    )
+    reading = Reading(sum(x.data.size for x in matrices))
+    arithmetic = Arithmetic(sorted({x.encoding.integer.bits for x in matrices if x.encoding.integer}))
     rates: dict[str, dict[int, float]] = {}
     busy = []
     for _ in range(rounds):
         busy.append(wait_until_quiet(patience))
         for count in sorted({1, threads}) * LOOKS:
-            for name, rate in (limits.read(count) | limits.compute(count)).items():
+            for name, rate in (reading.rates(count) | arithmetic.rates(count)).items():
                 known = rates.setdefault(name, {})
                 known[count] = max(rate, known.get(count, 0.0))
         for phase in (prefill, decode):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from bench.costs import EXP, RULES, TANH, Cost, Setting, cost_of
-from bench.limits import F32, INT8, READS, Limits
+from bench.limits import F32, INT8, READS, Arithmetic, Reading
 from bench.roofline import Phase, Rates, label, lines_of, used
 from tests.support.single_op import Inputs, ids, weight
 
@@ -205,7 +205,6 @@ def test_a_level_without_int8_instructions_is_limited_by_its_dot_products() -> N
 
 
 def test_limits_of_this_machine() -> None:
-    limits = Limits(0, [4])
-    found = limits.read(2) | limits.compute(1)
+    found = Reading(0).rates(2) | Arithmetic([4]).rates(1)
     assert found.keys() >= {*READS, F32, "dots.py, 4-bit weights"}
     assert min(found.values()) > 0
