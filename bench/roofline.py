@@ -12,7 +12,6 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 
@@ -85,7 +84,7 @@ class Phase:
         """Tokens in the cache before."""
         return int(self.steps[0].positions[0])
 
-    def run(self, runner: CpuRunner, seconds: float = ROUND_SECONDS) -> None:
+    def run(self, runner: CpuRunner, seconds: float) -> None:
         """Run the steps once, and again until so many seconds have passed."""
         end = perf_counter() + seconds
         while True:
@@ -98,9 +97,12 @@ class Phase:
         by_time = sorted(self.runs, key=lambda run: sum(op.seconds for ops in run for op in ops))
         best = by_time[: max(1, len(by_time) // 10)]
         for i, step in enumerate(self.steps):
-            for _, calls in groupby(zip(*(run[i] for run in best), strict=True), key=lambda ops: id(ops[0].node)):
-                together = list(calls)
-                yield step, together[0][0].node, sum(op.seconds for ops in together for op in ops) / len(best)
+            found: dict[int, tuple[Node, float]] = {}
+            for ops in zip(*(run[i] for run in best), strict=True):
+                node, mean = ops[0].node, sum(op.seconds for op in ops) / len(best)
+                found[id(node)] = node, mean + found.get(id(node), (node, 0.0))[1]
+            for node, seconds in found.values():
+                yield step, node, seconds
 
 
 def label(node: Node) -> str:
@@ -156,7 +158,7 @@ def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
                 known = rates.setdefault(name, {})
                 known[count] = max(rate, known.get(count, 0.0))
         for phase in (prefill, decode):
-            phase.run(runner)
+            phase.run(runner, ROUND_SECONDS)
     return Measured(rates, (prefill, decode), busy)
 
 
