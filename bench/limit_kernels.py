@@ -14,7 +14,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sotol.backends.cpu import dots
 from sotol.backends.cpu.compile import emit
 from sotol.backends.cpu.simd import (
     I8,
@@ -30,6 +29,7 @@ from sotol.backends.cpu.simd import (
     i32x16,
     lane_sum,
     load,
+    load_ir,
     offset,
     prefetch,
     splat,
@@ -40,11 +40,9 @@ from sotol.backends.cpu.simd import (
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.tiles import load_rows, rows_of, store_rows, tile_of
 
-__all__ = ["Loop", "compiled", "floats", "group_dots", "int8", "reader"]
+__all__ = ["Loop", "compiled", "floats", "int8", "reader"]
 
 Loop = Callable[..., int]
-PRODUCTS = 32 * WIDTH  # multiply-adds of a group of 32 inputs and 16 rows for one token
-TOKENS = 4  # that share a group's weights
 CHAINS = {4: 3, 8: 6, 16: 12}  # f32 tiles' rows, by f32 lanes of the hardware: enough to hide the latency of an fma
 
 
@@ -84,22 +82,34 @@ def reader(*, prefetching: bool) -> Loop:
 
 
 def _pairs(b: Builder, weights: Sequence[Value], x: Value, multiply: str, widen: str) -> Value:
-    """VPMADDUBSW: as `dots` does for weights of four bits, whose sums of eight pairs are exact in 16 bits."""
+    """VPMADDUBSW: sums of eight pairs are exact in 16 bits where weights have four."""
     half, quarter = ir.VectorType(I16, x.type.count // 2), ir.VectorType(I32, x.type.count // 4)
     pairs = [call(b, multiply, half, w, x) for w in weights]
-    return call(b, widen, quarter, reduce(b.add, pairs), ir.Constant(half, [1] * half.count))
+    return call(b, widen, quarter, reduce(b.add, pairs), constant(half, 1))
 
 
 def _accumulated(b: Builder, weights: Sequence[Value], x: Value, name: str) -> Value:
-    """VPDPBUSD, in two chains as `dots` has them."""
-    sums = [ir.Constant(ir.VectorType(I32, x.type.count // 4), None)] * 2
+    """VPDPBUSD, in two chains for its latency."""
+    sums = [constant(ir.VectorType(I32, x.type.count // 4), 0)] * 2
     for j, w in enumerate(weights):
         sums[j % 2] = call(b, name, sums[j % 2].type, sums[j % 2], w, x)
     return b.add(*sums)
 
 
-# form of the dot product: i32 lanes of a hardware register, eight registers' products with one, its instructions
+def _plain(b: Builder, weights: Sequence[Value], x: Value) -> Value:
+    """Products of i32, byte by byte."""
+    kind = ir.VectorType(I32, x.type.count // 4)
+    inputs, total = b.bitcast(x, kind), constant(kind, 0)
+    for j, w in enumerate(weights):
+        for i in range(4):
+            q = b.and_(b.lshr(b.bitcast(w, kind), constant(kind, 8 * i)), constant(kind, 255))
+            total = b.add(total, b.mul(q, b.xor(inputs, constant(kind, 4 * j + i))))
+    return total
+
+
+# form of the dot product: i32 lanes of a register, the products of eight registers with one, the instructions for it
 INT8: dict[str, tuple[int, Callable[..., Value], tuple[str, ...]]] = {
+    "generic": (16, _plain, ()),
     "avx2": (8, _pairs, ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd")),
     "avx512": (16, _pairs, ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512")),
     "avxvnni": (8, _accumulated, ("llvm.x86.avx512.vpdpbusd.256",)),
@@ -107,63 +117,39 @@ INT8: dict[str, tuple[int, Callable[..., Value], tuple[str, ...]]] = {
 }
 
 
-def _summing(parts: Callable[[Builder, list[Value], Value], list[Value]]) -> Loop:
-    """loop(rounds, memory): the sum of what `parts` makes of eight vectors of weights and an address that moves."""
+def int8(target: Target) -> tuple[Loop, int]:
+    """The int8 products of the level's dot product, operands in registers, and how many a round has."""
+    lanes, products, instructions = INT8[target.dot]
+    register, whole = ir.VectorType(I8, 4 * lanes), ir.VectorType(I32, lanes)
+    both = ir.Constant(ir.VectorType(I32, WIDTH), list(range(WIDTH)))
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def add(_context: Any, _sums: Any, _weights: Any, _x: Any) -> Any:
+    def add_products(_context: Any, _sums: Any, _weights: Any, _x: Any) -> Any:
+        """sums + products of the same eight registers of weights with inputs that differ from round to round."""
+
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            sums, weights, x = args
-            for part in parts(b, [b.extract_value(weights, j) for j in range(dots.VECTORS)], x):
-                sums = b.add(sums, part)
-            return sums
+            weights = [load_ir(b, offset(b, args[1], 4 * lanes * j), register) for j in range(8)]
+            inputs = splat_ir(b, b.trunc(args[2], I32), whole)
+            parts = [
+                products(b, weights, b.bitcast(b.xor(inputs, constant(whole, k)), register), *instructions)
+                for k in range(WIDTH // lanes)
+            ]
+            return b.add(args[0], b.shuffle_vector(*parts, both) if len(parts) > 1 else parts[0])
 
-        return i32x16(i32x16, dots.group_bytes, types.int64), generate
-
-    load_weights = dots.unpacker(8)
+        return i32x16(i32x16, types.int64, types.int64), generate
 
     def loop(rounds: int, memory: int) -> int:
-        sums, weights = to_int(splat(np.float32(0))), load_weights(memory)
+        sums = to_int(splat(np.float32(0)))
         for i in range(rounds):
-            sums = add(sums, weights, memory + 32 * (i & 63))
+            sums = add_products(sums, memory, i)
         store_bytes(memory, sums)
         return 0
 
-    return loop
-
-
-def int8(target: Target) -> tuple[Loop, int] | None:
-    """The level's int8 products with all operands in registers, and how many a round has; None for levels without."""
-    if target.dot not in INT8:
-        return None
-    lanes, products, instructions = INT8[target.dot]
-    parts = WIDTH // lanes
-    register, whole = ir.VectorType(I8, 4 * lanes), ir.VectorType(I32, lanes)
-
-    def step(b: Builder, vectors: list[Value], x: Value) -> list[Value]:
-        # Eight registers of weights, whatever their width; so that nothing is computed once for all, inputs differ.
-        weights = [dots._part(b, vectors[j // parts], 4 * lanes * (j % parts), 4 * lanes) for j in range(dots.VECTORS)]
-        inputs = splat_ir(b, b.trunc(x, I32), whole)
-        sums = [
-            products(b, weights, b.bitcast(b.xor(inputs, constant(whole, 1 + k)), register), *instructions)
-            for k in range(parts)
-        ]
-        return [dots._join(b, sums)]
-
-    return _summing(step), PRODUCTS
-
-
-def group_dots(target: Target, bits: int) -> tuple[Loop, int]:
-    """`dots.DOTS` alone: a group's weights of so many bits in registers, inputs of four tokens from the first cache."""
-
-    def step(b: Builder, vectors: list[Value], x: Value) -> list[Value]:
-        return dots.DOTS[target.dot](b, vectors, [offset(b, x, 64 * t) for t in range(TOKENS)], bits)
-
-    return _summing(step), TOKENS * PRODUCTS
+    return loop, 8 * 4 * WIDTH
 
 
 def floats(target: Target) -> tuple[Loop, int]:
-    """f32 multiply-adds in registers."""
+    """f32 multiply-adds in registers, and how many a round has."""
     rows = CHAINS[target.lanes]
 
     @intrinsic  # type: ignore[untyped-decorator]

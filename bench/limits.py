@@ -57,19 +57,15 @@ class Reading:
 
 
 class Arithmetic:
-    """Multiply-adds in registers, and the dot products of `dots.py` by themselves."""
+    """Multiply-adds in registers: of f32, and of int8 in the form of the level's dot products."""
 
-    def __init__(self, bits: Sequence[int]) -> None:
-        """bits: of the weights whose dot products to measure."""
+    def __init__(self) -> None:
         kernels, target = _kernels()
         loops = {F32: kernels.floats(target), INT8: kernels.int8(target)}
-        loops |= {f"dots.py, {n}-bit weights": kernels.group_dots(target, n) for n in bits}
-        self._loops = {
-            name: (kernels.compiled(found[0], 2, target), found[1]) for name, found in loops.items() if found
-        }
+        self._loops = {name: (kernels.compiled(loop, 2, target), work) for name, (loop, work) in loops.items()}
 
     def rates(self, threads: int) -> dict[str, float]:
-        """Multiply-adds per second; no INT8 at a level without instructions for it."""
+        """Multiply-adds per second: F32 and INT8."""
         rates = {}
         for name, (loop, work) in self._loops.items():
             spaces = np.ones((threads, 4096), np.uint8)

@@ -152,7 +152,7 @@ def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
     decode.run(runner, 0)
     matrices = _matrices(decode)
     reading = Reading(sum(x.data.size for x in matrices))
-    arithmetic = Arithmetic(sorted({x.encoding.integer.bits for x in matrices if x.encoding.integer}))
+    arithmetic = Arithmetic()
     rates: dict[str, dict[int, float]] = {}
     busy = []
     for _ in range(rounds):
@@ -173,10 +173,8 @@ def _matrices(phase: Phase) -> list[Weight]:
 
 
 def used(rates: Mapping[str, Mapping[int, float]], threads: int) -> Rates:
-    """The rates that limit ops: the best way to read, and the products of a level that has no int8 instructions."""
-    best = {name: rate[threads] for name, rate in rates.items()}
-    dots = max((rate for name, rate in best.items() if name not in {*READS, F32}), default=best[F32])
-    return Rates(max(best[name] for name in READS), best.get(INT8, dots), best[F32])
+    """The rates that limit ops, of reads the best."""
+    return Rates(max(rates[name][threads] for name in READS), rates[INT8][threads], rates[F32][threads])
 
 
 def _table(head: str, *columns: str) -> Table:
