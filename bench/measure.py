@@ -89,7 +89,9 @@ def _group(
     context: Any = metadata[f"{metadata['general.architecture']}.context_length"]
     vocabulary = len(Tokenizer.from_metadata(metadata, str(job.model)))
     if group.context > context:
-        left_out[f"{job.model.name}, context {group.context}"] = f"the model's own ends at {context}"
+        what, why = f"{job.model.name}, context of {group.context}", f"the model's own ends at {context}"
+        left_out[what] = why
+        job.say(f"{what} is left out: {why}")
         return []
     with ExitStack() as stack:
         children: dict[str, Child] = {}
@@ -107,7 +109,7 @@ def _group(
             versions[name] = child.loaded["about"]
         results = [_row(job, row, vocabulary, children, left_out) for row in rows]
         if group.memory and MEMORY in job.rows:
-            results.append(_memory(job, children, rows, vocabulary))
+            results.append(_memory(job, children, rows, vocabulary, left_out))
     return results
 
 
@@ -143,15 +145,21 @@ def _row(job: Job, row: Row, vocabulary: int, children: dict[str, Child], left_o
     return Result(job.model.name, job.threads, row.name, "tokens/s", speeds, busy)
 
 
-def _memory(job: Job, children: Mapping[str, Child], rows: Sequence[Row], vocabulary: int) -> Result:
+def _memory(
+    job: Job, children: Mapping[str, Child], rows: Sequence[Row], vocabulary: int, left_out: dict[str, str]
+) -> Result:
     """Peak memory after the group's rows, or after a prompt if there were none."""
     peaks, parts = {}, {}
     for name, child in children.items():
         if name == "plain read":
             continue
-        if not rows:
-            child.ask(GROUPS[0].rows[0].command(vocabulary, 0))
-        answer = child.ask({"memory": True})
+        try:
+            if not rows:
+                child.ask(GROUPS[0].rows[0].command(vocabulary, 0))
+            answer = child.ask({"memory": True})
+        except EngineError as error:
+            _drop(job, name, MEMORY, error, left_out)
+            continue
         peaks[name] = [round(answer.pop("peak") / 1e6, 1)]
         parts[name] = {part: round(size / 1e6, 1) for part, size in answer.items()}
     about = {"weights file": round(job.model.stat().st_size / 1e6, 1), "context": GROUPS[0].context, "parts": parts}

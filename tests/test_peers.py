@@ -22,6 +22,7 @@ from bench.engines.stepping import Stepping
 from bench.machine import Patience
 from bench.measure import Job, Result, measure, slower, start_prompt
 from bench.rows import GROUPS, MEMORY, ROWS, START, TOKENIZE, Row
+from tests.support.tiny_model import tiny_model
 
 from sotol import LLM
 from sotol.catalog import find_model
@@ -260,6 +261,17 @@ def test_the_table_of_a_run(run: tuple[list[Result], dict[str, str], list[str]])
     assert any("sotol's: panels 20" in line for line in lines)
     assert "- sotol: 0.1" in lines
     assert "- command: `make bench`" in lines
+
+
+def test_a_context_that_the_model_lacks(fake: str, tmp_path: Path) -> None:
+    left_out = dict[str, str]()
+    rows = ["prefill 4096", "decode 8 sequences"]
+    job = Job(tiny_model(tmp_path), 1, 1, rows, {"sotol": fake}, {}, Patience(0), lambda _: None)
+    assert measure(job, {}, left_out) == []
+    assert left_out == {
+        "tiny.gguf, context of 8192": "the model's own ends at 64",
+        "tiny.gguf, context of 128": "the model's own ends at 64",
+    }
 
 
 def test_a_row_that_sotol_did_not_run() -> None:
