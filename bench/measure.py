@@ -23,6 +23,7 @@ START_TEXT = (
     "The quick brown fox jumps over the lazy dog because the weather in France was very nice that day and everyone"
 )
 START_TOKENS = 16
+LOADING = "loading"
 HOPELESS = 0.75  # of a sibling's speed, in the first round: a setting that is not measured further
 SETTLE = 0.05  # seconds until the threads of an engine sleep
 
@@ -96,14 +97,14 @@ def _group(
     with ExitStack() as stack:
         children: dict[str, Child] = {}
         for name, kind in ENGINES.items():
-            if name not in job.pythons or (group.sequences > 1 and not kind.batches):
+            if name not in _able(job, left_out) or (group.sequences > 1 and not kind.batches):
                 continue
             if kind.family == "plain read" and not any(row.bound for row in rows):
                 continue
             try:
                 child = Child(_command(job, name, group.context, group.sequences), job.environment)
             except EngineError as error:
-                _drop(job, name, "loading", error, left_out)
+                _drop(job, name, LOADING, error, left_out)
                 continue
             children[name] = stack.enter_context(child)
             versions[name] = child.loaded["about"]
@@ -111,6 +112,11 @@ def _group(
         if group.memory and MEMORY in job.rows:
             results.append(_memory(job, children, rows, vocabulary, left_out))
     return results
+
+
+def _able(job: Job, left_out: Mapping[str, str]) -> list[str]:
+    """Engines but those that could not load this model before."""
+    return [name for name in job.pythons if f"{job.model.name}, {LOADING}: {name}" not in left_out]
 
 
 def _drop(job: Job, name: str, what: str, error: EngineError, left_out: dict[str, str]) -> None:
@@ -169,9 +175,8 @@ def _memory(
 def _start(job: Job, left_out: dict[str, str]) -> Result:
     """From a process's start to its first token: `sotol run`, and the others' bindings, which get ids."""
     ids, text = start_prompt(job.model)
-    commands = {
-        name: [*_command(job, name, 1024, 1), "first", *map(str, ids)] for name in job.pythons if name != "plain read"
-    }
+    names = [name for name in _able(job, left_out) if name != "plain read"]
+    commands = {name: [*_command(job, name, 1024, 1), "first", *map(str, ids)] for name in names}
     code = "from sotol.cli import main; main()"
     options = ["--raw", "-n", "1", "-t", "0", "--threads", str(job.threads), "--quiet"]
     commands["sotol"] = [job.pythons["sotol"], "-c", code, "run", str(job.model), text, *options]

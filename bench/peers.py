@@ -42,7 +42,7 @@ PYTHONS = {
     "llama": (PARITY / "venv" / "bin" / "python", "make parity"),
     "ik": (PEERS / "ik" / "bin" / "python", "make bench"),
     "openvino": (PEERS / "openvino" / "bin" / "python", "make bench"),
-    "vllm": (PEERS / "vllm" / "bin" / "python", "make bench-vllm, 3.5 GB"),
+    "vllm": (PEERS / "vllm" / "bin" / "python", "make bench-vllm"),
 }
 # CPU level of sotol: the same for oneDNN, on which OpenVINO and vLLM rest. llama.cpp's are fixed when it is built.
 ISA = {
@@ -63,7 +63,7 @@ def found_pythons() -> tuple[dict[str, str], dict[str, str]]:
         if python.exists():
             found[name] = str(python)
         else:
-            missing[kind.family] = f"there is no {python} ({made_by})"
+            missing[kind.family] = f"it is not installed ({made_by} does that)"
     return found, missing
 
 

@@ -133,7 +133,8 @@ def markdown(record: Mapping[str, Any]) -> str:
             *_remarks(rows),
             "",
         ]
-    lines += [f"- {name}: {about}" for name, about in record["versions"].items() if name != READ]
+    versions = {ENGINES[name].family: about for name, about in record["versions"].items() if name != READ}
+    lines += [f"- {family}: {about}" for family, about in versions.items()]
     lines += [f"- left out: {what}: {why}" for what, why in record["left_out"].items()]
     if busy:
         lines.append(f"- others used {min(busy):.2f} to {max(busy):.2f} cores when rounds began")

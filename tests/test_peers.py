@@ -232,7 +232,7 @@ def test_rows_of_a_run(run: tuple[list[Result], dict[str, str], list[str]]) -> N
     assert "llama.cpp flash" not in rows["decode 16 sequences"].engines
     assert "llama.cpp flash" not in rows["decode 64 sequences"].engines
     assert rows[MEMORY].engines["sotol"] == [50.0]
-    assert set(rows[START].engines) == {"sotol", "llama.cpp", "llama.cpp flash", "OpenVINO bf16"}
+    assert set(rows[START].engines) == {"sotol", "llama.cpp", "llama.cpp flash"}
     assert rows[TOKENIZE].engines == {"sotol": [0.5, 0.4], "tokenizers": [0.8, 0.9]}
     file = find_model("smollm2").name
     assert left_out[f"{file}, decode 16 sequences: llama.cpp flash"] == "flash attention fell over"
@@ -248,14 +248,11 @@ def test_the_table_of_a_run(run: tuple[list[Result], dict[str, str], list[str]])
         "rows": [json.loads(json.dumps(asdict(result))) for result in results],
     }  # fmt: skip
     lines = table.markdown(record).split("\n")
-    assert (
-        "| SmolLM2-135M-Instruct.Q4_1, 2 threads | sotol | llama.cpp | OpenVINO | to the best peer | to llama.cpp |"
-        in lines
-    )
-    assert "| prefill 512 | 512 (512) | 256 (256) flash | - | **2.00** llama.cpp flash | 2.00 |" in lines
-    assert "| decode 16 sequences | 512 (512) | 128 (128) | - | **4.00** llama.cpp | 4.00 |" in lines
-    assert "| tokenise 1 MB of text on one thread, s | 0.40 (0.45) | - | - | **2.00** tokenizers | - |" in lines
-    assert "| peak memory, MB | 50.0 (50.0) | 50.0 (50.0) | - | **1.00** llama.cpp | 1.00 |" in lines
+    assert "| SmolLM2-135M-Instruct.Q4_1, 2 threads | sotol | llama.cpp | to the best peer | to llama.cpp |" in lines
+    assert "| prefill 512 | 512 (512) | 256 (256) flash | **2.00** llama.cpp flash | 2.00 |" in lines
+    assert "| decode 16 sequences | 512 (512) | 128 (128) | **4.00** llama.cpp | 4.00 |" in lines
+    assert "| tokenise 1 MB of text on one thread, s | 0.40 (0.45) | - | **2.00** tokenizers | - |" in lines
+    assert "| peak memory, MB | 50.0 (50.0) | 50.0 (50.0) | **1.00** llama.cpp | 1.00 |" in lines
     assert any("would allow 128 tokens/s; decode 64 after 8 has 50% of that" in line for line in lines)
     assert any(line.endswith("beside a busy process: sotol 50%, llama.cpp 50%.") for line in lines)
     assert any("sotol's: panels 20" in line for line in lines)
@@ -363,7 +360,7 @@ def test_a_run_writes_its_record(
     monkeypatch.setattr(sys, "argv", ["peers", *options])
     peers.main()
     captured = capsys.readouterr()
-    assert "OpenVINO is left out: there is no" in captured.err
+    assert "OpenVINO is left out: it is not installed (make it does that)" in captured.err
     record = json.loads(file.read_text())
     assert captured.out == table.markdown(record) + "\n"
     assert record["rows"][0]["engines"]["llama.cpp flash"] == [256.0]
