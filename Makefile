@@ -1,7 +1,8 @@
 # make demo   a virtual environment, sotol, a small real model, and an answer
 # make test   what must hold before a change lands
 # make parity the slow judges: torch and llama.cpp, built once and kept in $(PARITY)
-# make bench  sotol and llama.cpp side by side (docs/performance.md)
+# make bench  sotol and its peers side by side (docs/performance.md); BENCH="--threads 1" for options
+# make bench-vllm  vLLM's CPU build for `make bench`, 3.5 GB, kept in $(PEERS) with the other peers
 # make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,12 +10,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY ?= $(HOME)/.cache/sotol-parity
+PEERS ?= $(HOME)/.cache/sotol-peers
 ARM ?= $(HOME)/.cache/sotol-arm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SECONDS_EACH ?= 75
 PROMPT ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test lint unit wheel parity test-arm fuzz bench clean
+.PHONY: demo test lint unit wheel parity test-arm fuzz bench bench-vllm clean
 
 demo: $(VENV)/installed $(VENV)/model
 	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120
@@ -54,9 +56,10 @@ fuzz: $(VENV)/tools
 	$(BIN)/python -m tests.fuzz.fuzz_templates --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_tokenizer --seconds $(SECONDS_EACH)
 
-bench: $(PARITY)/ready
-	$(PARITY)/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .
-	$(PARITY)/venv/bin/python bench/peers.py
+bench: $(VENV)/tools $(VENV)/model $(PARITY)/ready $(PEERS)/ready
+	SOTOL_PARITY=$(PARITY) SOTOL_PEERS=$(PEERS) $(BIN)/python -m bench.peers $(BENCH)
+
+bench-vllm: $(PEERS)/vllm-ready
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -88,4 +91,12 @@ $(ARM)/ready: tests/arm/setup.sh pyproject.toml $(VENV)/pip
 
 $(PARITY)/ready: bench/parity.sh
 	PYTHON=$(PYTHON) sh bench/parity.sh $(PARITY)
+	@touch $@
+
+$(PEERS)/ready: bench/peers.sh
+	PYTHON=$(PYTHON) sh bench/peers.sh $(PEERS)
+	@touch $@
+
+$(PEERS)/vllm-ready: bench/peers.sh
+	PYTHON=$(PYTHON) sh bench/peers.sh $(PEERS) vllm
 	@touch $@
