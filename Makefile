@@ -48,11 +48,14 @@ test-arm: $(VENV)/installed $(ARM)/ready
 	$(BIN)/python tests/arm/logits.py models $(ARM)/models
 	$(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86.npz
 	SOTOL_CPU=generic $(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86-generic.npz
-	$(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/arm64.npz
-	$(BIN)/python tests/arm/logits.py compare $(ARM)/x86.npz $(ARM)/x86-generic.npz $(ARM)/arm64.npz
+	SOTOL_CPU=neon $(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/neon.npz
+	SOTOL_CPU=dotprod $(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/dotprod.npz
+	$(BIN)/python tests/arm/logits.py compare $(ARM)/x86.npz $(ARM)/x86-generic.npz $(ARM)/neon.npz $(ARM)/dotprod.npz
 
-# This machine's best level, and each level on an emulated CPU that has it and little more.
+# This machine's best level, and each level on an emulated CPU that has it and little more: glibc must not choose its
+# functions for the CPU that this machine really has.
 test-x86: export PYTHONPATH := src:.:$(X86)/site
+test-x86: export GLIBC_TUNABLES := glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2,-SSE4_1
 test-x86: $(VENV)/tools $(X86)/ready
 	$(BIN)/python tests/arm/logits.py models $(X86)/models
 	$(BIN)/python tests/x86/levels.py host $(X86)/models $(X86)/host.npz

@@ -103,8 +103,9 @@ class Emulator:
             setattr(state, name, value)
         state.cr3, state.mxcsr, state.mxcsr_mask, state.rflags = TABLES, MXCSR, 0xFFFF, 2
         state.cs = self._segment(8, 0x209B)  # 64-bit code
-        for name in ("ds", "ss", "es", "fs", "gs"):
+        for name in ("ds", "ss", "es", "gs"):
             setattr(state, name, self._segment(16, 0xC093))
+        state.fs = self._segment(16, 0xC093, _thread_pointer())  # the C library's functions look there
         for name, value in zip(("rdi", "rsi", "rdx", "rcx", "r8", "r9"), arguments, strict=False):
             setattr(state, name, value % 2**64)
         state.rsp = self._base + SPACE - PAGE - 8
@@ -127,10 +128,10 @@ class Emulator:
         self.call(self._cpuid, leaf, subleaf, words.ctypes.data)
         return words
 
-    def _segment(self, selector: int, attributes: int) -> Any:
+    def _segment(self, selector: int, attributes: int, base: int = 0) -> Any:
         segment: Any = self._bochs.Segment()
         segment.present, segment.selector, segment.attr = True, selector, attributes
-        segment.base, segment.limit = 0, 0xFFFFFFFF
+        segment.base, segment.limit = base, 0xFFFFFFFF
         return segment
 
     def _map(self) -> None:
@@ -180,6 +181,13 @@ class Emulator:
         if vector != INVALID_OPCODE or at != self._end + len(UD2):
             self._reason = f"exception {vector} ({error:#x}) before {at:#x}"
         session.stop()
+
+
+def _thread_pointer() -> int:
+    """The base of FS in this thread, which the C library's thread handle is."""
+    handle = ctypes.CDLL(None).pthread_self
+    handle.restype = ctypes.c_uint64
+    return int(handle())
 
 
 def _choose_model(library: str, number: int) -> None:
