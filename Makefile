@@ -4,6 +4,7 @@
 # make bench  sotol and its peers side by side (docs/performance.md); BENCH="--threads 1" for options
 # make bench-vllm  vLLM's CPU build for `make bench`, 3.5 GB, kept in $(PEERS) with the other peers
 # make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
+# make test-x86  the same bits at every x86 level, on emulated CPUs, kept in $(X86) (docs/x86.md)
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -12,11 +13,13 @@ BIN := $(VENV)/bin
 PARITY ?= $(HOME)/.cache/sotol-parity
 PEERS ?= $(HOME)/.cache/sotol-peers
 ARM ?= $(HOME)/.cache/sotol-arm
+X86 ?= $(HOME)/.cache/sotol-x86
+X86_LEVELS := avx2 avxvnni avx512 vnni
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SECONDS_EACH ?= 75
 PROMPT ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test lint unit wheel parity test-arm fuzz bench bench-vllm clean
+.PHONY: demo test lint unit wheel parity test-arm test-x86 fuzz bench bench-vllm clean
 
 demo: $(VENV)/installed $(VENV)/model
 	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120
@@ -47,8 +50,21 @@ test-arm: $(VENV)/installed $(ARM)/ready
 	$(BIN)/python tests/arm/logits.py models $(ARM)/models
 	$(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86.npz
 	SOTOL_CPU=generic $(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86-generic.npz
-	$(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/arm64.npz
-	$(BIN)/python tests/arm/logits.py compare $(ARM)/x86.npz $(ARM)/x86-generic.npz $(ARM)/arm64.npz
+	SOTOL_CPU=neon $(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/neon.npz
+	SOTOL_CPU=dotprod $(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/dotprod.npz
+	$(BIN)/python tests/arm/logits.py compare $(ARM)/x86.npz $(ARM)/x86-generic.npz $(ARM)/neon.npz $(ARM)/dotprod.npz
+
+# This machine's best level, and each level on an emulated CPU that has it and little more: glibc must not choose its
+# functions for the CPU that this machine really has.
+test-x86: export PYTHONPATH := src:.:$(X86)/site
+test-x86: export GLIBC_TUNABLES := glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2,-SSE4_1
+test-x86: $(VENV)/tools $(X86)/ready
+	$(BIN)/python tests/arm/logits.py models $(X86)/models
+	$(BIN)/python tests/x86/levels.py host $(X86)/models $(X86)/host.npz
+	for level in generic $(X86_LEVELS); do \
+		$(BIN)/python tests/x86/levels.py $$level $(X86)/models $(X86)/$$level.npz || exit 1; done
+	$(BIN)/python tests/arm/logits.py compare $(X86)/generic.npz $(X86)/host.npz
+	$(BIN)/python tests/arm/logits.py compare $(X86)/host.npz $(X86_LEVELS:%=$(X86)/%.npz)
 
 fuzz: $(VENV)/tools
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(SECONDS_EACH)
@@ -87,6 +103,10 @@ $(VENV)/model: $(VENV)/pip
 
 $(ARM)/ready: tests/arm/setup.sh pyproject.toml $(VENV)/pip
 	sh tests/arm/setup.sh $(ARM) $(BIN)/python
+	@touch $@
+
+$(X86)/ready: $(VENV)/pip
+	$(PIP) install --no-deps --upgrade --target $(X86)/site bochscpu-python==0.4.0
 	@touch $@
 
 $(PARITY)/ready: bench/parity.sh

@@ -17,7 +17,7 @@ from time import perf_counter
 
 from bench.costs import Cost, Setting, cost_of
 from bench.limits import F32, INT8, READS, Arithmetic, Reading
-from bench.peers import processor, wait_until_quiet
+from bench.machine import Patience, processor
 from rich.console import Console
 from rich.table import Table
 

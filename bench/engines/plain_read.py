@@ -1,12 +1,9 @@
-"""No engine: threads that only read as many bytes as a token's weights have. Nothing decodes faster from memory."""
+"""No engine: threads that only read as many bytes as a token's weights have, each its part from end to end."""
 
-import mmap
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
 
-import numpy as np
 from bench.engines.protocol import Ids, Setup
+from bench.limits import Reading
 
 from sotol.formats import Weight, read_gguf
 from sotol.models import trace_model
@@ -23,29 +20,19 @@ def token_bytes(model: str) -> int:
 
 
 class PlainRead:
-    """A step is one pass over the bytes, each thread over its part."""
+    """A step is one pass over the bytes."""
 
     def __init__(self, setup: Setup) -> None:
-        size = token_bytes(setup.model)
-        space = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            space.madvise(mmap.MADV_HUGEPAGE)
-        memory = np.frombuffer(space, np.uint8)
-        memory[:] = 1
-        self._parts = np.array_split(memory, setup.threads)
-        self._threads = ThreadPoolExecutor(setup.threads)
-        self.about = f"{size / 1e6:.0f} MB a step"
+        self._size, self._threads = token_bytes(setup.model), setup.threads
+        self._reading = Reading(self._size)
+        self.about = f"{self._size / 1e6:.0f} MB a step"
 
     def prefill(self, ids: Ids) -> float:
         raise NotImplementedError
 
     def decode(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> float:  # noqa: ARG002 (no model)
-        best = float("inf")
-        for _ in answers:
-            begin = perf_counter()
-            list(self._threads.map(np.maximum.reduce, self._parts))
-            best = min(best, perf_counter() - begin)
-        return best * len(answers)  # what the memory can do, not what disturbs it
+        rate = max(self._reading.rates(self._threads)["read, one stream"] for _ in answers)
+        return self._size / rate * len(answers)  # what the memory can do, not what disturbs it
 
     def first(self, ids: Ids) -> int:
         raise NotImplementedError

@@ -12,7 +12,7 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tests.support.checkpoints import mixed_encodings, random_checkpoint
 from tests.support.running import limits_for, run_text
 
 from sotol.backends.cpu import PRECISIONS, CpuRunner
-from sotol.backends.cpu.target import host_target
+from sotol.backends.cpu.target import Target, host_target
 from sotol.formats import read_gguf, write_gguf
 from sotol.models import ARCHITECTURES, trace_model
 from sotol.quant import Float32Array
@@ -53,19 +53,25 @@ def write_models(folder: Path) -> None:
 
 
 def run(folder: Path, out: Path) -> None:
-    """Every model in every precision."""
-    text = np.random.default_rng(5).integers(0, 48, sum(CHUNKS)).tolist()
+    """Every model in every precision, on two threads."""
     results, begin = dict[str, Float32Array](), time.monotonic()
+    for name, logits in logits_of(folder, threads=2, target=host_target()):
+        results[name] = logits
+        say(f"{platform.machine()} {host_target().level}: {name}, {time.monotonic() - begin:.0f} s")
+    np.savez(out, allow_pickle=False, **results)
+
+
+def logits_of(folder: Path, *, threads: int, target: Target) -> Iterator[tuple[str, Float32Array]]:
+    """The models' logits [T, V], by the name of the model and the precision."""
+    text = np.random.default_rng(5).integers(0, 48, sum(CHUNKS)).tolist()
     for path in sorted(folder.glob("*.gguf")):
         program = trace_model(read_gguf(path), CONTEXT)
         for precision in PRECISIONS:
-            with closing(CpuRunner(program, limits_for(CONTEXT), threads=2, precision=precision)) as runner:
+            runner = CpuRunner(program, limits_for(CONTEXT), threads=threads, precision=precision, target=target)
+            with closing(runner):
                 logits = run_text(runner, text, CHUNKS)
             assert np.isfinite(logits).all()
-            results[f"{path.stem} {precision}"] = logits
-            seconds = time.monotonic() - begin
-            say(f"{platform.machine()} {host_target().level}: {path.stem} {precision}, {seconds:.0f} s")
-    np.savez(out, allow_pickle=False, **results)
+            yield f"{path.stem} {precision}", logits
 
 
 def compare(files: Sequence[Path]) -> int:
@@ -80,7 +86,7 @@ def compare(files: Sequence[Path]) -> int:
                 say(f"{name}: {file.name} differs from {files[0].name} in {different.size} rows, first {different[0]}")
     if not status:
         digest = hashlib.sha256(b"".join(first[name].tobytes() for name in sorted(first)))
-        say(f"the same bits in {', '.join(file.stem for file in files)}: {len(first)} sets of logits, "
+        say(f"the same bits in {', '.join(file.stem for file in files)}: {len(first)} results, "
             f"SHA-256 {digest.hexdigest()[:16]}")  # fmt: skip
     return status
 

@@ -15,6 +15,6 @@ def test_one_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.savez(tmp_path / f"{name}.npz", allow_pickle=False, model=values)
     files = [tmp_path / f"{name}.npz" for name in ("x86", "same", "other")]
     assert compare(files[:2]) == 0
-    assert "the same bits in x86, same: 1 sets of logits" in capsys.readouterr().out
+    assert "the same bits in x86, same: 1 results" in capsys.readouterr().out
     assert compare(files) == 1
     assert capsys.readouterr().out == "model: other.npz differs from x86.npz in 1 rows, first 2\n"

@@ -160,14 +160,28 @@ def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> Form:
     return form
 
 
+def _sdot(b: Builder, weights: list[Value], x: Value, bits: int) -> Value:
+    """SDOT of ARM: signed bytes, so those of 8 bits lose their bias."""
+    total, four = ir.Constant(ir.VectorType(I32, 4), None), ir.VectorType(I32, 4)
+    for j, q in enumerate(weights):
+        if j % 4 == 0:  # 16 inputs in one register: the instruction takes a quarter of it by number
+            inputs = load_ir(b, offset(b, x, 4 * j), four)
+        quarter = ir.Constant(four, [j % 4] * 4)
+        chosen = b.bitcast(b.shuffle_vector(inputs, ir.Constant(four, ir.Undefined), quarter), q.type)
+        signed = b.xor(q, ir.Constant(q.type, [-128] * q.type.count)) if bits == 8 else q
+        total = call(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", four, total, signed, chosen)
+    return total
+
+
 DOTS: dict[str, Form] = {
     "generic": _generic,
     "avx2": _pairs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx2.psign.b"),
     "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     "avxvnni": _vnni("llvm.x86.avx512.vpdpbusd.256", 8),
     "vnni": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),
+    "sdot": _by_register(4, _sdot),
 }
-_SIGNED_BYTES = {"avx2", "avx512"}  # forms that return the dot of q - 128 where weights have 8 bits
+_SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that return the dot of q - 128 where weights have 8 bits
 
 
 def group_dots(form: str, tokens: int, bits: int, bias: int, width: int, *, packed: bool) -> Any:

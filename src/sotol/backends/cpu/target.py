@@ -4,8 +4,10 @@ A level fixes LLVM's processor and features and, for the few primitives that hav
 is used. All forms give the same bits, so a level changes speed and nothing else.
 """
 
+import ctypes
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,14 +15,14 @@ from sotol.errors import SotolError
 
 __all__ = ["Target", "host_target", "levels", "target_for"]
 
-_X86 = {"x86_64", "AMD64"}
+_X86, _ARM = {"x86_64", "AMD64"}, {"aarch64", "arm64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A CPU level: what LLVM generates code for, and the forms of the primitives."""
 
-    level: str  # "generic", "avx2", "avx512", "vnni", "avxvnni", "neon"
+    level: str  # "generic", "avx2", "avx512", "vnni", "avxvnni", "neon", "dotprod"
     triple: str  # of the family of machines; the host's own is used where that is one of them
     processor: str  # LLVM's name, as "haswell"
     features: str  # LLVM's list, as "+avx2,+fma"
@@ -51,6 +53,7 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
         Target("vnni", "x86_64-unknown-linux-gnu", "cascadelake", _AVX512 + ",+avx512vnni", "vnni", "native", 16),
     ),
     "neon": ((), Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", "generic", "native", 4)),
+    "dotprod": ((), Target("dotprod", "aarch64-unknown-linux-gnu", "generic", "+neon,+dotprod", "sdot", "native", 4)),
 }
 
 
@@ -69,14 +72,27 @@ def levels() -> tuple[str, ...]:
     """The levels that this machine can run, least first."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (asked for only when kernels are needed)
 
+    if platform.machine() in _ARM:
+        return ("neon", "dotprod") if _has_dotprod() else ("neon",)
     if platform.machine() not in _X86:
-        return ("neon",) if platform.machine() in {"aarch64", "arm64"} else ()
+        return ()
     has = llvm.get_host_cpu_features()
     return tuple(
         name
         for name, (needed, target) in _LEVELS.items()
         if target.triple.startswith("x86_64") and all(has.get(f, False) for f in needed)
     )
+
+
+def _has_dotprod() -> bool:
+    """Whether this ARM64 CPU has SDOT, which LLVM does not say of its host."""
+    if sys.platform == "darwin":
+        return True  # on every Mac with ARM64
+    if sys.platform != "linux":
+        return False
+    auxiliary = ctypes.CDLL(None).getauxval
+    auxiliary.argtypes, auxiliary.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return bool(auxiliary(16) >> 20 & 1)  # AT_HWCAP, HWCAP_ASIMDDP
 
 
 def host_target() -> Target:
@@ -88,7 +104,7 @@ def host_target() -> Target:
     if not able:
         raise SotolError(f"no CPU kernels for {platform.machine()}: sotol runs on x86-64 and ARM64")
     level = os.environ.get("SOTOL_CPU") or able[-1]
-    if level == "generic" and able == ("neon",):
+    if level == "generic" and "neon" in able:
         level = "neon"
     if level not in able:
         raise SotolError(f"SOTOL_CPU={level}: this machine has {', '.join(able)}")
