@@ -154,9 +154,9 @@ def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
     reading = Reading(sum(x.data.size for x in matrices))
     arithmetic = Arithmetic()
     rates: dict[str, dict[int, float]] = {}
-    busy = []
+    quiet, busy = Patience(patience), []
     for _ in range(rounds):
-        busy.append(wait_until_quiet(patience))
+        busy.append(quiet.wait())
         for count in sorted({1, threads}) * LOOKS:
             for name, rate in (reading.rates(count) | arithmetic.rates(count)).items():
                 known = rates.setdefault(name, {})
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=default_threads(), help="(the physical cores)")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured in turn (5)")
-    parser.add_argument("--patience", type=float, default=60, help="seconds a round waits for a quiet machine (60)")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine, in all (60)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, in bytes, operations and seconds")
     options = parser.parse_args()
     model, threads, precision = find_model(options.model), options.threads, options.precision

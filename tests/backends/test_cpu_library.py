@@ -1,5 +1,6 @@
 """Kernels on disk: damaged files are compiled anew, failures are told, and each CPU level has its instructions."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 from llvmlite import ir
 
 from sotol.backends.cpu import library as lib
-from sotol.backends.cpu.dots import DOTS
-from sotol.backends.cpu.simd import load_ir, store_ir
+from sotol.backends.cpu.dots import DOTS, stored_bytes
+from sotol.backends.cpu.simd import store_ir
 from sotol.backends.cpu.target import host_target, levels, target_for
 from sotol.errors import SotolError
 
@@ -76,7 +77,7 @@ def test_levels_use_their_instructions(level: str) -> None:
     )
     command = [sys.executable, "-c", program]
     environment = lib.numba_settings(target_for(level))
-    text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
     for instruction in INSTRUCTIONS[level]:
         assert instruction in text
 
@@ -84,11 +85,11 @@ def test_levels_use_their_instructions(level: str) -> None:
 def test_dotprod_uses_its_instruction() -> None:
     """The form alone, without Numba, which compiles only for the machine that it is on."""
     module = ir.Module()
-    word, byte, triple = ir.IntType(64), ir.VectorType(ir.IntType(8), 64), "aarch64-unknown-linux-gnu"
+    word, triple = ir.IntType(64), "aarch64-unknown-linux-gnu"
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 3), "dots")
     builder = ir.IRBuilder(function.append_basic_block())
-    weights = [load_ir(builder, builder.add(function.args[0], word(64 * j)), byte) for j in range(8)]
-    (sums,) = DOTS["sdot"](builder, weights, [function.args[1]], 4)
+    weights = stored_bytes(builder, function.args[0])
+    (sums,) = DOTS["sdot"](builder, weights, range(8), [function.args[1]], 4)
     store_ir(builder, sums, function.args[2])
     builder.ret_void()
     llvm.initialize_all_targets()

@@ -160,17 +160,24 @@ def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> Form:
     return form
 
 
-def _sdot(b: Builder, weights: list[Value], x: Value, bits: int) -> Value:
+def _sdot(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], bits: int) -> list[Value]:
     """SDOT of ARM: signed bytes, so those of 8 bits lose their bias."""
-    total, four = ir.Constant(ir.VectorType(I32, 4), None), ir.VectorType(I32, 4)
-    for j, q in enumerate(weights):
-        if j % 4 == 0:  # 16 inputs in one register: the instruction takes a quarter of it by number
-            inputs = load_ir(b, offset(b, x, 4 * j), four)
-        quarter = ir.Constant(four, [j % 4] * 4)
-        chosen = b.bitcast(b.shuffle_vector(inputs, ir.Constant(four, ir.Undefined), quarter), q.type)
-        signed = b.xor(q, ir.Constant(q.type, [-128] * q.type.count)) if bits == 8 else q
-        total = call(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", four, total, signed, chosen)
-    return total
+    four, registers = ir.VectorType(I32, 4), range(0, WIDTH, 4)
+    # 16 inputs in one register: the instruction takes a quarter of it by number.
+    loaded = {(t, j // 4): load_ir(b, offset(b, x, j // 4 * 16), four) for j in vectors for t, x in enumerate(tokens)}
+    sums = [[ir.Constant(four, None)] * len(registers) for _ in tokens]
+    for j in vectors:
+        rows = [weights(j, first, 4) for first in registers]
+        if bits == 8:
+            rows = [b.xor(q, constant(q.type, -128)) for q in rows]
+        for t, totals in enumerate(sums):
+            quarter = b.shuffle_vector(
+                loaded[t, j // 4], ir.Constant(four, ir.Undefined), ir.Constant(four, [j % 4] * 4)
+            )
+            chosen = b.bitcast(quarter, ir.VectorType(I8, 16))
+            for k, q in enumerate(rows):
+                totals[k] = call(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", four, totals[k], q, chosen)
+    return [_join(b, totals) for totals in sums]
 
 
 DOTS: dict[str, Form] = {
@@ -179,7 +186,7 @@ DOTS: dict[str, Form] = {
     "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     "avxvnni": _vnni("llvm.x86.avx512.vpdpbusd.256", 8),
     "vnni": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),
-    "sdot": _by_register(4, _sdot),
+    "sdot": _sdot,
 }
 _SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that return the dot of q - 128 where weights have 8 bits
 
