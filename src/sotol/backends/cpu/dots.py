@@ -170,11 +170,10 @@ def _sdot(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Val
         rows = [weights(j, first, 4) for first in registers]
         if bits == 8:
             rows = [b.xor(q, constant(q.type, -128)) for q in rows]
+        quarter = ir.Constant(four, [j % 4] * 4)
         for t, totals in enumerate(sums):
-            quarter = b.shuffle_vector(
-                loaded[t, j // 4], ir.Constant(four, ir.Undefined), ir.Constant(four, [j % 4] * 4)
-            )
-            chosen = b.bitcast(quarter, ir.VectorType(I8, 16))
+            inputs = b.shuffle_vector(loaded[t, j // 4], ir.Constant(four, ir.Undefined), quarter)
+            chosen = b.bitcast(inputs, ir.VectorType(I8, 16))
             for k, q in enumerate(rows):
                 totals[k] = call(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", four, totals[k], q, chosen)
     return [_join(b, totals) for totals in sums]
