@@ -12,10 +12,11 @@ any other requests. Nothing here knows about text, stop strings or end-of-genera
 
 import math
 import numbers
-import secrets
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -112,8 +113,6 @@ class Sampler:
         for token in sampling.logit_bias:
             if token >= vocabulary:
                 raise ValueError(f"logit_bias names token {token}, but the vocabulary ends at {vocabulary - 1}")
-        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        self._stream = np.random.PCG64(seed)
         self._generated: Counter[int] = Counter()
         self._recent: deque[int] = deque()  # the last repeat_last_n tokens, and how often each is among them
         self._recent_counts: Counter[int] = Counter()
@@ -136,6 +135,12 @@ class Sampler:
                 self._recent_counts[old] -= 1
                 if not self._recent_counts[old]:
                     del self._recent_counts[old]
+
+    @cached_property
+    def _stream(self) -> "np.random.PCG64":
+        """Made when it is first drawn from: importing numpy.random takes time that greedy answers need not spend."""
+        seed = self.sampling.seed
+        return np.random.PCG64(int.from_bytes(os.urandom(8)) if seed is None else seed)
 
     def uniform(self) -> float:
         """The next number in [0, 1) of this request's stream, with 53 random bits; `pick` takes one per token."""
