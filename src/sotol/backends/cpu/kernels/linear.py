@@ -6,6 +6,8 @@ once into the first-level cache and then meets R tokens at a time. Every token's
 inputs, whatever R is: one token or many, the bits are the same.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -61,26 +63,25 @@ def linear(target: Target, encoding: str, activations: str) -> Kernel:
 
 
 def _int8_product(target, encoding):
-    """product(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride): panels times some tokens.
+    """product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride): panels times some tokens.
 
-    panel: bytes from one panel to the next; their results are 64 bytes apart.
+    apart: bytes from one panel to the next; their results are 64 bytes apart.
     """
     panel = panel_of(ENCODINGS[encoding])
     four, one = _packed_tile(target, panel, 4), _packed_tile(target, panel, 1)
-    many = _by_chunks(
-        target, _bytes_unpacker(target, panel), _bytes_tile(target, panel), BYTES_CHUNK, panel.size, 32 * panel.groups
-    )
+    chunk = Chunk(BYTES_CHUNK, BYTES_CHUNK // (32 * panel.groups) * panel.size, 1)
+    many = _by_chunks(target, chunk, _bytes_unpacker(target, panel), _bytes_tile(target, panel))
 
     @njit(error_model="numpy")
-    def product(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride):
+    def product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
         if tokens > 1:
-            many(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride)
+            many(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride)
             return
         part = panels // 4  # four runs of panels side by side: memory gives more to four readers than to one
         for n in range(part):
-            four(w + n * panel, part * panel, width, x, quant, out + 64 * n, 64 * part)
+            four(w + n * apart, part * apart, width, x, quant, out + 64 * n, 64 * part)
         for n in range(4 * part, panels):
-            one(w + n * panel, 0, width, x, quant, out + 64 * n, 0)
+            one(w + n * apart, 0, width, x, quant, out + 64 * n, 0)
 
     return product
 
@@ -94,29 +95,38 @@ def _f32_product(target, encoding):
         def where_they_lie(w, _inputs, _space):
             return w
 
-        return _by_chunks(target, where_they_lie, _values_tile(load_values, size), VALUES_CHUNK, 16 * size, 1)
+        chunk = Chunk(VALUES_CHUNK, VALUES_CHUNK * 16 * size, 4)
+        return _by_chunks(target, chunk, where_they_lie, _values_tile(load_values, size))
     panel = panel_of(ENCODINGS[encoding])
-    unpack = values_unpacker(target, panel)
-    return _by_chunks(target, unpack, _values_tile(load, 4), VALUES_CHUNK, panel.size, 32 * panel.groups)
+    chunk = Chunk(VALUES_CHUNK, VALUES_CHUNK // (32 * panel.groups) * panel.size, 4)
+    return _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
 
 
-def _by_chunks(target, unpack, make_tile, chunk, size, values):
-    """A product that unpacks `chunk` inputs of a panel, then runs all tokens through them; `size` bytes hold `values`.
+class Chunk(NamedTuple):
+    """What is unpacked at a time: inputs of a panel, their bytes there, the bytes of one activation that meets them."""
+
+    inputs: int
+    size: int
+    x_bytes: int
+
+
+def _by_chunks(target, chunk: Chunk, unpack, make_tile):
+    """A product that unpacks a chunk of a panel, then runs all tokens through it.
 
     unpack(w, inputs, space) -> the address of the unpacked weights, for tile(weights, inputs, more, x, x_row, quant,
     quant_row, out, stride), which begins at zero or, `more`, where the last chunk left the sums.
     """
     rows = REGISTER_ROWS[target.lanes]
     many, two, one = make_tile(rows), make_tile(2), make_tile(1)
-    x_bytes, bytes_of_chunk = (1 if chunk == BYTES_CHUNK else 4), chunk // values * size
+    most, size, x_bytes = chunk
 
     @njit(error_model="numpy")
-    def product(w, panels, panel, width, tokens, x, x_row, quant, quant_row, out, stride):
+    def product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
         space = stack(SPACE)
         for n in range(panels):
-            for k in range(0, width, chunk):
-                inputs, t = min(chunk, width - k), 0
-                weights = unpack(w + n * panel + k // chunk * bytes_of_chunk, inputs, space)
+            for k in range(0, width, most):
+                inputs, t = min(most, width - k), 0
+                weights = unpack(w + n * apart + k // most * size, inputs, space)
                 x_at, quant_at, out_at = x + k * x_bytes, quant + (k // 32) * QUANT_RECORD, out + 64 * n
                 while t < tokens:
                     x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out_at + t * stride
