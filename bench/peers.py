@@ -69,7 +69,8 @@ def found_pythons() -> tuple[dict[str, str], dict[str, str]]:
 
 def variables(level: str | None) -> dict[str, str]:
     """Environment variables of all engines; level: a lesser CPU than the host's."""
-    chosen = {"SOTOL_PEERS": str(PEERS)}
+    # Bytecode is kept, as pip keeps it for what it installs: a checkout is no slower to start than a package.
+    chosen = {"SOTOL_PEERS": str(PEERS), "PYTHONDONTWRITEBYTECODE": ""}
     if level is not None:
         chosen |= {"SOTOL_CPU": level, "ONEDNN_MAX_CPU_ISA": ISA[level]}
     return chosen
@@ -83,11 +84,14 @@ def model_path(name: str) -> Path:
 
 
 def chosen_rows(beginnings: Sequence[str]) -> list[str]:
-    """The rows that begin with one of these, all if there are none. ValueError for one that fits none."""
+    """The rows of these names, or that begin with them; all if there are none. ValueError for one that fits none."""
+    wanted = set[str]()
     for beginning in beginnings:
-        if not any(row.startswith(beginning) for row in ROWS):
+        found = {beginning} & {*ROWS} or {row for row in ROWS if row.startswith(beginning)}
+        if not found:
             raise ValueError(f"no row begins with {beginning!r}: there are {'; '.join(ROWS)}")
-    return [row for row in ROWS if not beginnings or row.startswith(tuple(beginnings))]
+        wanted |= found
+    return [row for row in ROWS if not beginnings or row in wanted]
 
 
 def record(

@@ -322,6 +322,7 @@ def test_the_judge_of_tokenising_has_the_same_ids() -> None:
 def test_rows_by_their_beginning() -> None:
     assert peers.chosen_rows([]) == list(ROWS)
     assert peers.chosen_rows(["prefill", "peak"]) == ["prefill 512", "prefill 4096", MEMORY]
+    assert peers.chosen_rows(["decode 64 after 8"]) == ["decode 64 after 8"]  # a whole name is that row alone
     with pytest.raises(ValueError, match="no row begins with 'x'"):
         peers.chosen_rows(["prefill", "x"])
 
