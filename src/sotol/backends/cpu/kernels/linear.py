@@ -69,7 +69,7 @@ def _int8_product(target, encoding):
     """
     panel = panel_of(ENCODINGS[encoding])
     four, one = _packed_tile(target, panel, 4), _packed_tile(target, panel, 1)
-    chunk = Chunk(BYTES_CHUNK, BYTES_CHUNK // (32 * panel.groups) * panel.size, 1)
+    chunk = Chunk(BYTES_CHUNK, 32 * panel.groups, panel.size, 1)
     many = _by_chunks(target, chunk, _bytes_unpacker(target, panel), _bytes_tile(target, panel))
 
     @njit(error_model="numpy")
@@ -95,19 +95,20 @@ def _f32_product(target, encoding):
         def where_they_lie(w, _inputs, _space):
             return w
 
-        chunk = Chunk(VALUES_CHUNK, VALUES_CHUNK * 16 * size, 4)
+        chunk = Chunk(VALUES_CHUNK, 1, 16 * size, 4)
         return _by_chunks(target, chunk, where_they_lie, _values_tile(load_values, size))
     panel = panel_of(ENCODINGS[encoding])
-    chunk = Chunk(VALUES_CHUNK, VALUES_CHUNK // (32 * panel.groups) * panel.size, 4)
+    chunk = Chunk(VALUES_CHUNK, 32 * panel.groups, panel.size, 4)
     return _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
 
 
 class Chunk(NamedTuple):
-    """What is unpacked at a time: inputs of a panel, their bytes there, the bytes of one activation that meets them."""
+    """What is unpacked at a time."""
 
-    inputs: int
-    size: int
-    x_bytes: int
+    inputs: int  # at most
+    block: int  # inputs that lie together
+    size: int  # bytes of a block of 16 rows
+    x_bytes: int  # of one activation that meets them
 
 
 def _by_chunks(target, chunk: Chunk, unpack, make_tile):
@@ -118,27 +119,30 @@ def _by_chunks(target, chunk: Chunk, unpack, make_tile):
     """
     rows = REGISTER_ROWS[target.lanes]
     many, two, one = make_tile(rows), make_tile(2), make_tile(1)
-    most, size, x_bytes = chunk
+    most, block, size, x_bytes = chunk
 
     @njit(error_model="numpy")
     def product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
-        space = stack(SPACE)
+        space, chunks = stack(SPACE), (width + most - 1) // most
+        step = (width // block + chunks - 1) // chunks * block  # chunks of one length, so that each asks for the next
         for n in range(panels):
-            for k in range(0, width, most):
-                inputs, t = min(most, width - k), 0
-                weights = unpack(w + n * apart + k // most * size, inputs, space)
+            for k in range(0, width, step):
+                inputs, t = min(step, width - k), 0
+                weights = unpack(w + n * apart + k // block * size, inputs, space)
                 x_at, quant_at, out_at = x + k * x_bytes, quant + (k // 32) * QUANT_RECORD, out + 64 * n
+                ahead = w + n * apart + (k + inputs) // block * size
                 while t < tokens:
                     x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out_at + t * stride
                     if t + rows <= tokens:
-                        many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                        many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
                         t += rows
                     elif t + 2 <= tokens:
-                        two(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                        two(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
                         t += 2
                     else:
-                        one(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride)
+                        one(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
                         t += 1
+                    ahead = 0
 
     return product
 
@@ -233,7 +237,6 @@ def _bytes_unpacker(target, panel):
         for _block in range(0, inputs, 32 * groups):
             for g in range(groups):
                 at = w + header + g * group
-                prefetch(at + AHEAD, group)
                 put(at + packed, to)
                 scale, minimum = read(w, at, 0)
                 store(to + 512, scale)
@@ -255,13 +258,18 @@ def _unpacked_group(panel):
 def _bytes_tile(target, panel):
     parts, has_minimum, minimum_at, size = panel.parts, panel.minimum, 512 + 64 * panel.parts, _unpacked_group(panel)
 
+    share = panel.size // panel.groups
+
     def make(tokens):
         dots = group_dots(target.dot, tokens, panel.bits, panel.bias, panel.width, packed=False)
 
         @njit(error_model="numpy")
-        def tile(weights, inputs, more, x, x_row, quant, quant_row, out, stride):
+        def tile(weights, inputs, more, x, x_row, quant, quant_row, out, stride, ahead):
             sums = load_rows(tokens, 1, out, stride) if more else zeros(tokens, 1)
             for _ in range(0, inputs, 32):
+                if ahead:
+                    prefetch(ahead, share)
+                    ahead += share
                 found = dots(weights, 0, x, x_row, quant, quant_row)
                 if has_minimum:
                     minimum = load(weights + minimum_at)
@@ -315,7 +323,7 @@ def values_unpacker(target, panel):
 def _values_tile(load_values, size):
     def make(tokens):
         @njit(error_model="numpy")
-        def tile(weights, inputs, more, x, x_row, _quant, _quant_row, out, stride):
+        def tile(weights, inputs, more, x, x_row, _quant, _quant_row, out, stride, _ahead):
             sums = load_rows(tokens, 1, out, stride) if more else zeros(tokens, 1)
             for _ in range(inputs):
                 sums = outer(sums, x, x_row, vector_row(load_values(weights)))
