@@ -1,16 +1,15 @@
 """Models by name: those that come as a data file of a Python package. Anything else is a path."""
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from sotol.errors import SotolError
 
 __all__ = ["DEFAULT_MODEL", "PACKAGED", "Packaged", "find_model"]
 
 
-@dataclass(frozen=True, slots=True)
-class Packaged:
+class Packaged(NamedTuple):
     """A GGUF file inside a package, which is never imported: only its files are wanted."""
 
     package: str

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,7 +77,7 @@ def test_levels(program: Program, text: list[int], level: str, precision: str) -
 def test_company(program: Program, text: list[int]) -> None:
     """A text beside two others, at other places, in the same steps."""
     alone = logits(program, text, [LENGTH])
-    limits = replace(limits_for(256, sequences=3), tokens=256)
+    limits = limits_for(256, sequences=3)._replace(tokens=256)
     parts = [np.zeros((0, 48), np.float32)]
     with closing(CpuRunner(program, limits, threads=2)) as runner:
         for start in range(0, LENGTH, 50):

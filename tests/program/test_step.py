@@ -1,7 +1,5 @@
 """A Step is checked before kernels trust it: every way to be wrong is refused."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,25 +41,25 @@ def test_slots_are_places_in_blocks() -> None:
 
 S = good()
 BAD = {
-    "a token below the vocabulary": (replace(S, tokens=changed(S.tokens, 4, -1)), r"token ids must be in 0\.\.49"),
-    "a token beyond the vocabulary": (replace(S, tokens=changed(S.tokens, 4, 50)), r"token ids must be in 0\.\.49"),
-    "a position below 0": (replace(S, positions=changed(S.positions, 17, -1)), r"positions must be in 0\.\.47"),
-    "a position beyond the context": (replace(S, positions=changed(S.positions, 17, 48)), r"positions must be in"),
-    "positions with a gap": (replace(S, positions=changed(S.positions, 2, 3)), "positions must ascend by one"),
-    "positions that stand": (replace(S, positions=changed(S.positions, 1, 0)), "positions must ascend by one"),
-    "too few positions": (replace(S, positions=S.positions[:-1]), "must cover its tokens"),
-    "starts that begin late": (replace(S, starts=changed(S.starts, 0, 1)), "must cover its tokens"),
-    "starts that end early": (replace(S, starts=changed(S.starts, 3, 17)), "must cover its tokens"),
-    "an empty sequence": (replace(S, starts=changed(S.starts, 2, 3)), "none empty"),
-    "starts that go back": (replace(S, starts=ids(0, 17, 3, 18)), "none empty"),
-    "a block table missing": (replace(S, blocks=S.blocks[:2]), "a block table is too short"),
-    "a block table too short": (replace(S, blocks=S.blocks[:, :2]), "a block table is too short"),
-    "a block below 0": (replace(S, blocks=changed(S.blocks, 0, -1)), r"block ids must be in 0\.\.9"),
-    "a block beyond the cache": (replace(S, blocks=changed(S.blocks, 8, 10)), r"block ids must be in 0\.\.9"),
-    "a row below 0": (replace(S, logit_rows=ids(-1)), r"logit rows must be in 0\.\.17"),
-    "a row beyond the tokens": (replace(S, logit_rows=ids(18)), r"logit rows must be in 0\.\.17"),
-    "no rows": (replace(S, logit_rows=ids()), "18 tokens, 3 sequences, 0 rows exceeds"),
-    "too many rows": (replace(S, logit_rows=ids(*range(7))), "18 tokens, 3 sequences, 7 rows exceeds"),
+    "a token below the vocabulary": (S._replace(tokens=changed(S.tokens, 4, -1)), r"token ids must be in 0\.\.49"),
+    "a token beyond the vocabulary": (S._replace(tokens=changed(S.tokens, 4, 50)), r"token ids must be in 0\.\.49"),
+    "a position below 0": (S._replace(positions=changed(S.positions, 17, -1)), r"positions must be in 0\.\.47"),
+    "a position beyond the context": (S._replace(positions=changed(S.positions, 17, 48)), r"positions must be in"),
+    "positions with a gap": (S._replace(positions=changed(S.positions, 2, 3)), "positions must ascend by one"),
+    "positions that stand": (S._replace(positions=changed(S.positions, 1, 0)), "positions must ascend by one"),
+    "too few positions": (S._replace(positions=S.positions[:-1]), "must cover its tokens"),
+    "starts that begin late": (S._replace(starts=changed(S.starts, 0, 1)), "must cover its tokens"),
+    "starts that end early": (S._replace(starts=changed(S.starts, 3, 17)), "must cover its tokens"),
+    "an empty sequence": (S._replace(starts=changed(S.starts, 2, 3)), "none empty"),
+    "starts that go back": (S._replace(starts=ids(0, 17, 3, 18)), "none empty"),
+    "a block table missing": (S._replace(blocks=S.blocks[:2]), "a block table is too short"),
+    "a block table too short": (S._replace(blocks=S.blocks[:, :2]), "a block table is too short"),
+    "a block below 0": (S._replace(blocks=changed(S.blocks, 0, -1)), r"block ids must be in 0\.\.9"),
+    "a block beyond the cache": (S._replace(blocks=changed(S.blocks, 8, 10)), r"block ids must be in 0\.\.9"),
+    "a row below 0": (S._replace(logit_rows=ids(-1)), r"logit rows must be in 0\.\.17"),
+    "a row beyond the tokens": (S._replace(logit_rows=ids(18)), r"logit rows must be in 0\.\.17"),
+    "no rows": (S._replace(logit_rows=ids()), "18 tokens, 3 sequences, 0 rows exceeds"),
+    "too many rows": (S._replace(logit_rows=ids(*range(7))), "18 tokens, 3 sequences, 7 rows exceeds"),
     "too many tokens": (make_step([[1] * 25], [0], [[0, 1]], [0]), "25 tokens, 1 sequences, 1 rows exceeds"),
     "too many sequences": (make_step([[1]] * 4, [0] * 4, [[0]] * 4, [0]), "4 tokens, 4 sequences, 1 rows exceeds"),
     "no tokens": (

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def mixed_encodings(checkpoint: Checkpoint, first: int = 0) -> Checkpoint:
         w.name: Weight.from_values(w.name, w.decode(), RUNNABLE[(first + i) % len(RUNNABLE)])
         for i, w in enumerate(matrices)
     }
-    return replace(checkpoint, weights={**checkpoint.weights, **changed})
+    return checkpoint._replace(weights={**checkpoint.weights, **changed})
 
 
 def with_weights(checkpoint: Checkpoint, changes: Mapping[str, Float32Array | None]) -> Checkpoint:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sotol.errors import FormatError
 from sotol.tokenizers import Tokenizer
+from sotol.tokenizers.spm import _ranks
 
 CONTROL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -55,6 +57,15 @@ def test_equals_the_naive_twin(pieces: list[str], data: st.DataObject, space_pre
     full = " " + text if space_prefix and text else text
     assert [tokenizer.token_text(i) for i in ids] == ["<s>", *naive(full, dict(zip(pieces, scores, strict=True)))]
     assert tokenizer.decode(ids) == text
+
+
+@given(st.integers(0, 40), st.lists(st.integers(-45, 0).map(float), max_size=9), st.integers(0, 9))
+def test_ranks_are_in_the_order_of_scores(falling: int, others: list[float], before: int) -> None:
+    """As in most files: scores that fall by one a token, and some tokens before and behind with scores of their own."""
+    scores = np.array([*others[:before], *(-float(i) for i in range(falling)), *others[before:]])
+    ids = {f"token {i}": i for i in range(len(scores))}
+    ranks = np.array([_ranks(ids, scores)[text] for text in ids])
+    np.testing.assert_array_equal(ranks[:, None] < ranks, scores[:, None] > scores)
 
 
 def test_the_space_in_front_is_put_and_taken() -> None:

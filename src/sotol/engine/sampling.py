@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -166,8 +166,7 @@ class Sampler:
         return row
 
 
-@dataclass(frozen=True, slots=True)
-class Picked:
+class Picked(NamedTuple):
     """A chosen token; with `logprobs`, its natural log-probability and the likeliest alternatives, best first.
 
     These are of the model's own distribution: before bias, penalties, filters and temperature.
@@ -208,8 +207,7 @@ def pick(logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[Mask
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
+class _Candidates(NamedTuple):
     """What is left of a row: ids and logits by (-logit, id); and sum(exp(logit - best)), if more than those count."""
 
     row: int

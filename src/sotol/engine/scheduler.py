@@ -7,6 +7,7 @@ starts again later: its cache is computed anew, which gives the same bits, so no
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +29,7 @@ class Work:
     rows: slice  # of the batch's logits; empty while more of the prompt is to come
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One step and whose it is."""
 
     step: Step

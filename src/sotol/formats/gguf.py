@@ -11,11 +11,10 @@ import os
 import re
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -137,10 +136,12 @@ class Cursor:
             return None
         whole = room[: ends[-1]].copy()
         whole[lengths_at] = 0  # each string now stands between zeros, so all are valid text if this is
-        if np.count_nonzero(whole) != len(whole) - 8 * count:
+        kept = whole != 0
+        if np.count_nonzero(kept) != len(whole) - 8 * count:
             return None  # a string has zeros of its own
+        kept[lengths_at] = True  # one zero before each string is enough
         try:
-            texts = whole.tobytes().decode().split("\0" * 8)
+            texts: list[str] = whole[kept].tobytes().decode().split("\0")
         except UnicodeDecodeError:
             return None
         self.at += len(whole)
@@ -205,8 +206,7 @@ def known_kinds() -> str:
     return ", ".join(f"{number} {names[number]}" for number in sorted(names))
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(NamedTuple):
     """What a file says of one weight, checked but for its place among the others."""
 
     name: str

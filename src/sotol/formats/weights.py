@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -62,8 +62,7 @@ class Weight:
         return self.encoding.decode(self.rows()).reshape(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A model as it lies on disk. The weights are views of the mapped files, which stay open while a view lives."""
 
     path: Path

@@ -5,7 +5,7 @@ V vocabulary.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint, Weight
@@ -35,8 +35,7 @@ WEIGHTS: Table = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Counts and widths of a decoder."""
 
     layers: int
@@ -60,8 +59,7 @@ class Sizes:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The config of a decoder whose layers are all alike."""
 
     sizes: Sizes

@@ -7,7 +7,7 @@ V vocabulary.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
 from sotol.models import decoder
@@ -33,8 +33,7 @@ WEIGHTS: Table = {
 LAYERS_OF_27B = 62
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """What the metadata says of a Gemma 3."""
 
     sizes: Sizes

@@ -1,8 +1,7 @@
 """Reading a model's metadata with types and ranges, so that a wrong file is named here and not met in a kernel."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sotol.errors import ModelError
 
@@ -12,8 +11,7 @@ Number = TypeVar("Number", int, float)
 LARGEST = 2**31 - 1  # of any count: kernels and steps index with 32 bits
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(NamedTuple):
     """The metadata of one architecture: `integer("block_count")` reads `<architecture>.block_count`."""
 
     metadata: Mapping[str, object]

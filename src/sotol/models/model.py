@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,8 +37,7 @@ class Config(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StepSymbols:
+class StepSymbols(NamedTuple):
     """The Step while tracing: symbols for its arrays."""
 
     step: StepInput

@@ -4,7 +4,7 @@ r rotated pairs of channels; pair i turns by position / base**(i / r), unless a 
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,12 +16,11 @@ from sotol.program.trace import Constant
 
 __all__ = ["Rope", "read_rope"]
 
-TABLE_RUN = 8192  # angles computed at a time: the intermediate arrays stay in the cache
+NEAR = 64  # positions whose angles are near: few enough that arrays of them stay in the cache
 FASTEST = 8.0  # radians a token; no model's pairs turn faster than 1, and sines are exact to 1e7 radians
 
 
-@dataclass(frozen=True, slots=True)
-class Rope:
+class Rope(NamedTuple):
     """How one kind of layer rotates.
 
     scaling: "none"; "linear" (positions / factor: arXiv 2306.15595); "yarn" (arXiv 2309.00071: fast pairs stay, slow
@@ -56,13 +55,15 @@ class Rope:
             raise ModelError(
                 f"{name}: the file's scaling of RoPE turns a pair by more than {FASTEST:g} radians a token"
             )
-        table = np.empty((context, 2, self.pairs), np.float32)
-        run = max(1, TABLE_RUN // self.pairs)
-        for start in range(0, context, run):
-            positions = np.arange(start, min(start + run, context), dtype=np.float64)
-            sine, cosine = numerics.sincos(positions[:, None] * frequency)
-            table[start : start + run, 0], table[start : start + run, 1] = cosine * size, sine * size
-        return Constant(name, table)
+        # Sines of sums of a far and a near angle: a table's own sines would take as long as reading its file.
+        fars = -(-context // NEAR)
+        near_sine, near_cosine = numerics.sincos(np.arange(float(NEAR))[:, None] * frequency)
+        far_sine, far_cosine = numerics.sincos(np.arange(0.0, fars * NEAR, NEAR)[:, None] * frequency)
+        table = np.empty((fars, NEAR, 2, self.pairs), np.float32)
+        for part, sine, cosine in zip(table, far_sine, far_cosine, strict=True):
+            part[:, 0] = (cosine * near_cosine - sine * near_sine) * size
+            part[:, 1] = (sine * near_cosine + cosine * near_sine) * size
+        return Constant(name, table.reshape(-1, 2, self.pairs)[:context])
 
     def _yarn(self, frequency: Float64Array) -> Float64Array:
         def pair_of(turns: float) -> float:

@@ -1,7 +1,7 @@
 """When each node of a program runs, and where in one arena its result lives."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sotol.program import ops
 from sotol.program.trace import Node, Program, Tensor
@@ -11,8 +11,7 @@ __all__ = ["Plan", "phases", "plan_memory"]
 ALIGNMENT = 64  # a cache line, and the widest vector
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """offsets[i]: the byte offset of node i's result. A reshape has its input's."""
 
     offsets: tuple[int, ...]

@@ -3,7 +3,7 @@
 T tokens of S sequences, R rows with logits, B blocks of the longest block table.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ Ids = npt.NDArray[np.int32]
 BLOCK_TOKENS = 16  # tokens of a cache block
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The largest step that a compiled program must take, and its cache."""
 
     tokens: int  # T
@@ -25,8 +24,7 @@ class Limits:
     blocks: int  # of the cache, each BLOCK_TOKENS long
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Plain arrays, int32 and contiguous, made by the scheduler, read by kernels."""
 
     tokens: Ids  # [T]

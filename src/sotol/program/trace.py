@@ -7,7 +7,7 @@ one that changes from step to step: "T" tokens, "R" rows with logits.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy.typing as npt
 
@@ -34,8 +34,7 @@ Dim = int | str
 Shape = tuple[Dim, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
+class Cache(NamedTuple):
     """The keys and values that one layer keeps: `layer` numbers them, `heads` kv heads of `width` channels."""
 
     layer: int
@@ -83,8 +82,7 @@ class Tensor:
 Operand = Tensor | Weight | Constant | StepInput | Cache
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One op of a program. Inputs that are tensors come from earlier nodes; each node gives one tensor."""
 
     op: "Op"
@@ -117,8 +115,7 @@ class Program:
         return "\n".join(f"%{i} = {node}" for i, node in enumerate(self.nodes))
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """An op: its name, its shape rule and its meaning."""
 
     name: str

@@ -5,7 +5,6 @@ numbers are laid out (`Integer`, `Fields`); what they mean is said once for all 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -53,8 +52,7 @@ class Fields(NamedTuple):
     minimums: UInt8Array | None = None  # [..., B, groups]
 
 
-@dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(NamedTuple):
     """The layout of an integer encoding: value = (d * scale) * (q - bias) + (m * minimum), q being unsigned."""
 
     bits: int  # of q
@@ -66,8 +64,7 @@ class Integer:
     split: Callable[[UInt8Array], Fields]  # [..., B * size] -> parts
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(NamedTuple):
     """One way to store numbers: `values` of them in every `size` bytes.
 
     `decode` takes [..., B * size] bytes and gives [..., B * values] float32: it is the definition. `encode` goes the

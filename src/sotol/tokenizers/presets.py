@@ -5,14 +5,12 @@ llama.cpp has one. `{bos}` and `{eos}` in a marker stand for the model's own tok
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = ["PRESETS", "Preset", "preset_for"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
+class Preset(NamedTuple):
     """One format; `{bos}` and `{eos}` are filled in, and a role that isn't in `turns` is refused.
 
     tokens, architectures: a vocabulary that has them all, of one of these architectures if any are named, uses it.

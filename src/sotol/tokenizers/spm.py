@@ -27,8 +27,7 @@ class SentencePieceEncoder:
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         self._byte_ids = byte_tokens(vocabulary)
         self._unknown = vocabulary.unknown
-        ranks = _ranks(vocabulary.scores[list(self._ids.values())])
-        self._ranks = dict(zip(self._ids, ranks.tolist(), strict=True))
+        self._ranks = _ranks(self._ids, vocabulary.scores)
         self._words = space_words(_before_space(self._ids))
         self._cache = WordCache(self._encode_word)
 
@@ -46,13 +45,27 @@ class SentencePieceEncoder:
         return ids
 
 
-def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The place of each score among all that differ, best first."""
-    worse = scores[1:] < scores[:-1]
-    if (worse | (scores[1:] == scores[:-1])).all():  # in order already, as most files have them
-        return np.concatenate([[0], np.cumsum(worse)]) if len(scores) else np.zeros(0, np.int64)
-    _, ranks = np.unique(-scores, return_inverse=True)
-    return ranks
+def _ranks(ids: dict[str, int], scores: NDArray[np.float64]) -> dict[str, int]:
+    """A number for each token that is lower the better its score, and equal where scores are.
+
+    ids: of the tokens, rising; scores: by id.
+    """
+    of_tokens = np.fromiter(ids.values(), np.int64, len(ids))
+    worseness = -scores[of_tokens]
+    # In most files scores fall from token to token, but for some special ones that share a score with one of the rest.
+    # Then ids are such numbers already, and to copy them is many times quicker than to make a new dictionary.
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(worseness) <= 0) + 1, [len(ids)]])
+    longest = np.argmax(np.diff(edges))
+    run = slice(edges[longest], edges[longest + 1])
+    rest = np.delete(np.arange(len(ids)), run)
+    place = np.searchsorted(worseness[run], worseness[rest])
+    if len(rest) < len(ids) // 2 and np.isin(worseness[rest], worseness[run]).all():
+        ranks, names = ids.copy(), list(ids)
+        equals = of_tokens[run][place].tolist()
+        ranks.update((names[i], equal) for i, equal in zip(rest.tolist(), equals, strict=True))
+        return ranks
+    _, places = np.unique(worseness, return_inverse=True)
+    return dict(zip(ids, places.tolist(), strict=True))
 
 
 def _before_space(texts: dict[str, int]) -> set[str]:

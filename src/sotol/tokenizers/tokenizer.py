@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sotol.errors import FormatError, ModelError
 from sotol.formats.gguf import read_gguf
@@ -30,8 +29,7 @@ class Encoder(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """How one kind of vocabulary works: its encoder, the bytes of an ordinary token's text, and what goes in front."""
 
     encoder: Encoder

@@ -5,9 +5,8 @@ the GGUF specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.m
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +52,7 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """Tokens by id, and the ids that mean something. `ids` maps a token's text to its id; texts are unique."""
 
     model: str
@@ -93,9 +91,10 @@ def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabul
     tokens = fields.array("tokens", str)
     if tokens is None or not tokens:
         raise fields.broken("tokens", "is missing or empty, so the file has no vocabulary")
-    if "" in tokens:
-        tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
+    if "" in ids:
+        tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
+        ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) != len(tokens):
         twice = next(text for i, text in enumerate(tokens) if ids[text] != i)
         raise fields.broken("tokens", f"holds {twice!r:.60} more than once")
@@ -128,10 +127,12 @@ def _types(fields: "_Fields", tokens: list[str], ids: dict[str, int]) -> NDArray
         numbers = [TokenType.NORMAL] * len(tokens)
     if len(numbers) < len(tokens):
         raise fields.broken("token_type", f"has {len(numbers)} entries for {len(tokens)} tokens")
-    last, numbers = max(TokenType), numbers[: len(tokens)]
-    if min(numbers) < 0 or max(numbers) > last:
-        numbers = [n if 0 <= n <= last else 0 for n in numbers]
-    types = np.frombuffer(bytearray(numbers), np.int8)
+    numbers = numbers[: len(tokens)]
+    try:
+        types = np.frombuffer(bytearray(numbers), np.int8)  # which Python checks quicker than a loop would
+    except ValueError:
+        types = np.frombuffer(bytearray(n if 0 <= n < 256 else 0 for n in numbers), np.int8)
+    types[(types < 0) | (types > max(TokenType))] = TokenType.UNDEFINED
     known = frozenset(BYTE_TEXTS)
     for i in np.flatnonzero(types == TokenType.BYTE).tolist():
         if tokens[i] not in known:
@@ -155,8 +156,7 @@ def _ends(fields: "_Fields", ids: dict[str, int], types: NDArray[np.int8]) -> fr
 Item = TypeVar("Item", str, int, float)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
+class _Fields(NamedTuple):
     """Typed reading of one file's `tokenizer.ggml.*` fields."""
 
     metadata: Mapping[str, object]
@@ -173,7 +173,7 @@ class _Fields:
         if isinstance(items, Sequence) and not isinstance(items, str | bytes):
             accepted = {float, int} if kind is float else {kind}
             if set(map(type, items)) <= accepted:
-                return list(items)
+                return items if isinstance(items, list) else list(items)
         raise self.broken(field, f"is not an array of {kind.__name__}")
 
     def text(self, field: str) -> str:

@@ -14,11 +14,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
 
@@ -51,8 +50,7 @@ def unseal(data: bytes) -> tuple[str, bytes] | None:
     return body[4 : 4 + size].decode(), body[4 + size :]
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """A kernel in memory."""
 
     address: int

@@ -4,9 +4,8 @@ T tokens, R rows with logits, N outputs, K inputs. Adding an op means one functi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sotol.backends.cpu.layout import LANES, QUANT_RECORD, WIDEST_HEAD, padded
 from sotol.backends.cpu.library import Key
@@ -22,8 +21,7 @@ ALL_KEYS = 2**30  # a window that hides nothing
 FLOATS = {"F32", "F16", "BF16"}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One kernel on the tape."""
 
     key: Key
@@ -51,17 +49,16 @@ class Places(Protocol):
     def finished_parts(self) -> int: ...  # and counts a tile's parts, from 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
+class _Site(NamedTuple):
     """A node being lowered."""
 
     node: Node
-    index: int
+    number: int
     places: Places
 
     @property
     def out(self) -> int:
-        return self.places.result(self.index)
+        return self.places.result(self.number)
 
     @property
     def rows(self) -> int:
@@ -80,7 +77,7 @@ class _Site:
         return self.places.result(x.index)
 
     def call(self, *key: str | int, **arguments: int | float) -> Call:
-        return Call(key, arguments, self.index)
+        return Call(key, arguments, self.number)
 
 
 def lower(program: Program, places: Places) -> list[Call]:
@@ -95,7 +92,7 @@ def lower(program: Program, places: Places) -> list[Call]:
         tracks = [LOWERINGS[site.node.op.name](site) for site in sites]
         for side_by_side in zip_longest(*tracks):
             group = [call for call in side_by_side if call is not None]
-            calls += [*group[:-1], replace(group[-1], last=True)]
+            calls += [*group[:-1], group[-1]._replace(last=True)]
     return calls
 
 

@@ -5,7 +5,7 @@ then for each group of 32 inputs its integer scales (16 bytes for each part), it
 packed numbers (`dots.packed_bytes`). Floats: [inputs, 16 rows] as they are stored. Rows beyond the last are zero.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,7 @@ UInt8Array = npt.NDArray[np.uint8]
 ROWS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """The layout of one block of 16 rows; sizes and offsets in bytes."""
 
     bits: int

@@ -7,7 +7,7 @@ import mmap
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +37,7 @@ Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
 
-@dataclass(frozen=True, slots=True)
-class OpTime:
+class OpTime(NamedTuple):
     """One op's share of a step, for profiles."""
 
     node: Node

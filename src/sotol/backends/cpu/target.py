@@ -8,8 +8,8 @@ import ctypes
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from sotol.errors import SotolError
 
@@ -18,8 +18,7 @@ __all__ = ["Target", "host_target", "levels", "target_for"]
 _X86, _ARM = {"x86_64", "AMD64"}, {"aarch64", "arm64"}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A CPU level: what LLVM generates code for, and the forms of the primitives."""
 
     level: str  # "generic", "avx2", "avx512", "vnni", "avxvnni", "neon", "dotprod"
