@@ -16,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.costs import Cost, Setting, cost_of
+from bench.engines.plain_read import token_bytes
 from bench.limits import F32, INT8, READS, Arithmetic, Reading
 from bench.machine import Patience, processor
 from rich.console import Console
@@ -150,8 +151,7 @@ def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
     for step in prefill.steps:
         runner.run(step)  # touches memory for the first time
     decode.run(runner, 0)
-    matrices = _matrices(decode)
-    reading = Reading(sum(x.data.size for x in matrices))
+    reading = Reading(token_bytes(llm.path))
     arithmetic = Arithmetic()
     rates: dict[str, dict[int, float]] = {}
     quiet, busy = Patience(patience), []
@@ -164,12 +164,6 @@ def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
         for phase in (prefill, decode):
             phase.run(runner, ROUND_SECONDS)
     return Measured(rates, (prefill, decode), busy)
-
-
-def _matrices(phase: Phase) -> list[Weight]:
-    """The matrices that a step reads, each once."""
-    found = {x.name: x for _, node, _ in phase.ops() for x in node.inputs if isinstance(x, Weight)}
-    return [x for x in found.values() if len(x.shape) == 2]
 
 
 def used(rates: Mapping[str, Mapping[int, float]], threads: int) -> Rates:

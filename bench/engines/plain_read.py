@@ -1,6 +1,7 @@
 """No engine: threads that only read as many bytes as a token's weights have, each its part from end to end."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bench.engines.protocol import Ids, Setup
 from bench.limits import Reading
@@ -12,7 +13,7 @@ from sotol.program import ops
 __all__ = ["PlainRead", "token_bytes"]
 
 
-def token_bytes(model: str) -> int:
+def token_bytes(model: str | Path) -> int:
     """Bytes of all matrices that a token multiplies, as the file stores them."""
     program = trace_model(read_gguf(model), 1)
     matrices = {x.name: x for n in program.nodes if n.op is ops.linear for x in n.inputs if isinstance(x, Weight)}

@@ -8,13 +8,8 @@ import numpy.typing as npt
 from bench.engines.protocol import Ids, Setup
 
 from sotol import LLM
-from sotol.backends.cpu.layout import CODEC_BYTES
-from sotol.backends.cpu.panels import packed_shape
 from sotol.backends.cpu.target import host_target
-from sotol.formats import Weight, read_gguf
 from sotol.llm import CONTEXTS
-from sotol.models import trace_model
-from sotol.program import ops
 from sotol.program.step import BLOCK_TOKENS, Step
 
 __all__ = ["Sotol"]
@@ -54,18 +49,8 @@ class Sotol:
         return int(self._logits[-1].argmax())
 
     def memory(self) -> Mapping[str, int]:
-        program = trace_model(read_gguf(self._llm.path), self._llm.context)
-        matrices = {
-            x.name: x
-            for node in program.nodes
-            for x in node.inputs
-            if isinstance(x, Weight) and node.op in (ops.linear, ops.embed)
-        }
-        token = sum(2 * cache.heads * cache.width * CODEC_BYTES["f16"] for cache in program.caches())
-        return {
-            "panels": sum(count * size for count, size in map(packed_shape, matrices.values())),
-            "cache": self._llm.runner.limits.blocks * BLOCK_TOKENS * token,
-        }
+        sizes = self._llm.runner.memory()
+        return {"panels": sizes["panels"], "cache": sizes["cache"]}
 
     def _run(self, tokens: Ids, positions: Int32Array, starts: Ids, sequences: slice, rows: Ids) -> None:
         ids, begins, wanted = (np.array(x, np.int32) for x in (tokens, starts, rows))

@@ -1,6 +1,7 @@
 """What a file of any format gives: metadata and named weights, still encoded, still where the file has them."""
 
 import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from sotol.errors import ModelError
 from sotol.quant import ENCODINGS, Encoding, Float32Array, UInt8Array
 
-__all__ = ["Checkpoint", "Weight"]
+__all__ = ["Checkpoint", "Weight", "release_pages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +71,20 @@ class Checkpoint(NamedTuple):
     weights: Mapping[str, Weight]
     types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of GGUF metadata: "uint32", …
     parts: tuple[Path, ...] = ()  # the files of a split model, in order
+
+
+def release_pages(data: UInt8Array) -> None:
+    """Take bytes of a mapped file out of this process's memory; whoever reads them again gets them from the file.
+
+    Without effect on other bytes, and where the system can't.
+    """
+    owner: object = data
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    file = owner.obj if isinstance(owner, memoryview) else owner
+    if not isinstance(file, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    first, end = -(-start // mmap.PAGESIZE), (start + data.nbytes) // mmap.PAGESIZE  # whole pages
+    if first < end:
+        file.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)

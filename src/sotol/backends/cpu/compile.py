@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ class Kernel:
 
 def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Target, *, assembly: bool = False) -> Any:
     """Object code (or assembly text) of `symbol`: int64 x parameters -> int64."""
-    import llvmlite.binding as llvm  # noqa: PLC0415  (compiling only)
     from numba import njit, types  # noqa: PLC0415
 
+    llvm = _llvm()
     signature = types.int64(*[types.int64] * parameters)
     compiled = njit(signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
         function
@@ -89,23 +90,30 @@ def _architecture(triple: str) -> str:
     return triple.split("-")[0].replace("arm64", "aarch64")
 
 
-def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple[Any, str]:
-    """Object code (or assembly text) of a kernel, and the text of its argument fields.
-
-    The code's symbol is file_name(key): (arguments, line, step) -> pieces, or -1 when the step is over. It takes
-    pieces from the op's line until none is left: see `kernels/walk.py`.
-    """
+@cache
+def _llvm() -> Any:
+    """LLVM, set up to write code for any CPU."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (compiling only)
-    from numba import njit  # noqa: PLC0415
-
-    from sotol.backends.cpu import arguments as a  # noqa: PLC0415
-    from sotol.backends.cpu.kernels import KERNELS, PROGRAMS, TOOLS  # noqa: PLC0415
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     # The order of instructions is the kernels' own: LLVM's scheduler would run a register tile token by token, keeping
     # all weights at once, which no CPU has the registers for (1.4 times the loads on AVX2).
     llvm.set_option("", "--enable-misched=false")
+    return llvm
+
+
+def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple[Any, str]:
+    """Object code (or assembly text) of a kernel, and the text of its argument fields.
+
+    The code's symbol is file_name(key): (arguments, line, step) -> pieces, or -1 when the step is over. It takes
+    pieces from the op's line until none is left: see `kernels/walk.py`.
+    """
+    from numba import njit  # noqa: PLC0415
+
+    from sotol.backends.cpu import arguments as a  # noqa: PLC0415
+    from sotol.backends.cpu.kernels import KERNELS, PROGRAMS, TOOLS  # noqa: PLC0415
+
     symbol = file_name(key)
     if key[0] in PROGRAMS:
         return emit(PROGRAMS[str(key[0])], 5, symbol, target, assembly=assembly), ""

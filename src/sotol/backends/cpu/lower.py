@@ -140,21 +140,19 @@ def _embed(s: _Site) -> list[Call]:
                    out=s.out)]  # fmt: skip
 
 
-def _rms_norm(s: _Site) -> list[Call]:
+def _rms_norm(s: _Site, residual: int = 0) -> list[Call]:
     width = int(s.node.shape[-1])
     return [s.call("rms_norm", rows=s.rows, each=s.width // width, width=width, eps=s.node.attributes["eps"],
-                   x=s.at(0), weight=s.places.vector(s.node.inputs[1]), out=s.out)]  # fmt: skip
+                   x=s.at(0), weight=s.places.vector(s.node.inputs[1]), residual=residual, out=s.out)]  # fmt: skip
+
+
+def _rms_norm_add(s: _Site) -> list[Call]:
+    return _rms_norm(s, s.at(2))
 
 
 def _rms_norm_quantize(s: _Site) -> list[Call]:
     return [s.call("rms_norm_quantize", rows=s.rows, width=s.width, eps=s.node.attributes["eps"], x=s.at(0),
                    weight=s.places.vector(s.node.inputs[1]), out=s.out, quant=s.out + _ints(s))]  # fmt: skip
-
-
-def _rms_norm_add(s: _Site) -> list[Call]:
-    width = int(s.node.shape[-1])
-    return [s.call("rms_norm_add", rows=s.rows, each=s.width // width, width=width, eps=s.node.attributes["eps"],
-                   x=s.at(0), weight=s.places.vector(s.node.inputs[1]), residual=s.at(2), out=s.out)]  # fmt: skip
 
 
 def _quantize(s: _Site) -> list[Call]:

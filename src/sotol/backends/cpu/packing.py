@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from sotol.backends.cpu.library import Code, Key
 from sotol.backends.cpu.panels import ROWS
 from sotol.backends.cpu.threads import native
-from sotol.formats.weights import Weight
+from sotol.formats.weights import Weight, release_pages
 
 __all__ = ["Packing", "pack_key"]
 
@@ -88,14 +89,14 @@ class _Job:
             whole, width = len(rows) // ROWS, rows.shape[1]
             step = max(1, PIECE_BYTES // size)
             for first in range(0, whole, step):
-                yield _call(function, rows[first * ROWS :], packed[first:], min(step, whole - first), width)
+                part = slice(first, min(first + step, whole))
+                yield partial(_pack, function, rows[part.start * ROWS : part.stop * ROWS], packed[part])
             if whole < count:
                 last = np.zeros((ROWS, width), np.uint8)  # rows beyond the last are zero
                 last[: len(rows) - whole * ROWS] = rows[whole * ROWS :]
-                yield _call(function, last, packed[whole:], 1, width)
+                yield partial(_pack, function, last, packed[whole:])
 
 
-def _call(
-    function: Callable[[int, int, int, int, int], int], rows: UInt8Array, out: UInt8Array, count: int, width: int
-) -> Callable[[], object]:
-    return lambda: function(rows.ctypes.data, out.ctypes.data, count, width, 0)
+def _pack(function: Callable[[int, int, int, int, int], int], rows: UInt8Array, panels: UInt8Array) -> None:
+    function(rows.ctypes.data, panels.ctypes.data, len(panels), rows.shape[1], 0)
+    release_pages(rows)  # nobody reads them again: a model is in memory once, not twice

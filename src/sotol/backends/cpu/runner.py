@@ -121,6 +121,10 @@ class CpuRunner:
             for call, part in zip(self._calls, share, strict=True)
         ]
 
+    def memory(self) -> dict[str, int]:
+        """Bytes set aside: for panels, the cache and results. The last two become real as they are first used."""
+        return self._memory.sizes()
+
     def close(self) -> None:
         """End the threads."""
         self._packing.stop()
@@ -160,6 +164,11 @@ class _Memory:
             }.items()
         }  # fmt: skip
         self._counts = {name: np.zeros(1, np.int64) for name in ("T", "R", "parts")}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by what they are for."""
+        parts = {"panels": self.packed.values(), "cache": self._caches.values(), "results": [self._arena]}
+        return {name: sum(array.nbytes for array in arrays) for name, arrays in parts.items()}
 
     def limit(self, dim: str) -> int:
         return self._limit[dim]

@@ -25,7 +25,6 @@ F32 = ir.FloatType()
 HALF = ir.HalfType()
 VF = ir.VectorType(F32, WIDTH)  # 16 f32
 VI = ir.VectorType(I32, WIDTH)  # 16 i32
-VB = ir.VectorType(I8, 4 * WIDTH)  # 64 bytes
 VH = ir.VectorType(HALF, WIDTH)  # 16 f16
 
 

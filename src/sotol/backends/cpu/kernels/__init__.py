@@ -18,7 +18,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "linear": linear.linear,
     "quantize": norm.quantize,
     "rms_norm": norm.rms_norm,
-    "rms_norm_add": norm.rms_norm_add,
     "rms_norm_quantize": norm.rms_norm_quantize,
     "rope": rope.rope,
     "rows": elementwise.rows,

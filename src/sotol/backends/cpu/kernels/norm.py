@@ -36,23 +36,10 @@ def inverse_rms(x, width, eps):
 
 
 def rms_norm(_target: Target) -> Kernel:
-    """x / rms(x) * weight over the last axis of rows x each vectors."""
+    """x / rms(x) * weight over the last axis of rows x each vectors.
 
-    def pieces(a):
-        return (a.rows * a.each + ROWS - 1) // ROWS
-
-    def piece(a, p):
-        for row in range(p * ROWS, min((p + 1) * ROWS, a.rows * a.each)):
-            x, out = a.x + row * a.width * 4, a.out + row * a.width * 4
-            factor = inverse_rms(x, a.width, a.eps)
-            for i in range(0, 4 * a.width, 64):
-                store(out + i, load(x + i) * factor * load(a.weight + i))
-
-    return Kernel("rows:count each width eps:f32 x weight out", pieces, piece)
-
-
-def rms_norm_add(_target: Target) -> Kernel:
-    """residual + x / rms(x) * weight, as in `rms_norm`."""
+    residual: 0, or the address of numbers to add to the results, laid out as they are.
+    """
 
     def pieces(a):
         return (a.rows * a.each + ROWS - 1) // ROWS
@@ -63,7 +50,9 @@ def rms_norm_add(_target: Target) -> Kernel:
             factor = inverse_rms(a.x + at, a.width, a.eps)
             for i in range(0, 4 * a.width, 64):
                 normed = load(a.x + at + i) * factor * load(a.weight + i)
-                store(a.out + at + i, load(a.residual + at + i) + normed)
+                if a.residual:
+                    normed = load(a.residual + at + i) + normed
+                store(a.out + at + i, normed)
 
     return Kernel("rows:count each width eps:f32 x weight residual out", pieces, piece)
 
