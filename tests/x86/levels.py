@@ -17,7 +17,7 @@ from tests.arm.logits import logits_of, say
 from tests.x86.cases import kernel_results, matrix_product
 from tests.x86.emulator import CPUS, Emulator, EmulatorError
 
-from sotol.backends.cpu import threads
+from sotol.backends.cpu import packing, threads
 from sotol.backends.cpu.library import Code
 from sotol.backends.cpu.target import Target, host_target, target_for
 
@@ -35,7 +35,7 @@ def main() -> None:
         def emulated(code: Code) -> threads.Native:
             return lambda *arguments: emulator.call(code.address, *arguments)
 
-        with mock.patch.object(threads, "_native", emulated):
+        with mock.patch.object(threads, "native", emulated), mock.patch.object(packing, "native", emulated):
             try:
                 matrix_product(target_for(TOO_MUCH[level]))
                 sys.exit(f"the emulated CPU of {level} runs {TOO_MUCH[level]}")
