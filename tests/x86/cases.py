@@ -1,6 +1,7 @@
 """Every kernel over shapes that fill register tiles and leave rests, and over numbers at the ends of their range."""
 
 from collections.abc import Iterator
+from unittest import mock
 
 import numpy as np
 from tests.backends.test_cpu_attention import attention_program, ragged_steps
@@ -8,6 +9,7 @@ from tests.backends.test_cpu_ops import ELEMENTWISE, INTEGER, numbers
 from tests.support.checkpoints import RUNNABLE
 from tests.support.single_op import Inputs, cpu, single_step, weight
 
+from sotol.backends.cpu import runner
 from sotol.backends.cpu.library import library_for
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
@@ -16,8 +18,10 @@ from sotol.quant import ENCODINGS, Float32Array
 
 __all__ = ["kernel_results", "matrix_product"]
 
-TOKENS = (1, 21)  # a lone token; two tiles of eight, five of four, and rests
 OUTPUTS = 37  # two panels and a part of one
+LEAST = {"int8": 1280, "f32": 320}  # inputs: a chunk that is unpacked at a time, and a part of one
+MORE_TOKENS = (2, 3, 4, 8, 130)  # and 128 of a piece and two of the next, for the encodings below
+FEW_ENCODINGS = ("Q4_1", "Q8_0", "Q6_K", "F16")
 
 
 def kernel_results(target: Target) -> Iterator[tuple[str, Float32Array]]:
@@ -25,32 +29,41 @@ def kernel_results(target: Target) -> Iterator[tuple[str, Float32Array]]:
     kinds = [("linear", encoding, "int8") for encoding in INTEGER] + [("linear", name, "f32") for name in RUNNABLE]
     library_for(target).load([*kinds, *(("embed", name) for name in RUNNABLE)])  # compiled side by side
     for encoding in RUNNABLE:
-        for precision in ("int8", "f32") if encoding in INTEGER else ("f32",):
-            for size in ("drawn", "extreme"):
-                for tokens in TOKENS:
-                    program = _linear(encoding, tokens, extreme=size == "extreme")
-                    name = f"linear {encoding} {precision} {size} {tokens}"
-                    yield name, cpu(program, [single_step(tokens)], target, precision=precision)
+        yield from _products(target, encoding)
         yield f"embed {encoding}", cpu(_embed(encoding), [single_step(OUTPUTS)], target)
+    for name, program in _joined_ops():
+        for tokens in (1, 5):
+            for precision in ("int8", "f32"):
+                result = cpu(program, [single_step(tokens)], target, precision=precision)
+                yield f"{name} {precision} {tokens}", result
     for name, program in _small_ops():
         yield name, cpu(program, [single_step(5)], target)
-    for shape in ((3, 1, 32), (4, 2, 64), (2, 2, 80), (4, 1, 256)):
-        for codec in ("f16", "f32"):
-            for window, cap in ((0, 0.0), (40, 5.0)):
-                program = attention_program(*shape, 1, window=window, cap=cap)
-                steps, limits = ragged_steps(np.random.default_rng(2), [90, 31], 32)
-                name = f"attention {shape} {codec} {window} {cap}"
-                yield name, cpu(program, steps, target, codec=codec, limits=limits)
+    yield from _short_contexts(target)
+    yield from _long_contexts(target)
 
 
 def matrix_product(target: Target) -> Float32Array:
     """One matrix kernel, with integer dot products."""
-    return cpu(_linear("Q4_1", 1, extreme=False), [single_step(1)], target, precision="int8")
+    return cpu(_linear("Q4_1", 1, OUTPUTS, 64, extreme=False), [single_step(1)], target, precision="int8")
 
 
-def _linear(encoding: str, tokens: int, *, extreme: bool) -> Program:
-    width = 2 * max(32, ENCODINGS[encoding].values)
-    x, w = numbers(3, tokens, width), numbers(4, OUTPUTS, width)
+def _products(target: Target, encoding: str) -> Iterator[tuple[str, Float32Array]]:
+    for precision in ("int8", "f32") if encoding in INTEGER else ("f32",):
+        shapes = [
+            (1, 155, 64),  # a lone token: runs of five panels, four of them side by side
+            (27, OUTPUTS, LEAST[precision]),  # 16 + 8 + 2 + 1 tokens, or 6 * 4 + 2 + 1
+            *((tokens, OUTPUTS, 64) for tokens in MORE_TOKENS if encoding in FEW_ENCODINGS),
+        ]
+        for tokens, outputs, least in shapes:
+            for size in ("drawn", "extreme"):
+                program = _linear(encoding, tokens, outputs, least, extreme=size == "extreme")
+                name = f"linear {encoding} {precision} {size} {tokens}"
+                yield name, cpu(program, [single_step(tokens)], target, precision=precision)
+
+
+def _linear(encoding: str, tokens: int, outputs: int, least: int, *, extreme: bool) -> Program:
+    width = max(least, 2 * ENCODINGS[encoding].values)
+    x, w = numbers(3, tokens, width), numbers(4, outputs, width)
     if extreme:  # all at an end of their range; the first row and the first token nowhere differ in sign
         x, w = (np.where(values > 0, 1, -1) for values in (x, w))
         x[0], w[0] = 1, -1
@@ -63,6 +76,46 @@ def _embed(encoding: str) -> Program:
     inputs = Inputs()
     ops.embed(weight(numbers(5, OUTPUTS, 512), encoding), inputs._tokens)
     return inputs.program
+
+
+def _short_contexts(target: Target) -> Iterator[tuple[str, Float32Array]]:
+    for shape in ((3, 1, 32), (4, 2, 64), (2, 2, 80), (4, 1, 256)):
+        for codec in ("f16", "f32"):
+            for window, cap in ((0, 0.0), (40, 5.0)):
+                program = attention_program(*shape, 1, window=window, cap=cap)
+                steps, limits = ragged_steps(np.random.default_rng(2), [90, 31], 32)
+                name = f"attention {shape} {codec} {window} {cap}"
+                yield name, cpu(program, steps, target, codec=codec, limits=limits)
+
+
+def _long_contexts(target: Target) -> Iterator[tuple[str, Float32Array]]:
+    """Two spans of 256 keys, for tiles of 24, 7 and 1 tokens: shared out by spans, and whole."""
+    for lengths, split in (([301, 271], runner.SPAN_ROWS), ([301, 271], 0), ([271], runner.SPAN_ROWS)):
+        for window in (0, 30):
+            program = attention_program(2, 1, 16, 1, window=window)
+            steps, limits = ragged_steps(np.random.default_rng(2), lengths, 270)
+            with mock.patch.object(runner, "SPAN_ROWS", split):
+                result = cpu(program, steps, target, codec="f16", limits=limits)
+            yield f"attention of {lengths} {window} {split}", result
+
+
+def _joined_ops() -> Iterator[tuple[str, Program]]:
+    """Pairs that `fuse.join_pairs` makes one op of, with int8 activations or without."""
+    for encoding in ("Q4_K", "F16"):
+        inputs = Inputs()
+        x, w = inputs.rows(numbers(13, 5, 512), "x"), weight(numbers(14, OUTPUTS * 16, 512), encoding)
+        residual = inputs.rows(numbers(15, 5, OUTPUTS * 16), "residual")
+        ops.add(residual, ops.linear(ops.rms_norm(x, weight(numbers(9, 512)), eps=1e-5), w))
+        yield f"norm, {encoding}, add", inputs.program
+    for act in ("silu", "gelu_tanh"):
+        inputs = Inputs()
+        gate, up = inputs.rows(numbers(16, 5, 512), "gate"), inputs.rows(numbers(17, 5, 512), "up")
+        ops.linear(ops.glu(gate, up, act=act), weight(numbers(18, OUTPUTS, 512), "Q4_K"))
+        yield f"glu {act}, linear", inputs.program
+    inputs = Inputs()
+    x, y = inputs.rows(numbers(19, 5, 176), "x"), inputs.rows(numbers(20, 5, 176), "y")
+    ops.add(y, ops.rms_norm(x, weight(numbers(9, 176)), eps=1e-5))
+    yield "norm, add", inputs.program
 
 
 def _small_ops() -> Iterator[tuple[str, Program]]:
