@@ -1,15 +1,18 @@
 """Kernels on disk: damaged files are compiled anew, failures are told, and each CPU level has its instructions."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
 from sotol.backends.cpu import library as lib
+from sotol.backends.cpu import target
 from sotol.backends.cpu.dots import DOTS, stored_bytes
 from sotol.backends.cpu.simd import store_ir
 from sotol.backends.cpu.target import host_target, levels, target_for
@@ -51,6 +54,17 @@ def test_unknown_levels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         target_for("pentium")
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_amx_is_taken_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, allowed: bool) -> None:
+    """Even on a CPU that has everything, and only if Linux lets the process have AMX's state."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: SimpleNamespace(get=lambda *_: True))
+    monkeypatch.setattr(target, "_may_use_tiles", lambda: allowed)
+    able = levels.__wrapped__()
+    assert able[-1] == "vnni"
+    assert ("amx" in able) == allowed
+
+
 def test_a_lesser_level_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOTOL_CPU", levels()[0])
     assert host_target().level == levels()[0]
@@ -62,6 +76,7 @@ INSTRUCTIONS = {
     "avx512": ("vpmaddubsw", "zmm"),
     "avxvnni": ("{vex}\tvpdpbusd", "ymm"),
     "vnni": ("vpdpbusd", "zmm"),
+    "amx": ("tdpbsud", "vpdpbusd"),
 }
 
 

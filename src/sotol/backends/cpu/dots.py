@@ -4,13 +4,14 @@ A group is 32 inputs (or a half of them) of 16 weight rows, as eight vectors of 
 row r is byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from sotol.backends.cpu import amx
 from sotol.backends.cpu.simd import (
     F32,
     I8,
@@ -185,6 +186,7 @@ DOTS: dict[str, Form] = {
     "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     "avxvnni": _vnni("llvm.x86.avx512.vpdpbusd.256", 8),
     "vnni": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),
+    "amx": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),  # of fewer tokens than a tile of `amx.py` has
     "sdot": _sdot,
 }
 _SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that return the dot of q - 128 where weights have 8 bits
@@ -193,10 +195,14 @@ _SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that return the dot of q - 1
 def group_dots(form: str, tokens: int, bits: int, bias: int, width: int, *, packed: bool) -> Any:
     """dots(weights, part, x, x_stride, quant, quant_stride) -> Tile(tokens, 1): exact sums of (q - bias) * x, as f32.
 
+    Or, from AMX for 16 tokens, the address of the sums.
+
     weights: the address of a group, packed or as `byte_storer` stores it; part (a literal): which `width` of its 32
     inputs; x: the tokens' int8 of this group, x_stride bytes apart; quant: their records (QUANT_RECORD bytes each),
     quant_stride apart.
     """
+    if form == "amx" and tokens == amx.TOKENS:
+        return amx.tile_dots(width, bias)
 
     @intrinsic(prefer_literal=True)
     def dots(_context: Any, _weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
@@ -240,13 +246,21 @@ def byte_storer(bits: int) -> Any:
     return store_bytes
 
 
+def _by_token(b: Builder, kind: types.Type, dots: Value) -> Iterator[Value]:
+    """The dots of each token in turn, as f32: from registers, or from where AMX left them."""
+    if isinstance(kind, Tile):
+        yield from (dot for (dot,) in rows_of(b, kind, dots))
+    else:
+        yield from (b.sitofp(load_ir(b, offset(b, dots, 64 * t), VI), VF) for t in range(amx.TOKENS))
+
+
 @intrinsic
 def add_dots(_context: Any, sums: Any, dots: Any, _scale: Any, quant: Any, stride: Any) -> Any:
     """sums[t] += token scale * (scale * dots[t])."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         rows = []
-        for r, ((old,), (dot,)) in enumerate(zip(rows_of(b, sums, args[0]), rows_of(b, dots, args[1]), strict=True)):
+        for r, ((old,), dot) in enumerate(zip(rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), strict=True)):
             token = splat_ir(b, load_ir(b, row_address(b, args[3], args[4], r), F32), VF)
             rows.append([fma_ir(b, b.fmul(args[2], dot), token, old)])
         return tile_of(b, rows)
@@ -260,7 +274,7 @@ def add_dots_minimum(_context: Any, sums: Any, dots: Any, _scale: Any, _minimum:
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         rows = []
-        for r, ((old,), (dot,)) in enumerate(zip(rows_of(b, sums, args[0]), rows_of(b, dots, args[1]), strict=True)):
+        for r, ((old,), dot) in enumerate(zip(rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), strict=True)):
             at = row_address(b, args[4], args[5], r)
             token, total = splat_ir(b, load_ir(b, at, F32), VF), splat_ir(b, load_ir(b, offset(b, at, 4), F32), VF)
             value = fma_ir(b, args[2], dot, b.fmul(args[3], total))

@@ -176,6 +176,14 @@ def to_halves_ir(form: str, b: Builder, v: Value) -> Value:
     return b.trunc(b.or_(value, sign), short)
 
 
+def stack_ir(b: Builder, size: int) -> Value:
+    """The address of `size` bytes on the stack, aligned to 64."""
+    with b.goto_entry_block():  # once, however often the caller loops; not cgutils.alloca_once, which clears it
+        space = b.alloca(ir.ArrayType(I8, size))
+    space.align = 64
+    return b.ptrtoint(space, I64)
+
+
 # ---- what kernels call: scalars
 
 
@@ -215,10 +223,7 @@ def stack(_context: Any, size: Any) -> Any:
     count = size.literal_value
 
     def generate(_c: Any, b: Builder, _s: Any, _args: Any) -> Value:
-        with b.goto_entry_block():  # once, however often the caller loops; not cgutils.alloca_once, which clears it
-            space = b.alloca(ir.ArrayType(I8, count))
-        space.align = 64
-        return b.ptrtoint(space, I64)
+        return stack_ir(b, count)
 
     return types.int64(size), generate
 

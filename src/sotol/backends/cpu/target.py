@@ -21,7 +21,7 @@ _X86, _ARM = {"x86_64", "AMD64"}, {"aarch64", "arm64"}
 class Target(NamedTuple):
     """A CPU level: what LLVM generates code for, and the forms of the primitives."""
 
-    level: str  # "generic", "avx2", "avx512", "vnni", "avxvnni", "neon", "dotprod"
+    level: str  # "generic", "avx2", "avxvnni", "avx512", "amx", "vnni", "neon", "dotprod"
     triple: str  # of the family of machines; the host's own is used where that is one of them
     processor: str  # LLVM's name, as "haswell"
     features: str  # LLVM's list, as "+avx2,+fma"
@@ -32,7 +32,9 @@ class Target(NamedTuple):
 
 _AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt"
 _AVX512 = _AVX2 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,-prefer-256-bit"
-# level: (features the host must have, the target). Each x86 level includes the ones before it, but for avxvnni.
+_VNNI = _AVX512 + ",+avx512vnni"
+# level: (features the host must have, the target), the best one last. Each x86 level includes the ones before it, but
+# for avxvnni and amx.
 _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
     "generic": ((), Target("generic", "x86_64-unknown-linux-gnu", "x86-64", "", "generic", "integer", 4)),
     "avx2": (
@@ -47,9 +49,15 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
         ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
         Target("avx512", "x86_64-unknown-linux-gnu", "skylake-avx512", _AVX512, "avx512", "native", 16),
     ),
+    # vnni with AMX for 16 tokens or more. Before vnni, so that it's taken only where SOTOL_CPU asks: its bits are right
+    # on an emulated CPU, but no real one has timed it yet.
+    "amx": (
+        ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "amx-tile", "amx-int8"),
+        Target("amx", "x86_64-unknown-linux-gnu", "cascadelake", _VNNI + ",+amx-tile,+amx-int8", "amx", "native", 16),
+    ),
     "vnni": (
         ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
-        Target("vnni", "x86_64-unknown-linux-gnu", "cascadelake", _AVX512 + ",+avx512vnni", "vnni", "native", 16),
+        Target("vnni", "x86_64-unknown-linux-gnu", "cascadelake", _VNNI, "vnni", "native", 16),
     ),
     "neon": ((), Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", "generic", "native", 4)),
     "dotprod": ((), Target("dotprod", "aarch64-unknown-linux-gnu", "generic", "+neon,+dotprod", "sdot", "native", 4)),
@@ -79,8 +87,18 @@ def levels() -> tuple[str, ...]:
     return tuple(
         name
         for name, (needed, target) in _LEVELS.items()
-        if target.triple.startswith("x86_64") and all(has.get(f, False) for f in needed)
+        if target.triple.startswith("x86_64")
+        and all(has.get(f, False) for f in needed)
+        and (name != "amx" or _may_use_tiles())
     )
+
+
+def _may_use_tiles() -> bool:
+    """Ask Linux for the state of AMX's tiles: for this process, and all threads that it starts.
+
+    arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): docs.kernel.org/arch/x86/xstate.html.
+    """
+    return sys.platform == "linux" and ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
 
 
 def _has_dotprod() -> bool:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from sotol.backends.cpu import amx
 from sotol.backends.cpu.compile import Kernel
 from sotol.backends.cpu.dots import (
     add_dots,
@@ -70,7 +71,10 @@ def _int8_product(target, encoding):
     panel = panel_of(ENCODINGS[encoding])
     four, one = _packed_tile(target, panel, 4), _packed_tile(target, panel, 1)
     chunk = Chunk(BYTES_CHUNK, 32 * panel.groups, panel.size, 1)
-    many = _by_chunks(target, chunk, _bytes_unpacker(target, panel), _bytes_tile(target, panel))
+    widest = amx.TOKENS if target.dot == "amx" else 0
+    many = _by_chunks(target, chunk, _bytes_unpacker(target, panel), _bytes_tile(target, panel), widest)
+    if widest:
+        many = _in_shape(panel, many)
 
     @njit(error_model="numpy")
     def product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
@@ -111,14 +115,16 @@ class Chunk(NamedTuple):
     x_bytes: int  # of one activation that meets them
 
 
-def _by_chunks(target, chunk: Chunk, unpack, make_tile):
+def _by_chunks(target, chunk: Chunk, unpack, make_tile, widest=0):
     """A product that unpacks a chunk of a panel, then runs all tokens through it.
 
     unpack(w, inputs, space) -> the address of the unpacked weights, for tile(weights, inputs, more, x, x_row, quant,
-    quant_row, out, stride), which begins at zero or, `more`, where the last chunk left the sums.
+    quant_row, out, stride), which begins at zero or, `more`, where the last chunk left the sums. widest: the tokens of
+    a tile that goes before those of REGISTER_ROWS, if any.
     """
     rows = REGISTER_ROWS[target.lanes]
     many, two, one = make_tile(rows), make_tile(2), make_tile(1)
+    wide, widest = (make_tile(widest), widest) if widest else (many, rows)
     most, block, size, x_bytes = chunk
 
     @njit(error_model="numpy")
@@ -133,7 +139,10 @@ def _by_chunks(target, chunk: Chunk, unpack, make_tile):
                 ahead = w + n * apart + (k + inputs) // block * size
                 while t < tokens:
                     x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out_at + t * stride
-                    if t + rows <= tokens:
+                    if t + widest <= tokens:
+                        wide(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
+                        t += widest
+                    elif t + rows <= tokens:
                         many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
                         t += rows
                     elif t + 2 <= tokens:
@@ -148,6 +157,21 @@ def _by_chunks(target, chunk: Chunk, unpack, make_tile):
 
 
 # ---- int8 activations
+
+
+def _in_shape(panel, product):
+    """The product, for whose time AMX's tiles have the shapes that it needs, if it has as many tokens."""
+    begin, end, enough = amx.begin_tiles(panel.width, panel.bias), amx.end_tiles, amx.TOKENS
+
+    @njit(error_model="numpy")
+    def in_shape(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
+        if tokens >= enough:
+            begin()
+        product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride)
+        if tokens >= enough:
+            end()
+
+    return in_shape
 
 
 def group_reader(target, panel: Panel):
