@@ -10,10 +10,12 @@ import mmap
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.x86.amx import Tiles
 
 __all__ = ["CPUS", "Cpu", "Emulator", "EmulatorError"]
 
@@ -43,6 +45,7 @@ class Cpu:
     number: int  # in Bochs' list (cpudb.h)
     brand: str  # in what CPUID calls it
     state: dict[str, int]  # what an operating system would enable
+    amx: bool = False  # whether it has AMX too, which amx.py does
 
 
 # The least CPU of each level, so that an instruction that the level must not use stops the emulator.
@@ -52,6 +55,7 @@ CPUS = {
     "avxvnni": Cpu(31, "Ultra 5 245K", AVX),  # Arrow Lake
     "avx512": Cpu(26, "i7-7800X", AVX512),  # Skylake-X
     "vnni": Cpu(28, "i7-1065G7", AVX512),  # Ice Lake
+    "amx": Cpu(28, "i7-1065G7", AVX512, amx=True),
 }
 
 
@@ -84,6 +88,7 @@ class Emulator:
         self._end = self._put(SPACE // 2, UD2)
         self._cpuid = self._put(SPACE // 2 + PAGE, CPUID)
         self._reason = ""
+        self._tiles, self._resumes = Tiles() if cpu.amx else None, False
         name = b"".join(self.cpuid(0x80000002 + i).tobytes() for i in range(3)).decode()
         if cpu.brand not in name:
             raise EmulatorError(f"CPU {cpu.number} of this Bochs is {name}, not {cpu.brand}")
@@ -112,8 +117,10 @@ class Emulator:
         ctypes.c_uint64.from_address(state.rsp).value = self._end
         state.rip = address
         self._session.cpu.state = state
-        self._reason = ""
-        self._session.run([self._hook])
+        self._reason, self._resumes = "", True
+        while self._resumes:
+            self._resumes = False
+            self._session.run([self._hook])
         if self._reason:
             raise EmulatorError(f"{self._cpu.brand}: {self._reason}")
         return int(ctypes.c_int64(self._session.cpu.rax).value)
@@ -176,9 +183,11 @@ class Emulator:
         self._bochs.memory.page_insert(page, address)
 
     def _stop(self, session: Any, _cpu: int, vector: int, error: int) -> None:
-        """At an exception of the CPU: the call's end, or the code's fault."""
+        """At an exception of the CPU: the call's end, an instruction of AMX, or the code's fault."""
         at = session.cpu.rip
-        if vector != INVALID_OPCODE or at != self._end + len(UD2):
+        if vector == INVALID_OPCODE and self._tiles and self._tiles.run(at, partial(getattr, session.cpu)):
+            self._resumes = True
+        elif vector != INVALID_OPCODE or at != self._end + len(UD2):
             self._reason = f"exception {vector} ({error:#x}) before {at:#x}"
         session.stop()
 

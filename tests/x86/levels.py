@@ -22,7 +22,14 @@ from sotol.backends.cpu.library import Code
 from sotol.backends.cpu.target import Target, host_target, target_for
 
 # A level that each emulated CPU lacks: its matrix kernel must stop there, or the emulator would judge nothing.
-TOO_MUCH = {"generic": "avx2", "avx2": "avx512", "avxvnni": "avx512", "avx512": "vnni", "vnni": "avxvnni"}
+TOO_MUCH = {
+    "generic": "avx2",
+    "avx2": "avx512",
+    "avxvnni": "avx512",
+    "avx512": "vnni",
+    "vnni": "avxvnni",
+    "amx": "avxvnni",
+}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Which CPU the kernels are compiled for: the host's best level, or the lesser one that SOTOL_CPU names.
+"""Which CPU the kernels are compiled for: the host's best level, or the one that SOTOL_CPU names.
 
 A level fixes LLVM's processor and features and, for the few primitives that have several forms (`simd.py`), which form
 is used. All forms give the same bits, so a level changes speed and nothing else.
