@@ -114,6 +114,7 @@ INT8: dict[str, tuple[int, Callable[..., Value], tuple[str, ...]]] = {
     "avx512": (16, _pairs, ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512")),
     "avxvnni": (8, _accumulated, ("llvm.x86.avx512.vpdpbusd.256",)),
     "vnni": (16, _accumulated, ("llvm.x86.avx512.vpdpbusd.512",)),
+    "amx": (16, _accumulated, ("llvm.x86.avx512.vpdpbusd.512",)),  # what its vectors do: the tiles do more
 }
 
 
