@@ -4,6 +4,7 @@ A Tile(R, C) is R rows of C vectors of 16 f32, which LLVM keeps in registers whe
 inside its intrinsic. A "column" is a plain f32x16 whose lane r belongs to row r (so R <= 16).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -107,64 +108,61 @@ def store_rows(_context: Any, tile: Any, address: Any, stride: Any) -> Any:
     return types.void(tile, types.int64, types.int64), generate
 
 
-def row_loader(form: str) -> Any:
-    """load(columns, address, step) -> one row of vectors, 16 values each, the vectors `step` bytes apart.
+def _add_outer(b: Builder, form: str, sums: list[list[Value]], scalars: Value, stride: Value, places: list[Value],
+               copies: int) -> list[list[Value]]:  # fmt: skip
+    """sums[r][k] += (the f32 at scalars + r * stride) * the 16 numbers at places[k].
 
-    form: how the cache's numbers are stored: "f32", or f16 as "native" or "integer" (`simd.halves_ir`).
+    form: how these are stored: "f32", or f16 as "native" or "integer" (`simd.halves_ir`). copies: columns take their
+    scalars in turn from so many copies of them, one after the other. With two, each column is loaded only when the one
+    before is done, which lets 3 rows of 2 columns fit into AVX2's registers.
     """
-
-    @intrinsic(prefer_literal=True)
-    def load_row(_context: Any, columns: Any, address: Any, step: Any) -> Any:
-        tile = Tile(1, columns.literal_value)
-
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            at = [row_address(b, args[1], args[2], k) for k in range(tile.columns)]
-            return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in at]])
-
-        return tile(columns, types.int64, types.int64), generate
-
-    return load_row
+    new = [list(row) for row in sums]
+    for copy in range(copies):
+        columns = range(copy, len(places), copies)
+        vectors = {k: load_ir(b, places[k], VF) if form == "f32" else halves_ir(form, b, places[k]) for k in columns}
+        for r in range(len(sums)):
+            scalar = splat_ir(b, load_ir(b, row_address(b, scalars, stride, copy * len(sums) + r), F32), VF)
+            for k in columns:
+                new[r][k] = fma_ir(b, scalar, vectors[k], new[r][k])
+    return new
 
 
-def gather_row(form: str, columns: int) -> Any:
-    """load(addresses, at) -> one row of vectors, 16 values at each of the int64 addresses, + at: see `row_loader`."""
+def outer_gathered(form: str, copies: int) -> Any:
+    """outer(sums, scalars, stride, addresses, at): `_add_outer` of vectors at the int64 in addresses, + at."""
+    return _outer_of(form, copies, lambda b, addresses, at, k: b.add(load_ir(b, offset(b, addresses, 8 * k), I64), at))
+
+
+def outer_in_row(form: str, copies: int) -> Any:
+    """outer(sums, scalars, stride, address, step): `_add_outer` of vectors `step` bytes apart."""
+    return _outer_of(form, copies, row_address)
+
+
+def _outer_of(form: str, copies: int, place: Callable[[Builder, Value, Value, int], Value]) -> Any:
+    """place(builder, fourth argument, fifth, column): where a column's vector is."""
 
     @intrinsic
-    def load_row(_context: Any, _addresses: Any, _at: Any) -> Any:
+    def outer(_context: Any, sums: Any, _scalars: Any, _stride: Any, _address: Any, _distance: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            places = [b.add(load_ir(b, offset(b, args[0], 8 * k), I64), args[1]) for k in range(columns)]
-            return tile_of(b, [[load_ir(b, a, VF) if form == "f32" else halves_ir(form, b, a) for a in places]])
+            places = [place(b, args[3], args[4], k) for k in range(sums.columns)]
+            return tile_of(b, _add_outer(b, form, rows_of(b, sums, args[0]), args[1], args[2], places, copies))
 
-        return Tile(1, columns)(types.int64, types.int64), generate
-
-    return load_row
-
-
-def outer_with(copies: int) -> Any:
-    """outer(sums, scalars, stride, row): sums[r, :] += (the f32 at scalars + r * stride) * row.
-
-    copies: columns that take their scalars in turn from so many copies of them, one after the other. With two, fewer
-    registers hold scalars, which lets 3 rows of 2 columns fit into AVX2's.
-    """
-
-    @intrinsic
-    def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
-        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            (vectors,), new = rows_of(b, row, args[3]), rows_of(b, sums, args[0])
-            for copy in range(copies):
-                for r in range(sums.rows):
-                    at = row_address(b, args[1], args[2], copy * sums.rows + r)
-                    scalar = splat_ir(b, load_ir(b, at, F32), VF)
-                    for k in range(copy, sums.columns, copies):
-                        new[r][k] = fma_ir(b, scalar, vectors[k], new[r][k])
-            return tile_of(b, new)
-
-        return sums(sums, types.int64, types.int64, row), generate
+        return sums(sums, types.int64, types.int64, types.int64, types.int64), generate
 
     return outer
 
 
-outer = outer_with(1)
+@intrinsic
+def outer(_context: Any, sums: Any, scalars: Any, stride: Any, row: Any) -> Any:
+    """sums[r, :] += (the f32 at scalars + r * stride) * row."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        (vectors,), new = rows_of(b, row, args[3]), rows_of(b, sums, args[0])
+        for r in range(sums.rows):
+            scalar = splat_ir(b, load_ir(b, row_address(b, args[1], args[2], r), F32), VF)
+            new[r] = [fma_ir(b, scalar, v, old) for v, old in zip(vectors, new[r], strict=True)]
+        return tile_of(b, new)
+
+    return sums(sums, types.int64, types.int64, row), generate
 
 
 @intrinsic

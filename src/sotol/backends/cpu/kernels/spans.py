@@ -33,11 +33,10 @@ from sotol.backends.cpu.simd import (
 )
 from sotol.backends.cpu.tiles import (
     LOWEST,
-    gather_row,
     load_rows,
     mask_keys,
-    outer_with,
-    row_loader,
+    outer_gathered,
+    outer_in_row,
     scale_rows,
     soft_capped,
     store_rows,
@@ -68,7 +67,7 @@ def few_rows(target, codec, rows, wide, capped):
     across = columns if wide else 1
     copies = copies_of(target, rows)
     scores, soften = _scores(form, rows, columns, copies, 1), _soften(rows, capped, copies)
-    add_values = _values(form, rows, across, min(copies, across))
+    add_values = _values(form, rows, across, min(copies, across), 1)
     open_span, close_span = _records(rows)
     seen = _seen(rows)
     size, last_row = CODEC_BYTES[codec], 8 * (rows - 1)
@@ -91,8 +90,8 @@ def few_rows(target, codec, rows, wide, capped):
                 scores(q, blocks + 8 * b, ahead + 8 * b, width, p + 64 * b)
             shrink = soften(p, state, first, positions, window, cap)
             for channel in range(0, width, 16 * across):
-                at = (BLOCK * width + channel) * size
-                add_values(sums + 4 * channel, record, shrink, p, blocks, at, width * size, begin, end)
+                at, ahead_at = (BLOCK * width + channel) * size, BLOCK * (width + channel) * size
+                add_values(sums + 4 * channel, record, shrink, p, blocks, at, width * size, ahead, ahead_at, begin, end)
         close_span(sums, state, width)
 
     return few
@@ -153,7 +152,7 @@ def _score_shared(target, codec, columns):
 
 def _weigh_shared(target, codec, across):
     """weigh(...): sums = sums * shrink + p V for one piece: each V block is converted once for all rows."""
-    add_values, seen = _values("f32", MANY, across, 1), _seen(MANY)
+    add_values, seen = _values("f32", MANY, across, 1, 0), _seen(MANY)
     load_cached, size = _cached(target, codec), CODEC_BYTES[codec]
     values_bytes = 64 * across * PIECE
 
@@ -173,7 +172,7 @@ def _weigh_shared(target, codec, across):
                 begin, end = seen(positions + 8 * row, first, window)
                 if begin < end:
                     o, shrink = sums + row * record + 4 * channel, load(states + STATE * (row // MANY) + 64)
-                    add_values(o, record, shrink, p + 4 * row * PIECE, addresses, 0, 64 * across, begin, end)
+                    add_values(o, record, shrink, p + 4 * row * PIECE, addresses, 0, 64 * across, 0, 0, begin, end)
 
     return weigh
 
@@ -196,18 +195,17 @@ def _seen(rows):
 
 
 def copies_of(target, rows):
-    """Copies of the scalars q and p that few(...) reads: see `outer_with`."""
+    """Copies of the scalars q and p that few(...) reads: see `tiles._add_outer`."""
     return 2 if rows == 3 and target.lanes == 8 else 1
 
 
 def _scores(form, rows, columns, copies, fetch):
     """scores(q, blocks, ahead, width, p): rows x 16 columns products q k' into p; blocks: addresses of K blocks.
 
-    fetch: 1 if so many blocks at the addresses ahead, K and V, will be read next.
+    fetch: 1 if as many blocks at the addresses ahead will be read next.
     """
-    gather, outer = gather_row(form, columns), outer_with(copies)
+    outer = outer_gathered(form, copies)
     stride = BLOCK * (4 if form == "f32" else 2)
-    fetched = 2 * stride  # a channel's share of a block's K and V
 
     @njit(error_model="numpy")
     def scores(q, blocks, ahead, width, p):
@@ -215,8 +213,8 @@ def _scores(form, rows, columns, copies, fetch):
         for i in range(width):
             if fetch:
                 for c in range(columns):
-                    prefetch(load_i64(ahead + 8 * c) + 2 * i * stride, fetched)
-            s = outer(s, q + 4 * i, 4 * width, gather(blocks, i * stride))
+                    prefetch(load_i64(ahead + 8 * c) + i * stride, stride)
+            s = outer(s, q + 4 * i, 4 * width, blocks, i * stride)
         store_rows(s, p, 4 * PIECE)
 
     return scores
@@ -261,22 +259,26 @@ def _soften(rows, capped, copies):
     return soften
 
 
-def _values(form, rows, columns, copies):
-    """add(o, stride, shrink, p, blocks, at, row, begin, end): o = o * shrink + p V of blocks begins .. end.
+def _values(form, rows, columns, copies, fetch):
+    """add(o, stride, shrink, p, blocks, at, row, ahead, ahead_at, begin, end): o = o * shrink + p V.
 
-    o [rows, 16 columns], `stride` bytes apart; block b's V has its first channel at blocks[b] + at, the next key's
-    `row` bytes on.
+    o [rows, 16 columns], `stride` bytes apart. Of blocks begin .. end: block b's V has its first channel at
+    blocks[b] + at, the next key's `row` bytes on. fetch: 1 if this call's share of V at ahead[b] + ahead_at, as it
+    lies, will be read next.
     """
-    row_of, outer = row_loader(form), outer_with(copies)
+    outer = outer_in_row(form, copies)
     step = 16 * (4 if form == "f32" else 2)
+    share = step * columns
 
     @njit(error_model="numpy")
-    def add(o, stride, shrink, p, blocks, at, row, begin, end):
+    def add(o, stride, shrink, p, blocks, at, row, ahead, ahead_at, begin, end):
         sums = scale_rows(load_rows(rows, columns, o, stride), shrink)
         for b in range(begin, end):
             v = load_i64(blocks + 8 * b) + at
             for i in range(BLOCK):
-                sums = outer(sums, p + 4 * (BLOCK * b + i), 4 * PIECE, row_of(columns, v + i * row, step))
+                if fetch:
+                    prefetch(load_i64(ahead + 8 * b) + ahead_at + i * share, share)
+                sums = outer(sums, p + 4 * (BLOCK * b + i), 4 * PIECE, v + i * row, step)
         store_rows(sums, o, stride)
 
     return add
