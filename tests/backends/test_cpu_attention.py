@@ -116,11 +116,11 @@ def test_shared_out_spans_give_the_same_bits(
 )
 def test_parts_are_each_span_of_each_tile_once(counts: list[int], last: list[int], split: list[int]) -> None:
     """split: spans that a tile is shared out by, -1 where it stays whole."""
-    tiles, spans, sums = runner._attention_parts(np.array(counts), np.array(last))
+    parts, sums = runner._attention_parts(counts, last)
     want = sorted((t, span) for t, n in enumerate(split) for span in (range(n) if n > 0 else [-1]))
-    assert sorted(zip(tiles.tolist(), spans.tolist(), strict=True)) == want
+    assert sorted(parts) == want
     rows = [count * max(n, 0) for count, n in zip(counts, split, strict=True)]
-    assert sums.tolist() == [sum(rows[:t]) for t in range(len(rows))]
+    assert sums == [sum(rows[:t]) for t in range(len(rows))]
 
 
 def test_large_scores_do_not_overflow(target: Target) -> None:

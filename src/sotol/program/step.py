@@ -3,6 +3,7 @@
 T tokens of S sequences, R rows with logits, B blocks of the longest block table.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -36,29 +37,36 @@ class Step(NamedTuple):
     @property
     def slots(self) -> Ids:
         """[T] where each token's K and V go: block * 16 + place in the block."""
-        sequence = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-        blocks = self.blocks[sequence, self.positions // BLOCK_TOKENS]
-        return (blocks * BLOCK_TOKENS + self.positions % BLOCK_TOKENS).astype(np.int32)
+        slots: list[int] = []
+        positions, starts = self.positions.tolist(), self.starts.tolist()
+        for blocks, (begin, end) in zip(self.blocks, pairwise(starts), strict=True):
+            first = positions[begin] // BLOCK_TOKENS
+            table = blocks[first : positions[end - 1] // BLOCK_TOKENS + 1].tolist()
+            slots += [table[p // BLOCK_TOKENS - first] * BLOCK_TOKENS + p % BLOCK_TOKENS for p in positions[begin:end]]
+        return np.array(slots, np.int32)
 
     def check(self, limits: Limits, vocabulary: int) -> None:
         """Raise ValueError unless every index stays inside what was compiled: kernels check no bounds."""
-        t, s = len(self.tokens), len(self.starts) - 1
-        if not (0 < t <= limits.tokens and 0 < s <= limits.sequences and 0 < len(self.logit_rows) <= limits.rows):
-            raise ValueError(f"a step of {t} tokens, {s} sequences, {len(self.logit_rows)} rows exceeds {limits}")
-        if len(self.positions) != t or self.starts[0] != 0 or self.starts[-1] != t or (np.diff(self.starts) < 1).any():
+        # Lists: arrays take longer for the few numbers of most steps, and a step waits for this.
+        tokens, positions, starts, rows = (
+            x.tolist() for x in (self.tokens, self.positions, self.starts, self.logit_rows)
+        )
+        t, s, sequences = len(tokens), len(starts) - 1, list(pairwise(starts))
+        if not (0 < t <= limits.tokens and 0 < s <= limits.sequences and 0 < len(rows) <= limits.rows):
+            raise ValueError(f"a step of {t} tokens, {s} sequences, {len(rows)} rows exceeds {limits}")
+        if len(positions) != t or starts[0] != 0 or starts[-1] != t or any(end <= begin for begin, end in sequences):
             raise ValueError("a step's sequences must cover its tokens, in order, none empty")
-        if self.tokens.min() < 0 or self.tokens.max() >= vocabulary:
+        if min(tokens) < 0 or max(tokens) >= vocabulary:
             raise ValueError(f"token ids must be in 0..{vocabulary - 1}")
-        if self.positions.min() < 0 or self.positions.max() >= limits.context:
+        if min(positions) < 0 or max(positions) >= limits.context:
             raise ValueError(f"positions must be in 0..{limits.context - 1}")
-        inside = np.ones(t, bool)
-        inside[self.starts[:-1]] = False  # the first token of each sequence may have any position
-        if (np.diff(self.positions, prepend=0)[inside] != 1).any():
-            raise ValueError("positions must ascend by one within a sequence")
-        ends = self.positions[self.starts[1:] - 1]
-        if self.blocks.shape[0] != s or (ends // BLOCK_TOKENS).max() >= self.blocks.shape[1]:
+        for begin, end in sequences:  # the first token of each may have any position
+            if positions[begin:end] != list(range(positions[begin], positions[begin] + end - begin)):
+                raise ValueError("positions must ascend by one within a sequence")
+        last = max(positions[end - 1] for _, end in sequences)
+        if len(self.blocks) != s or last // BLOCK_TOKENS >= self.blocks.shape[1]:
             raise ValueError("a block table is too short for its sequence")
         if self.blocks.min() < 0 or self.blocks.max() >= limits.blocks:
             raise ValueError(f"block ids must be in 0..{limits.blocks - 1}")
-        if self.logit_rows.min() < 0 or self.logit_rows.max() >= t:
+        if min(rows) < 0 or max(rows) >= t:
             raise ValueError(f"logit rows must be in 0..{t - 1}")

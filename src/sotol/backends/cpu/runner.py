@@ -5,8 +5,9 @@ T tokens, R rows with logits, V vocabulary.
 
 import mmap
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -203,8 +204,10 @@ class _Memory:
 
     def fill(self, step: Step) -> None:
         """Put a step where kernels read it."""
-        sequences, tokens, counts = _attention_tiles(step.starts)
-        parts, spans, sums = _attention_parts(counts, step.positions[tokens + counts - 1])
+        tiles = _attention_tiles(step.starts.tolist())
+        sequences, tokens, counts = zip(*tiles, strict=True)
+        positions = step.positions.tolist()
+        parts, sums = _attention_parts(counts, [positions[first + count - 1] for _, first, count in tiles])
         blocks = self._inputs["blocks"].reshape(-1, self.table_width)
         width = min(step.blocks.shape[1], self.table_width)
         blocks[: len(step.blocks), :width] = step.blocks[:, :width]
@@ -212,7 +215,8 @@ class _Memory:
         for name, values in (
             ("tokens", step.tokens), ("positions", step.positions), ("slots", step.slots),
             ("logit_rows", step.logit_rows), ("tile_sequences", sequences), ("tile_tokens", tokens),
-            ("tile_counts", counts), ("tile_sums", sums), ("part_tiles", parts), ("part_spans", spans),
+            ("tile_counts", counts), ("tile_sums", sums), ("part_tiles", [tile for tile, _ in parts]),
+            ("part_spans", [span for _, span in parts]),
         ):  # fmt: skip
             self._inputs[name][: len(values)] = values
         self._counts["T"][0], self._counts["R"][0] = len(step.tokens), len(step.logit_rows)
@@ -224,31 +228,33 @@ class _Memory:
         return flat.reshape(rows, stride)[:, :vocabulary]
 
 
-def _attention_tiles(starts: npt.NDArray[np.int32]) -> tuple[Array, Array, Array]:
+def _attention_tiles(starts: list[int]) -> list[tuple[int, int, int]]:
     """Runs of up to TILE_TOKENS tokens of one sequence: sequence, first token, tokens."""
-    lengths = np.diff(starts)
-    tiles = -(-lengths // TILE_TOKENS)
-    sequences = np.repeat(np.arange(len(lengths)), tiles)
-    number = np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
-    tokens = starts[sequences] + number * TILE_TOKENS
-    return sequences, tokens, np.minimum(starts[sequences + 1] - tokens, TILE_TOKENS)
+    return [
+        (sequence, token, min(TILE_TOKENS, end - token))
+        for sequence, (begin, end) in enumerate(pairwise(starts))
+        for token in range(begin, end, TILE_TOKENS)
+    ]
 
 
-def _attention_parts(counts: Array, last: Array) -> tuple[Array, Array, Array]:
+def _attention_parts(counts: Sequence[int], last: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
     """Tiles as parts that threads can share out evenly: each part's tile and span (-1: all); where tiles' sums begin.
 
     counts, last: each tile's tokens and last position. Only large tiles are split, so that few sums go through memory.
     """
-    spans = last // SPAN + 1
-    work = counts * spans
-    rows = np.where((spans > 1) & (work * LARGE_SHARE > work.sum()), work, 0)
-    rows = np.where(np.cumsum(rows) <= SPAN_ROWS, rows, 0)
-    split = np.where(rows > 0, spans, 1)
-    parts = np.repeat(np.arange(len(counts)), split)
-    number = np.arange(len(parts)) - np.repeat(np.cumsum(split) - split, split)
-    number = np.where(rows[parts] > 0, number, -1)
-    order = np.argsort(np.where(number < 0, -last[parts], 0), kind="stable")  # long ones first
-    return parts[order], number[order], np.cumsum(rows) - rows
+    spans = [position // SPAN + 1 for position in last]
+    work = [count * n for count, n in zip(counts, spans, strict=True)]
+    total, rows = sum(work), 0
+    whole, split, sums = list[int](), list[tuple[int, int]](), list[int]()
+    for tile, n in enumerate(spans):
+        sums.append(rows)
+        if n > 1 and work[tile] * LARGE_SHARE > total and rows + work[tile] <= SPAN_ROWS:
+            split += [(tile, span) for span in range(n)]
+            rows += work[tile]
+        else:
+            whole.append(tile)
+    whole.sort(key=lambda tile: -last[tile])  # long ones first
+    return [*((tile, -1) for tile in whole), *split], sums
 
 
 def _matrices(program: Program) -> dict[str, Weight]:
