@@ -39,7 +39,7 @@ def test_equals_decoding_at_once(tokenizer: Tokenizer) -> None:
 
 def test_a_character_comes_when_it_is_complete(tokenizer: Tokenizer) -> None:
     @SEARCH
-    @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+    @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=20))  # which is a space
     def check(text: str) -> None:
         stream = StreamDecoder(tokenizer)
         ids = tokenizer.encode(text)

@@ -19,21 +19,28 @@ class Longest:
     def __init__(self, texts: Iterable[str]) -> None:
         """texts: none empty."""
         self._texts = sorted(set(texts))
-        # The longest other text that each begins with. All that begin with a text follow it in the order.
-        self._shorter: list[int] = []
+        # The lengths of all texts that each begins with, its own last. They come before it in the order.
+        self._lengths: list[tuple[int, ...]] = []
         open_: list[int] = []
         for i, text in enumerate(self._texts):
             while open_ and not text.startswith(self._texts[open_[-1]]):
                 open_.pop()
-            self._shorter.append(open_[-1] if open_ else -1)
+            self._lengths.append((*(self._lengths[open_[-1]] if open_ else ()), len(text)))
             open_.append(i)
-        first = "".join({re.escape(text[0]) for text in self._texts})
-        self._first = re.compile(f"[{first}]" if first else "(?!)")
+        # How a text begins, by its first two characters: spaces stand everywhere, two of them hardly anywhere.
+        seconds: dict[str, set[str]] = {}
+        for text in self._texts:
+            seconds.setdefault(text[0], set()).add(text[1:2])
+        begins = (
+            re.escape(first) + ("" if "" in then else f"[{''.join(map(re.escape, then))}]")
+            for first, then in seconds.items()
+        )
+        self._begins = re.compile("|".join(begins) or "(?!)")
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Where the texts begin and end in `text`."""
         at = 0
-        while (match := self._first.search(text, at)) is not None:
+        while (match := self._begins.search(text, at)) is not None:
             start = match.start()
             size = self._length_at(text, start)
             if size:
@@ -57,8 +64,15 @@ class Longest:
             if place == len(texts) or len(here) < window or not texts[place].startswith(here):
                 break
             window *= 2
-        # Every text that stands here comes before `here` in the order, and the last such begins with all the others.
-        candidate = place - 1
-        while candidate >= 0 and not text.startswith(texts[candidate], at):
-            candidate = self._shorter[candidate]
-        return len(texts[candidate]) if candidate >= 0 else 0
+        if not place:
+            return 0
+        # Every text that stands here comes before `here` in the order, and the last before it begins with all of them:
+        # they are those that are no longer than what it has in common with the text.
+        common = 0
+        for one, other in zip(here, texts[place - 1], strict=False):
+            if one != other:
+                break
+            common += 1
+        lengths = self._lengths[place - 1]
+        standing = bisect_right(lengths, common)
+        return lengths[standing - 1] if standing else 0
