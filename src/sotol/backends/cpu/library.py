@@ -26,6 +26,9 @@ from sotol.errors import SotolError
 
 __all__ = ["Code", "Key", "Library", "file_name", "library_for"]
 
+# Files beside the kernels that no kernel is made from: to edit them compiles nothing anew.
+AROUND_KERNELS = frozenset({"library.py", "lower.py", "packing.py", "runner.py", "threads.py"})
+
 Key = tuple[str | int, ...]  # a kernel's name in kernels.KERNELS, then its parameters
 Progress = Callable[[int, int], None]  # kernels compiled so far, kernels to compile
 
@@ -117,8 +120,10 @@ def library_for(target: Target) -> Library:
 def source_digest() -> str:
     """A digest of all that decides what the kernels' machine code is."""
     package = Path(__file__).parent
+    sotol = package.parents[1]
+    kernels = [path for path in package.rglob("*.py") if path.name not in AROUND_KERNELS]
     digest = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *(package.parents[1] / "quant").glob("*.py")]):
+    for path in sorted([*kernels, *(sotol / "quant").glob("*.py"), sotol / "formats" / "weights.py"]):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     for name in ("numba", "llvmlite"):  # the file that says the version: to ask for it by name takes longer
