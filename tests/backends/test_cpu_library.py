@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import llvmlite.binding as llvm
 import pytest
@@ -58,11 +57,20 @@ def test_unknown_levels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_amx_is_taken_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, allowed: bool) -> None:
     """Even on a CPU that has everything, and only if Linux lets the process have AMX's state."""
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: SimpleNamespace(get=lambda *_: True))
+    every = {name for needed, _ in target._LEVELS.values() for name in needed}
+    monkeypatch.setattr(target, "_features", lambda: frozenset(every))
     monkeypatch.setattr(target, "_may_use_tiles", lambda: allowed)
     able = levels.__wrapped__()
     assert able[-1] == "vnni"
     assert ("amx" in able) == allowed
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="what Linux says of x86-64")
+def test_linux_and_llvm_agree_about_this_cpu() -> None:
+    """Of what levels ask for: a virtual machine may hide more from one than from the other."""
+    has = llvm.get_host_cpu_features()
+    for name in {name for needed, _ in target._LEVELS.values() for name in needed}:
+        assert (name in target._features()) == bool(has.get(name, False)), name
 
 
 def test_a_lesser_level_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from threading import Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from sotol.cli.output import console
 if TYPE_CHECKING:
     from sotol.llm import LLM, Progress
 
-__all__ = ["load", "loading", "prepare"]
+__all__ = ["load", "loading"]
 
 PATIENCE = 0.3  # seconds of loading before a bar appears
 
@@ -26,11 +24,6 @@ def load(
 
     with loading(quiet=quiet, color=color) as progress:
         return LLM(model, threads=threads, ctx=ctx, precision=precision, progress=progress)
-
-
-def prepare() -> None:
-    """Begin to map LLVM, which no other import waits for: a model will be loaded."""
-    Thread(target=import_module, args=("llvmlite.binding",), name="sotol-llvm").start()
 
 
 @contextmanager

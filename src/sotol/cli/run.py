@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotol.catalog import DEFAULT_MODEL, PACKAGED, find_model
-from sotol.cli.loading import load, prepare
+from sotol.cli.loading import load
 from sotol.cli.options import (
     Context,
     Json,
@@ -158,7 +158,6 @@ def run(
         prompt = standard_input().removesuffix("\n")  # the one of `echo` is not part of the question
     if prompt is not None and not prompt.strip():
         raise ValueError("the prompt is empty: give it after the model, or on standard input")
-    prepare()
     from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})

@@ -18,6 +18,7 @@ from typing import Any
 
 from sotol.backends.cpu.layout import parse_fields
 from sotol.backends.cpu.library import Key, file_name, seal, source_digest
+from sotol.backends.cpu.linking import link
 from sotol.backends.cpu.target import Target, target_for
 from sotol.errors import SotolError
 
@@ -151,7 +152,7 @@ def main() -> None:
         code, fields = compile_kernel(key, target)
         path = folder / f"{file_name(key)}.o"
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(seal(fields, code))
+        partial.write_bytes(seal(fields, bytes(link(code, file_name(key)))))
         partial.replace(path)  # whole or not at all, whoever else writes it
         sys.stdout.write(json.dumps(key) + "\n")
         sys.stdout.flush()

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import platformdirs
 
+from sotol.backends.cpu.linking import Image, Memory, load
 from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError
 
@@ -64,22 +65,11 @@ class Library:
     """The kernels of one CPU level; `library_for` keeps one for each."""
 
     def __init__(self, target: Target, folder: Path) -> None:
-        import llvmlite.binding as llvm  # noqa: PLC0415  (only where kernels run)
-
         self.target = target
         self._folder = folder
         self._codes: dict[Key, Code] = {}
+        self._memory: list[Memory] = []
         self._lock = threading.Lock()
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        if os.name == "nt":
-            import ctypes  # noqa: PLC0415
-
-            switch = ctypes.cast(ctypes.windll.kernel32.SwitchToThread, ctypes.c_void_p).value  # type: ignore[attr-defined]
-            llvm.add_symbol("sched_yield", switch)
-        machine = llvm.Target.from_default_triple().create_target_machine(reloc="pic", codemodel="small", jit=True)
-        self._engine: Any = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-        self._binding: Any = llvm
 
     def load(self, keys: Sequence[Key], progress: Progress | None = None) -> dict[Key, Code]:
         """The kernels of these keys, compiling those that were never compiled on this machine.
@@ -93,14 +83,16 @@ class Library:
             if missing:
                 _compile(missing, self.target, self._folder, progress or (lambda _done, _total: None))
                 stored |= {key: self._read(key) for key in missing}
+            images = []
             for key, found in stored.items():
                 if found is None:
                     raise SotolError(f"kernel {file_name(key)} could not be read back from {self._folder}")
-                self._engine.add_object_file(self._binding.ObjectFileRef.from_data(found[1]))
-            self._engine.finalize_object()
-            for key, found in stored.items():
-                if found is not None:
-                    self._codes[key] = Code(self._engine.get_function_address(file_name(key)), found[0])
+                images.append(Image.read(found[1]))
+            if images:
+                self._memory.append(load(images))
+                for (key, found), address in zip(stored.items(), self._memory[-1].addresses, strict=True):
+                    assert found is not None
+                    self._codes[key] = Code(address, found[0])
             return {key: self._codes[key] for key in keys}
 
     def _read(self, key: Key) -> tuple[str, bytes] | None:

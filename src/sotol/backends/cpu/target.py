@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from sotol.errors import SotolError
@@ -29,6 +30,9 @@ class Target(NamedTuple):
     halves: str  # "native" where the CPU converts f16, else "integer"
     lanes: int  # f32 lanes of one hardware register: how large register tiles may be
 
+
+# Linux's names of features that LLVM spells otherwise.
+LLVM_NAMES = {"avx_vnni": "avxvnni", "avx512_vnni": "avx512vnni", "amx_tile": "amx-tile", "amx_int8": "amx-int8"}
 
 _AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt"
 _AVX512 = _AVX2 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,-prefer-256-bit"
@@ -77,20 +81,28 @@ def target_for(level: str) -> Target:
 @cache
 def levels() -> tuple[str, ...]:
     """The levels that this machine can run, least first."""
-    import llvmlite.binding as llvm  # noqa: PLC0415  (asked for only when kernels are needed)
-
     if platform.machine() in _ARM:
         return ("neon", "dotprod") if _has_dotprod() else ("neon",)
     if platform.machine() not in _X86:
         return ()
-    has = llvm.get_host_cpu_features()
+    has = _features()
     return tuple(
         name
         for name, (needed, target) in _LEVELS.items()
-        if target.triple.startswith("x86_64")
-        and all(has.get(f, False) for f in needed)
-        and (name != "amx" or _may_use_tiles())
+        if target.triple.startswith("x86_64") and has.issuperset(needed) and (name != "amx" or _may_use_tiles())
     )
+
+
+def _features() -> frozenset[str]:
+    """What this x86-64 CPU can do and the system lets programs use, by LLVM's names."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:  # not Linux
+        import llvmlite.binding as llvm  # noqa: PLC0415  (a large library)
+
+        return frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return frozenset(LLVM_NAMES.get(flag, flag) for flag in flags)
 
 
 def _may_use_tiles() -> bool:

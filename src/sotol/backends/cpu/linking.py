@@ -1,0 +1,239 @@
+"""From LLVM's object code to code that runs: what a linker and a loader do, for kernels only.
+
+Where kernels are compiled, `link` turns an object file into an image: its sections in a row, with every reference
+between them resolved, so that it runs wherever it is put. `load` puts images into memory and makes that executable. So
+a process whose kernels are on disk needs no LLVM, whose library takes longer to map than a small model to load.
+
+The formats: System V ABI, chapters 4 and 5 (object files, relocations), and its supplements for AMD64 (section 4.4) and
+AArch64 (github.com/ARM-software/abi-aa, aaelf64.rst, section 5.7). Kernels are self-contained: constants, no variables,
+no other library than the C library's few functions (`compile.ALLOWED_SYMBOLS`).
+"""
+
+import ctypes
+import mmap
+import os
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from sotol.errors import SotolError
+
+__all__ = ["Image", "Memory", "link", "load"]
+
+AMD64, AARCH64 = 62, 183  # e_machine
+SYMBOLS, RELOCATIONS, ZEROS = 2, 4, 8  # sh_type: SHT_SYMTAB, SHT_RELA, SHT_NOBITS
+WRITE, ALLOCATE = 1, 2  # sh_flags
+PRIVATE = 0 if sys.platform == "win32" else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+PAGE = 4096  # that an image begins at: AArch64 addresses data by pages of this size, whatever the system's are
+SLOT = 8  # bytes of an address
+# A jump to the address that lies behind it: jmp *2(%rip) and two bytes; ldr x16, #8 and br x16.
+STUBS = {AMD64: bytes.fromhex("ff25020000000f0b"), AARCH64: bytes.fromhex("5000005800021fd6")}
+
+
+class Image(NamedTuple):
+    """Machine code that runs at any multiple of PAGE. `bytes` of one is what is kept on disk, `read` gives it back."""
+
+    code: bytes
+    entry: int  # offset of the function
+    imports: tuple[tuple[int, str], ...]  # where the address of a function of the C library goes, and its name
+
+    def __bytes__(self) -> bytes:
+        named = b"".join(struct.pack("<IB", at, len(name)) + name.encode() for at, name in self.imports)
+        return struct.pack("<II", self.entry, len(self.imports)) + named + self.code
+
+    @classmethod
+    def read(cls, data: bytes) -> "Image":
+        """From what `bytes` gave; the caller knows that it is whole."""
+        entry, count = struct.unpack_from("<II", data)
+        at, imports = 8, list[tuple[int, str]]()
+        for _ in range(count):
+            where, size = struct.unpack_from("<IB", data, at)
+            at += 5 + size
+            imports.append((where, data[at - size : at].decode()))
+        return cls(data[at:], entry, tuple(imports))
+
+
+# ---- linking
+
+
+class _Section(NamedTuple):
+    name: str
+    kind: int
+    flags: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+
+
+class _Symbol(NamedTuple):
+    name: str
+    section: int  # 0: defined elsewhere
+    value: int
+
+
+def link(data: bytes, name: str) -> Image:
+    """The image of an ELF object file whose function `name` is to be called.
+
+    Raises SotolError for what kernels do not have: variables, or a kind of reference that is not known here.
+    """
+    machine = struct.unpack_from("<H", data, 18)[0]
+    if data[:5] != b"\x7fELF\x02" or machine not in STUBS:
+        raise SotolError(f"kernel {name}: LLVM's object code is of another kind than ELF for x86-64 or ARM64")
+    sections = _sections(data)
+    code, places = bytearray(), dict[int, int]()  # the number of a section: where it is in the code
+    for number, section in enumerate(sections):
+        # What unwinds the stack for debuggers is left out: nothing here raises.
+        if section.flags & ALLOCATE and section.name != ".eh_frame" and section.size:
+            if section.flags & WRITE or section.kind == ZEROS:
+                raise SotolError(f"kernel {name} has variables ({section.name}), which an image can't have")
+            code += bytes(-len(code) % max(1, section.alignment))
+            places[number] = len(code)
+            code += data[section.offset : section.offset + section.size]
+    symbols = _symbols(data, sections)
+    stubs = dict[str, int]()
+    for section in sections:
+        if section.kind == RELOCATIONS and section.info in places:
+            for offset, kind, number, addend in _relocations(data, section):
+                symbol = symbols[number]
+                if symbol.section in places:
+                    value = places[symbol.section] + symbol.value
+                elif symbol.section == 0:
+                    value = _stub(code, machine, stubs, symbol.name)
+                else:
+                    raise SotolError(f"kernel {name} refers to {symbol.name!r}, which is not part of its code")
+                _resolve(code, machine, kind, places[section.info] + offset, value + addend, name)
+    entry = next(places[s.section] + s.value for s in symbols if s.name == name)
+    return Image(bytes(code), entry, tuple((at + len(STUBS[machine]), called) for called, at in stubs.items()))
+
+
+def _sections(data: bytes) -> list[_Section]:
+    table, size, count, names = *struct.unpack_from("<Q", data, 40), *struct.unpack_from("<HHH", data, 58)
+    found = []
+    for i in range(count):
+        label, kind, flags, _, offset, length, linked, info, alignment, _ = struct.unpack_from(
+            "<IIQQQQIIQQ", data, table + i * size
+        )
+        found.append((label, kind, flags, offset, length, linked, info, alignment))
+    start = found[names][3]
+    return [_Section(_text(data, start + label), *rest) for label, *rest in found]
+
+
+def _symbols(data: bytes, sections: Sequence[_Section]) -> list[_Symbol]:
+    table = next(section for section in sections if section.kind == SYMBOLS)
+    names = sections[table.link].offset
+    symbols = []
+    for at in range(table.offset, table.offset + table.size, 24):
+        name, _, _, section, value, _ = struct.unpack_from("<IBBHQQ", data, at)
+        symbols.append(_Symbol(_text(data, names + name), section, value))
+    return symbols
+
+
+def _relocations(data: bytes, section: _Section) -> Iterator[tuple[int, int, int, int]]:
+    """Each one's offset, kind, symbol and addend."""
+    for at in range(section.offset, section.offset + section.size, 24):
+        offset, info, addend = struct.unpack_from("<QQq", data, at)
+        yield offset, info & 0xFFFFFFFF, info >> 32, addend
+
+
+def _text(data: bytes, at: int) -> str:
+    return data[at : data.index(0, at)].decode()
+
+
+def _stub(code: bytearray, machine: int, stubs: dict[str, int], name: str) -> int:
+    """Where the code jumps to a function of the C library, which may be too far away for a call."""
+    if name not in stubs:
+        code += bytes(-len(code) % SLOT)
+        stubs[name] = len(code)
+        code += STUBS[machine] + bytes(SLOT)
+    return stubs[name]
+
+
+def _resolve(code: bytearray, machine: int, kind: int, at: int, value: int, name: str) -> None:
+    """Write the reference at `at` to what is at `value`, both offsets in the image."""
+    if machine == AMD64:
+        if kind not in (2, 4):  # R_X86_64_PC32, R_X86_64_PLT32
+            raise SotolError(f"kernel {name} has a reference of AMD64's kind {kind}, which is not known here")
+        struct.pack_into("<i", code, at, value - at)
+        return
+    (word,) = struct.unpack_from("<I", code, at)
+    pages = value // PAGE - at // PAGE
+    if kind in (282, 283):  # R_AARCH64_JUMP26, CALL26
+        word |= (value - at) // 4 & 0x3FFFFFF
+    elif kind == 275:  # ADR_PREL_PG_HI21
+        word |= (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5
+    elif kind == 277:  # ADD_ABS_LO12_NC
+        word |= value % PAGE << 10
+    elif kind in SCALES:
+        word |= (value % PAGE >> SCALES[kind]) << 10
+    elif kind == 261:  # PREL32
+        word = (value - at) & 0xFFFFFFFF
+    else:
+        raise SotolError(f"kernel {name} has a reference of AArch64's kind {kind}, which is not known here")
+    struct.pack_into("<I", code, at, word)
+
+
+# LDST8_ABS_LO12_NC to LDST128_ABS_LO12_NC: loads whose offsets count units of 1 << n bytes.
+SCALES = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
+
+
+# ---- loading
+
+
+class Memory(NamedTuple):
+    """Loaded images: where each one's function is; `space` must live as long as they are called."""
+
+    addresses: tuple[int, ...]
+    space: object
+
+
+def load(images: Sequence[Image]) -> Memory:
+    """Put images into memory and make it executable; SotolError where the system forbids that."""
+    starts, size = [], 0
+    for image in images:
+        starts.append(size)
+        size += -(-len(image.code) // PAGE) * PAGE
+    space, base = _reserve(max(size, PAGE))
+    addresses = []
+    for image, start in zip(images, starts, strict=True):
+        ctypes.memmove(base + start, image.code, len(image.code))
+        for at, name in image.imports:
+            ctypes.c_uint64.from_address(base + start + at).value = _address_of(name)
+        addresses.append(base + start + image.entry)
+    _protect(base, max(size, PAGE))
+    return Memory(tuple(addresses), space)
+
+
+def _address_of(name: str) -> int:
+    """Where a function of the C library is."""
+    if sys.platform == "win32":
+        known = {"sched_yield": ("kernel32", "SwitchToThread")}
+        library, name = known.get(name, ("ucrtbase", name))
+        function = getattr(ctypes.WinDLL(library), name)
+    else:
+        function = getattr(ctypes.CDLL(None), name)
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+def _reserve(size: int) -> tuple[object, int]:
+    """Memory to write: what keeps it, and its address."""
+    # Private memory, as far as the system asks: on Windows all of it is.
+    space = mmap.mmap(-1, size) if sys.platform == "win32" else mmap.mmap(-1, size, flags=PRIVATE)
+    return space, ctypes.addressof(ctypes.c_char.from_buffer(space))
+
+
+def _protect(base: int, size: int) -> None:
+    """No more writing, but running."""
+    if sys.platform == "win32":
+        protect, old = ctypes.WinDLL("kernel32").VirtualProtect, ctypes.c_uint32()
+        executable = 0x20  # PAGE_EXECUTE_READ
+        done = protect(ctypes.c_void_p(base), ctypes.c_size_t(size), executable, ctypes.byref(old))
+        reason = ctypes.FormatError()
+    else:
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        done = protect(ctypes.c_void_p(base), ctypes.c_size_t(size), mmap.PROT_READ | mmap.PROT_EXEC) == 0
+        reason = os.strerror(ctypes.get_errno())
+    if not done:
+        raise SotolError(f"this system lets sotol make no code in memory, which its kernels need: {reason}")
