@@ -11,9 +11,10 @@ import pytest
 from sotol.backends.cpu.linking import AARCH64, PAGE, Image, link, load
 from sotol.errors import SotolError
 
-# A constant too large for an instruction, a function of the C library that is called twice, one that calls another.
+# Constants too large for an instruction, one with an address in it; a function of the C library that is called twice.
 PROGRAM = """
     @table = internal constant [4 x i64] [i64 3, i64 5, i64 7, i64 11]
+    @tables = internal constant [2 x ptr] [ptr null, ptr getelementptr (i8, ptr @table, i64 8)]
     declare i32 @sched_yield()
     declare i64 @labs(i64)
     define internal i64 @inner(i64 %i) noinline {
@@ -26,8 +27,18 @@ PROGRAM = """
         %before = call i32 @sched_yield()
         %after = call i32 @sched_yield()
         %one = call i64 @inner(i64 %i)
-        %two = add i64 %one, 1000
+        %odd = and i64 %i, 1
+        %where = getelementptr [2 x ptr], ptr @tables, i64 0, i64 %odd
+        %second = load ptr, ptr %where
+        %set = icmp ne ptr %second, null
+        br i1 %set, label %more, label %done
+    more:
+        %five = load volatile i64, ptr %second
+        %five.thousand = mul i64 %five, 1000
+        %two = add i64 %one, %five.thousand
         ret i64 %two
+    done:
+        ret i64 %one
     }
 """
 HOSTS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
@@ -51,7 +62,7 @@ def test_an_image_runs() -> None:
     memory = load([image, image])
     for address in memory.addresses:
         function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)
-        assert [function(i) for i in range(4)] == [1003, 1005, 1007, 1011]
+        assert [function(i) for i in range(4)] == [3, 5005, 7, 5011]
 
 
 def test_an_image_is_kept_as_bytes() -> None:
@@ -111,7 +122,9 @@ def test_the_references_of_arm64_lead_where_they_should() -> None:
         elif word & 0xFFC00000 == 0x91000000 and word >> 5 & 31 in page:  # ADD (immediate)
             found.add(page[word >> 5 & 31] + (word >> 10 & 0xFFF))
     assert called == {"sched_yield", "labs"}
-    assert found == {table}
+    (inner,) = image.inner
+    assert struct.unpack_from("<Q", image.code, inner)[0] == table + 8
+    assert found == {table, inner - 8}
     assert struct.unpack_from("<H", compiled(PROGRAM, HOSTS["aarch64"]), 18)[0] == AARCH64
     for at in slots:
         assert struct.unpack_from("<2I", image.code, at - 8) == (0x58000050, 0xD61F0200)  # LDR x16, 8 bytes on; BR x16

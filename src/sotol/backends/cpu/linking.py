@@ -27,6 +27,7 @@ WRITE, ALLOCATE = 1, 2  # sh_flags
 PRIVATE = 0 if sys.platform == "win32" else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 PAGE = 4096  # that an image begins at: AArch64 addresses data by pages of this size, whatever the system's are
 SLOT = 8  # bytes of an address
+ADDRESSES = {AMD64: 1, AARCH64: 257}  # R_X86_64_64, R_AARCH64_ABS64
 # A jump to the address that lies behind it: jmp *2(%rip) and two bytes; ldr x16, #8 and br x16.
 STUBS = {AMD64: bytes.fromhex("ff25020000000f0b"), AARCH64: bytes.fromhex("5000005800021fd6")}
 
@@ -36,22 +37,25 @@ class Image(NamedTuple):
 
     code: bytes
     entry: int  # offset of the function
+    inner: tuple[int, ...]  # where an offset stands that becomes an address of the image's own
     imports: tuple[tuple[int, str], ...]  # where the address of a function of the C library goes, and its name
 
     def __bytes__(self) -> bytes:
+        head = struct.pack("<III", self.entry, len(self.inner), len(self.imports))
         named = b"".join(struct.pack("<IB", at, len(name)) + name.encode() for at, name in self.imports)
-        return struct.pack("<II", self.entry, len(self.imports)) + named + self.code
+        return head + struct.pack(f"<{len(self.inner)}I", *self.inner) + named + self.code
 
     @classmethod
     def read(cls, data: bytes) -> "Image":
         """From what `bytes` gave; the caller knows that it is whole."""
-        entry, count = struct.unpack_from("<II", data)
-        at, imports = 8, list[tuple[int, str]]()
+        entry, places, count = struct.unpack_from("<III", data)
+        inner = struct.unpack_from(f"<{places}I", data, 12)
+        at, imports = 12 + 4 * places, list[tuple[int, str]]()
         for _ in range(count):
             where, size = struct.unpack_from("<IB", data, at)
             at += 5 + size
             imports.append((where, data[at - size : at].decode()))
-        return cls(data[at:], entry, tuple(imports))
+        return cls(data[at:], entry, inner, tuple(imports))
 
 
 # ---- linking
@@ -83,17 +87,9 @@ def link(data: bytes, name: str) -> Image:
     if data[:5] != b"\x7fELF\x02" or machine not in STUBS:
         raise SotolError(f"kernel {name}: LLVM's object code is of another kind than ELF for x86-64 or ARM64")
     sections = _sections(data)
-    code, places = bytearray(), dict[int, int]()  # the number of a section: where it is in the code
-    for number, section in enumerate(sections):
-        # What unwinds the stack for debuggers is left out: nothing here raises.
-        if section.flags & ALLOCATE and section.name != ".eh_frame" and section.size:
-            if section.flags & WRITE or section.kind == ZEROS:
-                raise SotolError(f"kernel {name} has variables ({section.name}), which an image can't have")
-            code += bytes(-len(code) % max(1, section.alignment))
-            places[number] = len(code)
-            code += data[section.offset : section.offset + section.size]
+    code, places = _place(data, sections, name)
     symbols = _symbols(data, sections)
-    stubs = dict[str, int]()
+    stubs, inner = dict[str, int](), list[int]()
     for section in sections:
         if section.kind == RELOCATIONS and section.info in places:
             for offset, kind, number, addend in _relocations(data, section):
@@ -104,9 +100,30 @@ def link(data: bytes, name: str) -> Image:
                     value = _stub(code, machine, stubs, symbol.name)
                 else:
                     raise SotolError(f"kernel {name} refers to {symbol.name!r}, which is not part of its code")
-                _resolve(code, machine, kind, places[section.info] + offset, value + addend, name)
+                at = places[section.info] + offset
+                if kind == ADDRESSES[machine] and symbol.section:
+                    struct.pack_into("<Q", code, at, value + addend)
+                    inner.append(at)
+                else:
+                    _resolve(code, machine, kind, at, value + addend, name)
     entry = next(places[s.section] + s.value for s in symbols if s.name == name)
-    return Image(bytes(code), entry, tuple((at + len(STUBS[machine]), called) for called, at in stubs.items()))
+    imports = tuple((at + len(STUBS[machine]), called) for called, at in stubs.items())
+    return Image(bytes(code), entry, tuple(inner), imports)
+
+
+def _place(data: bytes, sections: Sequence[_Section], name: str) -> tuple[bytearray, dict[int, int]]:
+    """The sections that are needed to run, in a row; and where each of them is, by its number."""
+    code, places = bytearray(), dict[int, int]()
+    for number, section in enumerate(sections):
+        # What unwinds the stack for debuggers is left out: nothing here raises.
+        if section.flags & ALLOCATE and section.name != ".eh_frame" and section.size:
+            # Constants that hold addresses count as writable until those are known.
+            if (section.flags & WRITE and section.name != ".data.rel.ro") or section.kind == ZEROS:
+                raise SotolError(f"kernel {name} has variables ({section.name}), which an image can't have")
+            code += bytes(-len(code) % max(1, section.alignment))
+            places[number] = len(code)
+            code += data[section.offset : section.offset + section.size]
+    return code, places
 
 
 def _sections(data: bytes) -> list[_Section]:
@@ -199,6 +216,8 @@ def load(images: Sequence[Image]) -> Memory:
     addresses = []
     for image, start in zip(images, starts, strict=True):
         ctypes.memmove(base + start, image.code, len(image.code))
+        for at in image.inner:
+            ctypes.c_uint64.from_address(base + start + at).value += base + start
         for at, name in image.imports:
             ctypes.c_uint64.from_address(base + start + at).value = _address_of(name)
         addresses.append(base + start + image.entry)
