@@ -15,7 +15,7 @@ from sotol.errors import SotolError
 
 __all__ = ["Target", "host_target", "levels", "target_for"]
 
-_X86, _ARM = {"x86_64", "AMD64"}, {"aarch64", "arm64"}
+_X86, _ARM = {"x86_64", "amd64"}, {"aarch64", "arm64"}  # names of machines; Windows writes them in capitals
 
 
 class Target(NamedTuple):
@@ -79,9 +79,9 @@ def levels() -> tuple[str, ...]:
     """The levels that this machine can run, least first."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (asked for only when kernels are needed)
 
-    if platform.machine() in _ARM:
+    if platform.machine().lower() in _ARM:
         return ("neon", "dotprod") if _has_dotprod() else ("neon",)
-    if platform.machine() not in _X86:
+    if platform.machine().lower() not in _X86:
         return ()
     has = llvm.get_host_cpu_features()
     return tuple(
