@@ -34,6 +34,8 @@ _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_
 _CHILD_BYTES = 300 << 20  # what a child takes
 _DEATHS = 2  # children that a kernel may cost
 _TAIL = 4000  # bytes kept of what a child says on its standard error
+_DYING = 5  # seconds to wait for the end of a child that is about to end
+_LINES = 3  # of its standard error that an error repeats
 _TEXT = 500  # characters of an error
 _GLANCE = 0.2  # seconds: on Windows Ctrl-C is noticed between two waits
 
@@ -99,16 +101,16 @@ class _Work:
         if child not in self._busy:  # it was ended
             return None
         key = self._busy[child]
-        if good and self._waiting:
-            self._give(child)
-        else:
-            child.end()
-            del self._busy[child]
         if good:
+            if self._waiting:
+                self._give(child)
+            else:
+                self._dismiss(child)
             return key, data
+        why = child.last_words() if good is None else data.decode(errors="replace")
+        self._dismiss(child)
         self._deaths[key] += 1
         if good is False or self._deaths[key] == _DEATHS:
-            why = data.decode() if good is False else child.last_words()
             raise SotolError(f"kernel {file_name(key)} did not compile: {_one_line(why)}")
         self._waiting.append(key)
         self._most = max(1, self._most - 1)  # it may have been killed for its memory
@@ -124,6 +126,10 @@ class _Work:
     def _give(self, child: "_Child") -> None:
         self._busy[child] = self._waiting.popleft()
         child.give(self._busy[child])
+
+    def _dismiss(self, child: "_Child") -> None:
+        child.end()
+        del self._busy[child]
 
 
 class _Child:
@@ -173,10 +179,14 @@ class _Child:
                 _pipe(pipe).close()
 
     def last_words(self) -> str:
-        """What it died of; for one that was ended after its death."""
+        """What it died of, of its own."""
+        with suppress(subprocess.TimeoutExpired):  # its end of the pipe may be gone before it is
+            self.process.wait(_DYING)
+        self.end()
         status = self.process.returncode
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"the process that compiled it {how}: {self._tail.decode(errors='replace')}"
+        said = self._tail.decode(errors="replace").strip().splitlines()[-_LINES:]
+        return " ".join(("the process that compiled it", how, *said))
 
     def _read(self, answers: "queue.SimpleQueue[_Answer]") -> None:
         """A thread's part: answers as they come, then that no more will."""

@@ -12,6 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 __all__ = ["Lock", "PrivateFolder"]
 
 _LARGEST = 1 << 26  # bytes of a file: a kernel has some ten thousand
@@ -123,7 +128,11 @@ class PrivateFolder:
     def lock(self, name: str) -> "Lock":
         """A lock between processes that is this file."""
         flags = os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY
-        return Lock(os.open(self._place(name), flags, 0o600, dir_fd=self._descriptor))
+        descriptor = os.open(self._place(name), flags, 0o600, dir_fd=self._descriptor)
+        if sys.platform != "win32":
+            with suppress(PermissionError):  # root's, and as it should be
+                os.fchmod(descriptor, 0o600)
+        return Lock(descriptor)
 
     def _place(self, name: str) -> str:
         return name if self._descriptor is not None else str(self.path / name)
@@ -140,12 +149,8 @@ class Lock:
         """Take the lock, or say that another process has it. OSError where the system has no locks for the file."""
         try:
             if sys.platform == "win32":
-                import msvcrt  # noqa: PLC0415
-
                 msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
             else:
-                import fcntl  # noqa: PLC0415
-
                 # Unlike flock's, this lock is not inherited by a fork, which may live on when the owner is dead.
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

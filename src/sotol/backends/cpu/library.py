@@ -17,7 +17,7 @@ import platformdirs
 from sotol.backends.cpu.sources import source_digest
 from sotol.backends.cpu.store import KernelStore, Store, remove_stores, stores_in
 from sotol.backends.cpu.stored import Compiled, Key, file_name, unseal
-from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.target import Target, load_llvm
 from sotol.errors import SotolError
 
 __all__ = ["Code", "Key", "Library", "Store", "clear", "library_for", "stores"]
@@ -153,8 +153,7 @@ def _compiled(keys: Sequence[Key], target: Target) -> Any:
 
 def _engine() -> tuple[Any, Any]:
     """LLVM's engine that maps object code into memory, and llvmlite's functions."""
-    import llvmlite.binding as llvm  # noqa: PLC0415  (only where kernels run)
-
+    llvm = load_llvm()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     if os.name == "nt":

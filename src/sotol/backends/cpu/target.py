@@ -9,11 +9,11 @@ import os
 import platform
 import sys
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sotol.errors import SotolError
 
-__all__ = ["Target", "host_target", "levels", "target_for"]
+__all__ = ["Target", "host_target", "levels", "load_llvm", "target_for"]
 
 _X86, _ARM = {"x86_64", "amd64"}, {"aarch64", "arm64"}  # names of machines; Windows writes them in capitals
 
@@ -74,16 +74,23 @@ def target_for(level: str) -> Target:
     return _LEVELS[level][1]
 
 
+def load_llvm() -> Any:
+    """llvmlite's functions. Raises SotolError where they, or LLVM itself, can't be loaded."""
+    try:
+        import llvmlite.binding as llvm  # noqa: PLC0415  (only where kernels run)
+    except (ImportError, OSError) as error:
+        raise SotolError(f"LLVM, which loads kernels, can't be loaded (package llvmlite): {error}") from error
+    return llvm
+
+
 @cache
 def levels() -> tuple[str, ...]:
     """The levels that this machine can run, least first."""
-    import llvmlite.binding as llvm  # noqa: PLC0415  (asked for only when kernels are needed)
-
     if platform.machine().lower() in _ARM:
         return ("neon", "dotprod") if _has_dotprod() else ("neon",)
     if platform.machine().lower() not in _X86:
         return ()
-    has = llvm.get_host_cpu_features()
+    has = load_llvm().get_host_cpu_features()
     return tuple(
         name
         for name, (needed, target) in _LEVELS.items()
