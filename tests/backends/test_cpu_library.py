@@ -61,7 +61,7 @@ def test_the_first_use_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.INFO, "sotol")
     library(tmp_path).load([KEY])
     assert [record.getMessage() for record in caplog.records] == [
-        f"compiling 1 kernels, to be kept in {tmp_path / 'kernels' / source_digest() / host_target().level}"
+        f"compiling 1 kernels, to keep them in {tmp_path / 'kernels' / source_digest() / host_target().level}"
     ]
 
 

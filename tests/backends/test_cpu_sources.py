@@ -6,8 +6,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import sotol
 from sotol.backends.cpu.sources import kernel_sources, places
+from sotol.errors import SotolError
 
 PACKAGE = Path(sotol.__file__).parent
 # One of each kind, as children get them.
@@ -60,6 +63,24 @@ def test_sotol_in_a_zip_file_is_one_source(tmp_path: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
     assert said.split() == [f"[{type(archive).__name__}({str(archive)!r})]", str(archive)]
+
+
+def test_numba_is_found_along_the_path_but_not_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import llvmlite
+
+    for name in ("alone", "here", "there"):
+        (tmp_path / name / "numba").mkdir(parents=True)
+        (tmp_path / name / "numba" / "_version.py").touch()
+    (tmp_path / "alone" / "numba" / "_version.py").unlink()
+    monkeypatch.setattr(llvmlite, "__file__", str(tmp_path / "alone" / "llvmlite" / "__init__.py"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", ["", ".", str(tmp_path / "here"), str(tmp_path / "there")])
+    assert places.__wrapped__()["numba"] == str(tmp_path / "there")
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "here")])
+    with pytest.raises(SotolError, match="Numba, which compiles kernels, is neither in"):
+        places.__wrapped__()
 
 
 def test_packages_are_where_this_process_has_them() -> None:

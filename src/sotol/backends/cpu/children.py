@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import IO, NamedTuple
 
@@ -49,8 +49,8 @@ def numba_settings(target: Target) -> dict[str, str]:
     return {"NUMBA_OPT": "0", "NUMBA_CPU_NAME": target.processor, "NUMBA_CPU_FEATURES": target.features}
 
 
-def compile_kernels(keys: Sequence[Key], target: Target) -> Iterator[tuple[Key, bytes]]:
-    """Sealed kernels (`stored.seal`) of different keys, each when it is ready. To close the iterator ends the children.
+def compile_kernels(keys: Sequence[Key], target: Target) -> Generator[tuple[Key, bytes], None, None]:
+    """Sealed kernels (`stored.seal`) of different keys, each when it is ready. To close it ends the children.
 
     There are as many children as this process may use CPUs (the logical ones, since compilers wait for memory much of
     the time), if there is memory for so many. Raises SotolError for a kernel that does not compile, and where no child

@@ -7,7 +7,7 @@ kept by a digest of all that it is made from (`sources.py`): an edited helper ca
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ class Library:
         total = len(keys) - len(found)
         if not total:
             return found
-        _log().info("compiling %d kernels, to be kept in %s", total, self._store)
+        _log().info("compiling %d kernels, to keep them in %s", total, self._store)
 
         def report() -> None:
             progress(total - (len(keys) - len(found)), total)
@@ -145,7 +145,7 @@ def clear() -> None:
         raise SotolError(f"the folder of compiled kernels can't be removed: {error}") from error
 
 
-def _compiled(keys: Sequence[Key], target: Target) -> Any:
+def _compiled(keys: Sequence[Key], target: Target) -> Generator[tuple[Key, bytes], None, None]:
     from sotol.backends.cpu.children import compile_kernels  # noqa: PLC0415  (a warm start compiles nothing)
 
     return compile_kernels(keys, target)

@@ -3,7 +3,6 @@
 import hashlib
 import sys
 from functools import cache
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from sotol.errors import SotolError
@@ -50,15 +49,22 @@ def places() -> dict[str, str]:
     """The folders (or zip files) that hold the packages which compile kernels, by package.
 
     All but Numba are those that this process itself runs. Numba is looked for beside llvmlite, then along sys.path, but
-    not in the current folder: what lies there is data.
+    not in the current folder: what lies there is data. Raises SotolError where it is missing.
     """
     import llvmlite  # noqa: PLC0415  (only where kernels run)
     import numpy as np  # noqa: PLC0415
 
     found = {"sotol": str(Path(__file__).parents[3])}
     found |= {module.__name__: str(Path(str(module.__file__)).parents[1]) for module in (llvmlite, np)}
-    here = {"", str(Path.cwd())}
-    spec = PathFinder.find_spec("numba", [found["llvmlite"], *(entry for entry in sys.path if entry not in here)])
-    if spec is None or spec.origin is None:
-        raise SotolError(f"Numba, which compiles kernels, was not found in {found['llvmlite']}: install it")
-    return found | {"numba": str(Path(spec.origin).parents[1])}
+    for place in (found["llvmlite"], *sys.path):
+        folder = Path(place)
+        if (folder / "numba" / "_version.py").is_file() and folder.is_absolute() and not _is_current(folder):
+            return found | {"numba": place}
+    raise SotolError(f"Numba, which compiles kernels, is neither in {found['llvmlite']} nor on sys.path: install it")
+
+
+def _is_current(folder: Path) -> bool:
+    try:
+        return folder.samefile(Path.cwd())
+    except OSError:  # the current folder was removed
+        return False

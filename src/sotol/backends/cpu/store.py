@@ -46,7 +46,8 @@ class KernelStore:
         self._top, self._sources, self._level = top, sources, level
 
     def __str__(self) -> str:
-        return str(self._top and self._top.joinpath(_KERNELS, self._sources, self._level))
+        """Its folder, for messages."""
+        return "memory" if self._top is None else str(self._top.joinpath(_KERNELS, self._sources, self._level))
 
     def label(self, key: Key) -> Label:
         """What a kernel must be for to be kept here."""
