@@ -15,7 +15,7 @@ from sotol.backends.cpu import library, store
 from sotol.backends.cpu.folder import PrivateFolder
 from sotol.backends.cpu.sources import source_digest
 from sotol.backends.cpu.store import KernelStore
-from sotol.backends.cpu.stored import Compiled, Key, Label, seal, unseal
+from sotol.backends.cpu.stored import Compiled, Key, label, seal, unseal
 from sotol.errors import SotolError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes or owners of this kind")
@@ -44,19 +44,19 @@ def test_what_is_kept_is_read(shelf: KernelStore) -> None:
 
 
 def test_another_label_is_another_kernel() -> None:
-    data = seal(Label("5", "avx2", KEY), SCALE)
-    assert unseal(data, Label("5", "avx2", KEY)) == SCALE
-    for label in (Label("6", "avx2", KEY), Label("5", "avx512", KEY), Label("5", "avx2", ("scale", "3"))):
+    data = seal(label("5", "avx2", KEY), SCALE)
+    assert unseal(data, label("5", "avx2", KEY)) == SCALE
+    for other in (label("6", "avx2", KEY), label("5", "avx512", KEY), label("5", "avx2", ("scale", 4))):
         with pytest.raises(ValueError, match="not the kernel that its name says"):
-            unseal(data, label)
+            unseal(data, other)
 
 
 def test_no_part_passes_for_the_whole() -> None:
-    label = Label("5", "avx2", KEY)
-    data = seal(label, SCALE)
+    what = label("5", "avx2", KEY)
+    data = seal(what, SCALE)
     for part in (*(data[:size] for size in range(len(data))), data + b"\0"):
         with pytest.raises(ValueError, match="damaged"):
-            unseal(part, label)
+            unseal(part, what)
 
 
 def give_away(path: Path) -> None:

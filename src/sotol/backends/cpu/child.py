@@ -19,7 +19,7 @@ from types import ModuleType
 
 from sotol.backends.cpu.compile import compile_kernel
 from sotol.backends.cpu.sources import source_digest
-from sotol.backends.cpu.stored import Compiled, Key, Label, seal
+from sotol.backends.cpu.stored import Compiled, Key, label, seal
 from sotol.backends.cpu.target import target_for
 from sotol.errors import SotolError
 
@@ -54,12 +54,12 @@ def main() -> None:
     import_module("sotol.backends.cpu.kernels")  # not before the packages are known, nor after the digest is made
     same = source_digest() == job["sources"]
     while True:
-        label = Label(job["sources"], job["level"], keys.get())
+        key = keys.get()
         try:
             if not same:  # new code must not be stored as the old one's
                 raise SotolError("sotol's sources have changed since this process began: start it again")
-            code, fields = compile_kernel(label.key, target_for(label.level))
-            good, data = True, seal(label, Compiled(fields, code))
+            code, fields = compile_kernel(key, target_for(job["level"]))
+            good, data = True, seal(label(job["sources"], job["level"], key), Compiled(fields, code))
         except Exception as error:  # noqa: BLE001  (whatever Numba raises; the parent tells it)
             kind = "" if isinstance(error, SotolError) else f"{type(error).__name__}: "
             good, data = False, f"{kind}{error}".encode(errors="replace")

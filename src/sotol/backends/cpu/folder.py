@@ -81,15 +81,15 @@ class PrivateFolder:
             os.close(self._descriptor)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes. FileNotFoundError where there is none."""
+        """A file's bytes, which may be cut short if it changes meanwhile. FileNotFoundError where there is none."""
         place = self._place(name)
         descriptor = os.open(place, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY, dir_fd=self._descriptor)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
                 raise OSError(f"{str(self.path / name)!r} is no file of this kind")
-            _trust(status, self.path / name)
-            return b"".join(iter(lambda: os.read(descriptor, _LARGEST), b""))
+            _trust(status, self.path, name)
+            return os.read(descriptor, status.st_size)
         finally:
             os.close(descriptor)
 
@@ -169,11 +169,11 @@ def _make(place: str, inside: int | None) -> None:
             os.chmod(place, 0o700, dir_fd=inside)  # a umask may have taken from it
 
 
-def _trust(status: os.stat_result, path: Path) -> None:
-    """Raise PermissionError if others than this user and root could have written it."""
+def _trust(status: os.stat_result, folder: Path, name: str = "") -> None:
+    """Raise PermissionError if others than this user and root could have written the folder, or the file in it."""
     if sys.platform == "win32":
         return
     if status.st_uid not in (0, os.geteuid()):
-        raise PermissionError(f"{str(path)!r} belongs to another user: remove it or set XDG_CACHE_HOME")
+        raise PermissionError(f"{str(folder / name)!r} belongs to another user: remove it or set XDG_CACHE_HOME")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{str(path)!r} may be written by other users: remove it or set XDG_CACHE_HOME")
+        raise PermissionError(f"{str(folder / name)!r} may be written by other users: remove it or set XDG_CACHE_HOME")

@@ -10,17 +10,20 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import platformdirs
 
 from sotol.backends.cpu.sources import source_digest
-from sotol.backends.cpu.store import KernelStore, Store, remove_stores, stores_in
+from sotol.backends.cpu.store import KernelStore
 from sotol.backends.cpu.stored import Compiled, Key, file_name, unseal
 from sotol.backends.cpu.target import Target, load_llvm
 from sotol.errors import SotolError
 
-__all__ = ["Code", "Key", "Library", "Store", "clear", "library_for", "stores"]
+if TYPE_CHECKING:
+    from sotol.backends.cpu.stores import Store
+
+__all__ = ["Code", "Key", "Library", "clear", "library_for", "stores"]
 
 Progress = Callable[[int, int], None]  # kernels compiled so far, kernels to compile
 
@@ -120,11 +123,13 @@ def library_for(target: Target) -> Library:
         return _LIBRARIES[target]
 
 
-def stores() -> list[Store]:
+def stores() -> "list[Store]":
     """All compiled kernels on this machine's disk, by version of sotol and CPU level, the newest first.
 
     Raises SotolError where the cache folder can't be read.
     """
+    from sotol.backends.cpu.stores import stores_in  # noqa: PLC0415  (a model has no use for it)
+
     top = _cache_folder()
     try:
         return [] if top is None else stores_in(top, source_digest())
@@ -137,6 +142,8 @@ def clear() -> None:
 
     Raises SotolError where that can't be done.
     """
+    from sotol.backends.cpu.stores import remove_stores  # noqa: PLC0415  (a model has no use for it)
+
     top = _cache_folder()
     try:
         if top is not None:

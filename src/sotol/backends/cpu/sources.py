@@ -13,7 +13,7 @@ __all__ = ["kernel_sources", "places", "source_digest"]
 _AROUND_KERNELS = frozenset(
     {
         "child.py", "children.py", "folder.py", "library.py", "lower.py", "machine.py", "packing.py", "runner.py",
-        "sources.py", "store.py", "threads.py",
+        "sources.py", "store.py", "stores.py", "threads.py",
     }
 )  # fmt: skip
 

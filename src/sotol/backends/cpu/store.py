@@ -10,32 +10,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from sotol.backends.cpu.folder import Lock, PrivateFolder
-from sotol.backends.cpu.stored import Compiled, Key, Label, file_name, unseal
+from sotol.backends.cpu.stored import Compiled, Key, file_name, label, unseal
 
-__all__ = ["KernelStore", "Store", "remove_stores", "stores_in"]
+__all__ = ["ENDING", "KERNELS", "KernelStore"]
 
 Complain = Callable[[str], None]
 Keep = Callable[[Key, bytes], None]
 
-_KERNELS, _ENDING, _LOCK = "kernels", ".o", "lock"
+KERNELS, ENDING = "kernels", ".o"
+_LOCK = "lock"
 _DAY = 24 * 3600
 _UNUSED = 30 * _DAY  # after so many seconds the kernels of other sources are removed
 _GLANCE = 0.1  # seconds between two looks at what another process has compiled
 _PATIENCE = 120  # seconds to wait for another process that stores nothing: far more than a kernel takes
-
-
-class Store(NamedTuple):
-    """The kernels of one CPU level and one version of sotol, on disk."""
-
-    path: Path
-    sources: str  # a digest of what they are made from
-    level: str
-    files: int
-    bytes: int
-    current: bool  # whether this version of sotol would use them
 
 
 class KernelStore:
@@ -47,11 +36,11 @@ class KernelStore:
 
     def __str__(self) -> str:
         """Its folder, for messages."""
-        return "memory" if self._top is None else str(self._top.joinpath(_KERNELS, self._sources, self._level))
+        return "memory" if self._top is None else str(self._top.joinpath(KERNELS, self._sources, self._level))
 
-    def label(self, key: Key) -> Label:
-        """What a kernel must be for to be kept here."""
-        return Label(self._sources, self._level, key)
+    def label(self, key: Key) -> str:
+        """What a kernel must be for to be kept here (`stored.label`)."""
+        return label(self._sources, self._level, key)
 
     def read(self, keys: Sequence[Key], complain: Complain) -> dict[Key, Compiled]:
         """Those of the kernels that are kept, whole and by nobody else's hand."""
@@ -111,35 +100,16 @@ class KernelStore:
     def _folder(self, *, make: bool = False) -> PrivateFolder:
         if self._top is None:
             raise OSError("no home folder is known: set HOME or XDG_CACHE_HOME")
-        return PrivateFolder.open(self._top, _KERNELS, self._sources, self._level, make=make)
+        return PrivateFolder.open(self._top, KERNELS, self._sources, self._level, make=make)
 
     def _remove_unused(self) -> None:
         """Remove the kernels of sources that nobody has run for long."""
         assert self._top is not None
         with suppress(OSError):
-            for version in (self._top / _KERNELS).iterdir():
+            for version in (self._top / KERNELS).iterdir():
                 used = max(path.stat().st_mtime for path in (version, *version.iterdir()))
                 if version.name != self._sources and used < time.time() - _UNUSED:
                     shutil.rmtree(version)
-
-
-def stores_in(top: Path, sources: str) -> list[Store]:
-    """All kernels that are kept below sotol's cache folder, the newest first. OSError where it can't be read."""
-    found = list[tuple[float, Store]]()
-    if not (top / _KERNELS).is_dir():
-        return []
-    for level in sorted(path for path in (top / _KERNELS).glob("*/*") if path.is_dir()):
-        sizes = [path.stat().st_size for path in level.glob(f"*{_ENDING}")]
-        digest = level.parent.name
-        store = Store(level, digest, level.name, len(sizes), sum(sizes), digest == sources)
-        found.append((level.stat().st_mtime, store))
-    return [store for _, store in sorted(found, key=lambda item: -item[0])]
-
-
-def remove_stores(top: Path) -> None:
-    """Remove all kernels that are kept below sotol's cache folder. OSError where that can't be done."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(top / _KERNELS)
 
 
 def _wait(lock: Lock, missing: Callable[[], int]) -> bool:
@@ -158,7 +128,7 @@ def _wait(lock: Lock, missing: Callable[[], int]) -> bool:
 
 
 def _file(key: Key) -> str:
-    return file_name(key) + _ENDING
+    return file_name(key) + ENDING
 
 
 def _why(error: Exception, path: str | Path) -> str:

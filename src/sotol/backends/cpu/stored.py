@@ -5,22 +5,13 @@ write one is for `folder.py` to see to.
 """
 
 import hashlib
-import json
 from typing import NamedTuple
 
-__all__ = ["Compiled", "Key", "Label", "file_name", "seal", "unseal"]
+__all__ = ["Compiled", "Key", "file_name", "label", "seal", "unseal"]
 
 Key = tuple[str | int, ...]  # a kernel's name in kernels.KERNELS, then its parameters
 
 _DIGEST_BYTES = 32
-
-
-class Label(NamedTuple):
-    """What a compiled kernel is for."""
-
-    sources: str  # sources.source_digest(): the sources, and the versions of what compiled them
-    level: str  # of the CPU: a name in target.py
-    key: Key
 
 
 class Compiled(NamedTuple):
@@ -35,22 +26,23 @@ def file_name(key: Key) -> str:
     return "-".join(map(str, key))
 
 
-def seal(label: Label, compiled: Compiled) -> bytes:
-    """The bytes to keep: the digest of the rest, then two lines (the label as JSON, the fields), then the code."""
-    body = b"\n".join((_text(label), compiled.fields.encode(), compiled.code))
+def label(sources: str, level: str, key: Key) -> str:
+    """What a compiled kernel is for. sources: `sources.source_digest`, which knows the compilers' versions, too."""
+    return f"sotol kernel {file_name(key)} for {level} from {sources}"
+
+
+def seal(what: str, compiled: Compiled) -> bytes:
+    """The bytes to keep: the digest of the rest, then two lines (the label, the fields), then the code."""
+    body = b"\n".join((what.encode(), compiled.fields.encode(), compiled.code))
     return hashlib.sha256(body).digest() + body
 
 
-def unseal(data: bytes, label: Label) -> Compiled:
+def unseal(data: bytes, what: str) -> Compiled:
     """What `seal` kept. ValueError, saying what is wrong, for bytes that are damaged or of another label."""
     digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise ValueError("it is damaged")
-    text, *rest = body.split(b"\n", 2)
-    if text != _text(label) or len(rest) != 2:
+    found, *rest = body.split(b"\n", 2)
+    if found != what.encode() or len(rest) != 2:
         raise ValueError("it is not the kernel that its name says")
     return Compiled(rest[0].decode(), rest[1])
-
-
-def _text(label: Label) -> bytes:
-    return json.dumps(label).encode()
