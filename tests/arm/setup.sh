@@ -54,7 +54,7 @@ print(*tomllib.load(open(sys.argv[1], 'rb'))['project']['dependencies'], sep='\n
     --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
     --python-version "${version#python}" --requirement "$folder/requirements.txt"
 
-# Under -0 Python takes this script for its executable, so it starts its children (compile.py) in the same way.
+# Under -0 Python takes this script for its executable, so it starts its children (child.py) in the same way.
 cat >"$folder/python" <<END
 #!/bin/sh
 export PYTHONHOME="$folder/root/usr" PYTHONPATH="$folder/site:\${PYTHONPATH-}" XDG_CACHE_HOME="$folder/cache"

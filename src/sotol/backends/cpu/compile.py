@@ -1,25 +1,18 @@
 """Kernels from Python functions to object code for one CPU level.
 
 Numba types a kernel and lowers it to LLVM IR; LLVM optimises that for the target and writes the object code that
-`library.py` keeps on disk and maps into processes which never import Numba. Run as a program it compiles the kernels
-whose keys arrive as lines, so that several processes can share the work and the caller's Numba stays untouched:
-
-    python -m sotol.backends.cpu.compile LEVEL FOLDER DIGEST
+`store.py` keeps on disk and `library.py` maps into processes which never import Numba. `child.py` does this in child
+processes, so that several share the work and the caller's Numba stays untouched.
 """
 
-import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from sotol.backends.cpu.layout import parse_fields
-from sotol.backends.cpu.library import Key, file_name, seal, source_digest
-from sotol.backends.cpu.linking import link
-from sotol.backends.cpu.target import Target, target_for
+from sotol.backends.cpu.stored import Key, file_name
+from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError
 
 __all__ = ["Kernel", "compile_kernel"]
@@ -140,23 +133,3 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
                 add(line + 8, 1)
 
     return emit(take_pieces, 3, symbol, target, assembly=assembly), kernel.fields
-
-
-def main() -> None:
-    """Compile the keys that arrive as JSON lines, answering each with a line when its file is in place."""
-    target, folder, digest = target_for(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    if source_digest() != digest:  # new code must not be stored as the old one's
-        sys.exit("sotol's sources have changed since this process began: start it again")
-    for line in sys.stdin:
-        key: Key = tuple(json.loads(line))
-        code, fields = compile_kernel(key, target)
-        path = folder / f"{file_name(key)}.o"
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(seal(fields, bytes(link(code, file_name(key)))))
-        partial.replace(path)  # whole or not at all, whoever else writes it
-        sys.stdout.write(json.dumps(key) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

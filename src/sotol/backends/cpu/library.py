@@ -1,57 +1,36 @@
-"""The store of compiled kernels: on disk per CPU level and source version, in memory as callable addresses.
+"""The kernels of this process: callable addresses, from the store on disk (`store.py`) or from child processes that
+compile them (`children.py`).
 
-A kernel that the store lacks is compiled by child processes (`compile.py`); one that it has is loaded with llvmlite
-alone, in about a millisecond, so a warm start never imports Numba. The folder is keyed by the sources of all kernel
-files and the versions of Numba and llvmlite: an edited helper can never run as its old self.
+A kernel that is kept is put into memory as it is (`linking.py`), so a warm start imports neither Numba nor LLVM. It is
+kept by a digest of all that it is made from (`sources.py`): an edited helper can never run as its old self.
 """
 
-import hashlib
-import json
 import os
-import queue
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from functools import cache
-from importlib.util import find_spec
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import platformdirs
 
 from sotol.backends.cpu.linking import Image, Memory, load
+from sotol.backends.cpu.sources import source_digest
+from sotol.backends.cpu.store import KernelStore
+from sotol.backends.cpu.stored import Compiled, Key, unseal
 from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError
 
-__all__ = ["Code", "Key", "Library", "file_name", "library_for"]
+if TYPE_CHECKING:
+    from sotol.backends.cpu.stores import Store
 
-# Files beside the kernels that no kernel is made from: to edit them compiles nothing anew.
-AROUND_KERNELS = frozenset({"library.py", "lower.py", "packing.py", "runner.py", "threads.py"})
+__all__ = ["Code", "Key", "Library", "clear", "library_for", "stores"]
 
-Key = tuple[str | int, ...]  # a kernel's name in kernels.KERNELS, then its parameters
 Progress = Callable[[int, int], None]  # kernels compiled so far, kernels to compile
 
-
-def file_name(key: Key) -> str:
-    """The file of a kernel's object code, and its symbol."""
-    return "-".join(map(str, key))
-
-
-def seal(fields: str, code: bytes) -> bytes:
-    """A stored kernel: its digest, the text of its argument fields, its object code."""
-    body = len(fields).to_bytes(4, "little") + fields.encode() + code
-    return hashlib.sha256(body).digest() + body
-
-
-def unseal(data: bytes) -> tuple[str, bytes] | None:
-    """The fields and the object code; None for a damaged file."""
-    digest, body = data[:32], data[32:]
-    if hashlib.sha256(body).digest() != digest:
-        return None
-    size = int.from_bytes(body[:4], "little")
-    return body[4 : 4 + size].decode(), body[4 + size :]
+_LIBRARIES = dict["Target", "Library"]()  # the process's, for good: code in use stays where it is
+# Held while a library is made, and while the process forks: a child finds the table whole.
+_TABLE = threading.RLock()
 
 
 class Code(NamedTuple):
@@ -62,122 +41,138 @@ class Code(NamedTuple):
 
 
 class Library:
-    """The kernels of one CPU level; `library_for` keeps one for each."""
+    """The kernels of one CPU level; `library_for` keeps one for each. Threads may share it."""
 
-    def __init__(self, target: Target, folder: Path) -> None:
+    def __init__(self, target: Target, store: KernelStore) -> None:
+        """For good: if a library is lost, so is the code that it gave out."""
         self.target = target
-        self._folder = folder
+        self._store = store
         self._codes: dict[Key, Code] = {}
         self._memory: list[Memory] = []
-        self._lock = threading.Lock()
+        self._turn = threading.RLock()  # one thread compiles, and others wait for what it may bring
 
     def load(self, keys: Sequence[Key], progress: Progress | None = None) -> dict[Key, Code]:
         """The kernels of these keys, compiling those that were never compiled on this machine.
 
-        Raises SotolError if a kernel does not compile.
+        progress is called by this thread; what it raises ends the compiling and is raised here. Raises SotolError if a
+        kernel does not compile, or no process for it can be started.
         """
-        with self._lock:
+        with self._turn:
             wanted = [key for key in dict.fromkeys(keys) if key not in self._codes]
-            stored = {key: self._read(key) for key in wanted}
-            missing = [key for key, found in stored.items() if found is None]
-            if missing:
-                _compile(missing, self.target, self._folder, progress or (lambda _done, _total: None))
-                stored |= {key: self._read(key) for key in missing}
-            images = []
-            for key, found in stored.items():
-                if found is None:
-                    raise SotolError(f"kernel {file_name(key)} could not be read back from {self._folder}")
-                images.append(Image.read(found[1]))
-            if images:
-                self._memory.append(load(images))
-                for (key, found), address in zip(stored.items(), self._memory[-1].addresses, strict=True):
-                    assert found is not None
-                    self._codes[key] = Code(address, found[0])
+            if wanted:
+                self._map(self._obtain(wanted, progress or (lambda _done, _total: None)))
             return {key: self._codes[key] for key in keys}
 
-    def _read(self, key: Key) -> tuple[str, bytes] | None:
-        try:
-            return unseal((self._folder / f"{file_name(key)}.o").read_bytes())
-        except FileNotFoundError:
-            return None
+    def renew_lock(self) -> None:
+        """For a child after a fork, in which no other thread is left to end its turn."""
+        self._turn = threading.RLock()
+
+    def _obtain(self, keys: Sequence[Key], progress: Progress) -> dict[Key, Compiled]:
+        """The kernels, from the store or by compiling, which is done together with other processes."""
+        said = list[str]()
+
+        def complain(why: str) -> None:
+            if not said:  # one line, however many files it is about
+                _log().warning("kernels are compiled for this process: %s", why)
+            said.append(why)
+
+        found = self._store.read(keys, complain)
+        total = len(keys) - len(found)
+        if not total:
+            return found
+        _log().info("compiling %d kernels, to keep them in %s", total, self._store)
+
+        def report() -> None:
+            progress(total - (len(keys) - len(found)), total)
+
+        def missing() -> int:
+            """Take over what another process has stored meanwhile."""
+            before = len(found)
+            found.update(self._store.read([key for key in keys if key not in found], complain))
+            if len(found) > before:
+                report()
+            return len(keys) - len(found)
+
+        report()
+        with self._store.turn(missing, complain) as keep:
+            rest = [key for key in keys if key not in found]
+            with closing(_compiled(rest, self.target)) as ready:
+                for key, data in ready:
+                    found[key] = unseal(data, self._store.label(key))
+                    keep(key, data)
+                    report()
+        return found
+
+    def _map(self, found: Mapping[Key, Compiled]) -> None:
+        """Put kernels into memory where they can run."""
+        memory = load([Image.read(compiled.code) for compiled in found.values()])
+        self._memory.append(memory)
+        for (key, compiled), address in zip(found.items(), memory.addresses, strict=True):
+            self._codes[key] = Code(address, compiled.fields)
 
 
-@cache
 def library_for(target: Target) -> Library:
     """The process's library for a target, in the user's cache folder."""
-    return Library(target, _folder(target))
+    with _TABLE:
+        if target not in _LIBRARIES:
+            _LIBRARIES[target] = Library(target, KernelStore(_cache_folder(), source_digest(), target.level))
+        return _LIBRARIES[target]
 
 
-@cache
-def source_digest() -> str:
-    """A digest of all that decides what the kernels' machine code is."""
-    package = Path(__file__).parent
-    sotol = package.parents[1]
-    kernels = [path for path in package.rglob("*.py") if path.name not in AROUND_KERNELS]
-    digest = hashlib.sha256()
-    for path in sorted([*kernels, *(sotol / "quant").glob("*.py"), sotol / "formats" / "weights.py"]):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    for name in ("numba", "llvmlite"):  # the file that says the version: to ask for it by name takes longer
-        spec = find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        digest.update(Path(spec.origin).with_name("_version.py").read_bytes())
-    return digest.hexdigest()[:16]
+def stores() -> "list[Store]":
+    """All compiled kernels on this machine's disk, by version of sotol and CPU level, the newest first.
 
-
-def _folder(target: Target) -> Path:
-    folder = Path(platformdirs.user_cache_dir("sotol")) / "kernels" / source_digest() / target.level
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # no home, or a read-only one: compile for this process alone
-        return Path(tempfile.mkdtemp(prefix="sotol-kernels-"))
-    return folder
-
-
-def numba_settings(target: Target) -> dict[str, str]:
-    """Environment variables for a process that compiles for the target.
-
-    LLVM optimises once, for the target, in compile.emit: Numba's own passes would only cost time. The CPU's name lets
-    Numba's lowering accept instructions that this machine may lack.
+    Raises SotolError where the cache folder can't be read.
     """
-    return {"NUMBA_OPT": "0", "NUMBA_CPU_NAME": target.processor, "NUMBA_CPU_FEATURES": target.features}
+    from sotol.backends.cpu.stores import stores_in  # noqa: PLC0415  (a model has no use for it)
+
+    top = _cache_folder()
+    try:
+        return [] if top is None else stores_in(top, source_digest())
+    except OSError as error:
+        raise SotolError(f"the folder of compiled kernels can't be read: {error}") from error
 
 
-def _compile(keys: Sequence[Key], target: Target, folder: Path, progress: Progress) -> None:
-    """Compile keys into the folder, with as many child processes as there are cores."""
-    waiting: queue.SimpleQueue[Key] = queue.SimpleQueue()
-    for key in keys:
-        waiting.put(key)
-    done, failures, lock = [0], list[str](), threading.Lock()
-    progress(0, len(keys))
+def clear() -> None:
+    """Remove all compiled kernels from the disk; processes that run keep theirs.
 
-    def drive() -> None:
-        command = [sys.executable, "-m", "sotol.backends.cpu.compile", target.level, str(folder), source_digest()]
-        pipe, environment = subprocess.PIPE, os.environ | numba_settings(target)
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            assert child.stderr is not None
-            while not failures:
-                try:
-                    key = waiting.get_nowait()
-                except queue.Empty:
-                    break
-                child.stdin.write(json.dumps(key) + "\n")
-                child.stdin.flush()
-                if not child.stdout.readline():
-                    failures.append(f"kernel {file_name(key)} did not compile: {child.stderr.read().strip()[-2000:]}")
-                    break
-                with lock:
-                    done[0] += 1
-                    progress(done[0], len(keys))
-            child.stdin.close()
+    Raises SotolError where that can't be done.
+    """
+    from sotol.backends.cpu.stores import remove_stores  # noqa: PLC0415  (a model has no use for it)
 
-    drivers = [threading.Thread(target=drive) for _ in range(min(os.cpu_count() or 1, len(keys)))]
-    for driver in drivers:
-        driver.start()
-    for driver in drivers:
-        driver.join()
-    if failures:
-        raise SotolError(failures[0])
+    top = _cache_folder()
+    try:
+        if top is not None:
+            remove_stores(top)
+    except OSError as error:
+        raise SotolError(f"the folder of compiled kernels can't be removed: {error}") from error
+
+
+def _compiled(keys: Sequence[Key], target: Target) -> Generator[tuple[Key, bytes], None, None]:
+    from sotol.backends.cpu.children import compile_kernels  # noqa: PLC0415  (a warm start compiles nothing)
+
+    return compile_kernels(keys, target)
+
+
+def _cache_folder() -> Path | None:
+    """Sotol's folder in the user's cache folder; None for a user without a home."""
+    try:
+        return Path(platformdirs.user_cache_dir("sotol"))
+    except RuntimeError:
+        return None
+
+
+def _log() -> Any:
+    import logging  # noqa: PLC0415  (a warm start has nothing to say)
+
+    return logging.getLogger("sotol")
+
+
+def _renew_after_fork() -> None:
+    _TABLE.release()
+    for library in _LIBRARIES.values():
+        library.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_TABLE.acquire, after_in_parent=_TABLE.release, after_in_child=_renew_after_fork)

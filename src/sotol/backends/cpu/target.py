@@ -16,7 +16,7 @@ from sotol.errors import SotolError
 
 __all__ = ["Target", "host_target", "levels", "target_for"]
 
-_X86, _ARM = {"x86_64", "AMD64"}, {"aarch64", "arm64"}
+_X86, _ARM = {"x86_64", "amd64"}, {"aarch64", "arm64"}  # names of machines; Windows writes them in capitals
 
 
 class Target(NamedTuple):
@@ -81,9 +81,9 @@ def target_for(level: str) -> Target:
 @cache
 def levels() -> tuple[str, ...]:
     """The levels that this machine can run, least first."""
-    if platform.machine() in _ARM:
+    if platform.machine().lower() in _ARM:
         return ("neon", "dotprod") if _has_dotprod() else ("neon",)
-    if platform.machine() not in _X86:
+    if platform.machine().lower() not in _X86:
         return ()
     has = _features()
     return tuple(
@@ -94,15 +94,24 @@ def levels() -> tuple[str, ...]:
 
 
 def _features() -> frozenset[str]:
-    """What this x86-64 CPU can do and the system lets programs use, by LLVM's names."""
+    """What this x86-64 CPU can do and the system lets programs use, by LLVM's names.
+
+    Raises SotolError where neither the system nor LLVM says it.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:  # not Linux
-        import llvmlite.binding as llvm  # noqa: PLC0415  (a large library)
-
-        return frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
+        return _features_by_llvm()
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     return frozenset(LLVM_NAMES.get(flag, flag) for flag in flags)
+
+
+def _features_by_llvm() -> frozenset[str]:
+    try:
+        import llvmlite.binding as llvm  # noqa: PLC0415  (a large library)
+    except (ImportError, OSError) as error:
+        raise SotolError(f"LLVM, which knows what CPUs can do, can't be loaded (package llvmlite): {error}") from error
+    return frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
 
 
 def _may_use_tiles() -> bool:

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.backends.cpu.library import Code, Key, Library
+from sotol.backends.cpu.machine import container_cpus
 
 __all__ = ["PROGRAM_KEYS", "Team", "default_threads", "native"]
 
 PROGRAM_KEYS: tuple[Key, ...] = (("prepare",), ("begin",), ("walk",), ("work",))
 PATIENCE = 2000  # yields of an idle helper before it sleeps: about a millisecond
 STEPS = 2**31 - 1  # step numbers before they start again
-UNLIMITED = 2**31  # CPUs
 
 Words = npt.NDArray[np.int64]
 Native = Callable[[int, int, int, int, int], int]
@@ -39,16 +39,7 @@ def default_threads() -> int:
         else str(n)
         for n in able
     }
-    return max(1, min(len(siblings), _container_cpus()))
-
-
-def _container_cpus() -> int:
-    """The CPU time that cgroup v2 allows, in whole CPUs."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, int(quota) // int(period))
-    except (OSError, ValueError):  # no such limit ("max"), or no cgroup
-        return UNLIMITED
+    return max(1, min(len(siblings), container_cpus()))
 
 
 class Team:

@@ -1,6 +1,6 @@
 """The table of CPU kernels: name -> the factory that makes it for a target and parameters.
 
-Importing this imports Numba: only `compile.py` does.
+Importing this imports Numba: only processes that compile do.
 """
 
 from collections.abc import Callable

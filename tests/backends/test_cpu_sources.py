@@ -1,0 +1,90 @@
+"""What kernels are keyed by: all that they are made from, and no more."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sotol
+from sotol.backends.cpu.sources import kernel_sources, places
+from sotol.errors import SotolError
+
+PACKAGE = Path(sotol.__file__).parent
+# One of each kind, as children get them.
+KEYS = [
+    ("add",), ("add_bias",), ("attend", "f16", 0, 0, 2), ("embed", "Q4_1"), ("glu", "silu"), ("glu_quantize", "silu"),
+    ("linear", "Q4_1", "int8"), ("pack", "Q4_1"), ("quantize",), ("rms_norm",), ("rms_norm_quantize",),
+    ("rope", "pairs"), ("rows",), ("scale",), ("soft_cap",), ("store_cache", "f16"),
+]  # fmt: skip
+# Loaded on the way, by packages or for what is around the compiling.
+HARMLESS = {
+    "__init__.py", "errors.py", "backends/__init__.py", "backends/cpu/child.py", "backends/cpu/sources.py",
+    "formats/__init__.py", "formats/gguf.py", "formats/gguf_write.py",
+}  # fmt: skip
+PROGRAM = """
+import json, sys
+from sotol.backends.cpu import child
+from sotol.backends.cpu.kernels import KERNELS, TOOLS
+from sotol.backends.cpu.target import host_target
+keys = json.loads(sys.argv[1])
+assert {key[0] for key in keys} == {*KERNELS, *TOOLS}, "a kind is missing"
+for name, *parameters in keys:
+    (KERNELS | TOOLS)[name](host_target(), *parameters)
+child.compile_kernel(("scale",), host_target())
+print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] == "sotol"]))
+"""
+
+
+def test_kernels_are_made_from_what_they_are_keyed_by() -> None:
+    """What a process loads that makes a kernel of each kind. To lack one here would run old code after an edit."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(KEYS)]
+    loaded = {Path(name) for name in json.loads(subprocess.run(command, capture_output=True, check=True).stdout)}
+    assert PACKAGE / "backends" / "cpu" / "simd.py" in loaded
+    assert loaded - {*kernel_sources(), *(PACKAGE / name for name in HARMLESS)} == set()
+
+
+def test_what_goes_on_around_kernels_compiles_nothing_anew() -> None:
+    names = {path.name for path in kernel_sources()}
+    assert not names & {"library.py", "runner.py", "store.py", "threads.py", "llm.py"}
+
+
+def test_sotol_in_a_zip_file_is_one_source(tmp_path: Path) -> None:
+    archive = tmp_path / "sotol.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in PACKAGE.rglob("*.py"):
+            file.write(path, path.relative_to(PACKAGE.parent))
+    program = (
+        f"import sys; sys.path.insert(0, {str(archive)!r})\n"
+        "from sotol.backends.cpu.sources import kernel_sources, places\n"
+        "print(kernel_sources(), places()['sotol'])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert said.split() == [f"[{type(archive).__name__}({str(archive)!r})]", str(archive)]
+
+
+def test_numba_is_found_along_the_path_but_not_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import llvmlite
+
+    for name in ("alone", "here", "there"):
+        (tmp_path / name / "numba").mkdir(parents=True)
+        (tmp_path / name / "numba" / "_version.py").touch()
+    (tmp_path / "alone" / "numba" / "_version.py").unlink()
+    monkeypatch.setattr(llvmlite, "__file__", str(tmp_path / "alone" / "llvmlite" / "__init__.py"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", ["", ".", str(tmp_path / "here"), str(tmp_path / "there")])
+    assert places.__wrapped__()["numba"] == str(tmp_path / "there")
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "here")])
+    with pytest.raises(SotolError, match="numba, which compiles kernels, is neither in"):
+        places.__wrapped__()
+
+
+def test_packages_are_where_this_process_has_them() -> None:
+    import numba
+
+    assert Path(numba.__file__).parents[1] == Path(places()["numba"])
+    assert PACKAGE.parent == Path(places()["sotol"])
