@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sotol
@@ -68,16 +69,15 @@ def test_sotol_in_a_zip_file_is_one_source(tmp_path: Path) -> None:
 def test_numba_is_found_along_the_path_but_not_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import llvmlite
-
-    for name in ("alone", "here", "there"):
-        (tmp_path / name / "numba").mkdir(parents=True)
-        (tmp_path / name / "numba" / "_version.py").touch()
-    (tmp_path / "alone" / "numba" / "_version.py").unlink()
-    monkeypatch.setattr(llvmlite, "__file__", str(tmp_path / "alone" / "llvmlite" / "__init__.py"))
+    for name in ("here", "there"):
+        for package in ("numba", "llvmlite"):
+            (tmp_path / name / package).mkdir(parents=True)
+            (tmp_path / name / package / "_version.py").touch()
+    monkeypatch.setattr(np, "__file__", str(tmp_path / "alone" / "numpy" / "__init__.py"))
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "path", ["", ".", str(tmp_path / "here"), str(tmp_path / "there")])
-    assert places.__wrapped__()["numba"] == str(tmp_path / "there")
+    found = places.__wrapped__()
+    assert found["numba"] == found["llvmlite"] == str(tmp_path / "there")
     monkeypatch.setattr(sys, "path", ["", str(tmp_path / "here")])
     with pytest.raises(SotolError, match="numba, which compiles kernels, is neither in"):
         places.__wrapped__()
