@@ -91,7 +91,8 @@ def test_profiles_name_every_op(program: Program) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "threads must be from 1 to 1024: not 0"),
+        ({"threads": 2**31 - 1}, "threads must be from 1 to 1024"),
         ({"precision": "f64"}, "precision is one of"),
         ({"codec": "q8"}, "codec of"),
     ],

@@ -123,7 +123,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _check_shares(self, batch: Batch) -> None:
         """The oldest request gets on, unless those that decode need all there is."""
         served = [work.sequence for work in batch.works]
-        running = self.scheduler._running
+        running = list(self.scheduler._running)
         assert len(set(served)) == len(served) <= self.limits.sequences
         if running[0] not in served:
             full = (
@@ -135,7 +135,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def blocks_have_one_owner(self) -> None:
-        held = [block for request in self.scheduler.active() for block in request.blocks]
+        held = [block for request in self.scheduler._running for block in request.blocks]
         assert len(held) == len(set(held))
         assert len(held) + self.scheduler._pool.free == self.limits.blocks
         for request in self.scheduler.active():
@@ -189,11 +189,12 @@ def test_a_scored_text_that_gives_way_delivers_each_row_once() -> None:
 
 
 def test_prompts_do_not_hold_up_those_that_decode() -> None:
-    """Each step brings a running request one token further, whatever comes meanwhile."""
+    """Each step brings a submission's running request one token further, whatever comes meanwhile."""
     wide = limits(budget=8)
     runner, scheduler = FakeRunner(wide), Scheduler(wide)
     events = list[Any]()
-    scheduler.add([generation([2] * 60, lambda _e: None, new=2), generation([1], events.append, new=20)])
+    scheduler.add([generation([2] * 60, lambda _e: None, new=2)])
+    scheduler.add([generation([1], events.append, new=20)])
     for step in range(20):
         scheduler.add([generation([step] * 40, lambda _e: None, new=2)])
         batch = scheduler.next()
