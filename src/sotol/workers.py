@@ -59,8 +59,8 @@ class Workers:
             self.close()
             if isinstance(error, RuntimeError | MemoryError):  # what Thread.start raises
                 raise SotolError(
-                    f"{len(self._threads)} threads ({name}) can't be started ({error}): load with fewer threads, or"
-                    " raise the limits of processes and memory (ulimit -u, ulimit -v)"
+                    f"the system starts no more threads ({len(self._threads)} for {name}: {error}): load with fewer"
+                    " threads, or raise the limits of processes and memory (ulimit -u, ulimit -v)"
                 ) from error
             raise
 

@@ -97,7 +97,8 @@ class CpuRunner:
         with explained("setting aside memory for the model", SMALLER):
             self._memory = _Memory(self._program, limits, codec, _room_for_panels(matrices))
             self._calls = lower(self._program, self._memory)
-        library = library_for(target or host_target())
+        with explained("loading LLVM"):
+            library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
         codes = library.load(keys, lambda done, total: report("compiling kernels", done, total))
         work = [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()]

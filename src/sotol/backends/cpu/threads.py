@@ -92,8 +92,9 @@ class Team:
         tape, lines = self._tape.ctypes.data, self._lines.ctypes.data
         self._prepare(lines, self._ops, self._step, 0, 0)
         fill()
-        self._begin(self._words.ctypes.data, self._step, 0, 0, 0)
-        self._rest.wake()
+        if not self._rest.closed:  # or helpers would never see the end, but step after step
+            self._begin(self._words.ctypes.data, self._step, 0, 0, 0)
+            self._rest.wake()
         self._walk(tape, lines, self._ops, self._step, 0 if times is None else times.ctypes.data)
 
 
@@ -106,7 +107,7 @@ class _Rest:
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
         self._sleeping = 0
-        self._closed = False
+        self.closed = False
 
     def wake(self) -> None:
         with self._lock:
@@ -115,17 +116,17 @@ class _Rest:
 
     def close(self) -> None:
         """Nobody sleeps from now on."""
-        self._closed = True
+        self.closed = True
         self.wake()
 
     def sleep(self, words: Words, seen: int) -> bool:
         """Until the step's number is another than `seen`; False when all is over."""
         with self._lock:
             self._sleeping += 1
-            while int(words[0]) == seen and not self._closed:
+            while int(words[0]) == seen and not self.closed:
                 self._condition.wait()
             self._sleeping -= 1
-            return not self._closed
+            return not self.closed
 
 
 def native(code: Code) -> Native:
