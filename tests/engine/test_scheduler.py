@@ -201,7 +201,7 @@ def test_prompts_do_not_hold_up_those_that_decode() -> None:
         assert batch is not None
         run(runner, scheduler, batch)
         assert len([e for e in events if isinstance(e, Chunk)]) == step + 1
-        assert len(batch.step.tokens) == 8  # and the prompts get the rest
+        assert len(batch.step.tokens) == 1 + 8 // 4  # and the prompts get a part that does not take long
     assert isinstance(events[-1], Finished)
 
 

@@ -22,6 +22,7 @@ from sotol.program.step import BLOCK_TOKENS, Ids, Limits, Step
 __all__ = ["Batch", "Scheduler", "Work"]
 
 Sequence = Generation | Scoring
+SHORT = 4  # a short step takes this part of the tokens that a step can
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,9 @@ class Scheduler:
     def _shares(self) -> dict[Sequence, int]:
         """How many tokens of each running sequence the next step takes, oldest first; its blocks are at hand."""
         counts: dict[Sequence, int] = {}
-        tokens, rows = self._limits.tokens, self._limits.rows
-        for sequence, sharing in self._turns():
+        turns, tokens = self._turns()
+        rows = self._limits.rows
+        for sequence, sharing in turns:
             if sequence not in self._running:
                 continue  # gave up its blocks to another meanwhile
             count = min(len(sequence.tokens) - sequence.cached, -(-tokens // sharing))
@@ -170,20 +172,24 @@ class Scheduler:
             rows -= len(sequence.rows_wanted(count))
         return {s: counts[s] for s in self._running if s in counts}
 
-    def _turns(self) -> list[tuple[Sequence, int]]:
-        """Running sequences as a step serves them, each with how many then share what is left of its tokens.
+    def _turns(self) -> tuple[list[tuple[Sequence, int]], int]:
+        """Running sequences as a step serves them, each with how many then share what is left; the step's tokens.
 
-        Sequences that decode want one token each: they go first, so that no long prompt delays them. Then the first
-        prompt of each submission has an equal part.
+        Sequences that decode want one token each: they go first, so that no long prompt delays them, and while they
+        wait for a token the prompts of other submissions take only a short step. Then the first prompt of each
+        submission has an equal part.
         """
+        most = self._limits.tokens
         decoding = [(s, 1) for s in self._running if len(s.tokens) - s.cached <= 1]
         if len(decoding) == len(self._running):
-            return decoding
+            return decoding, most
         prompts = [s for s in self._running if len(s.tokens) - s.cached > 1]
         first = {self._running[s]: s for s in reversed(prompts)}
         heads = [s for s in prompts if first[self._running[s]] is s]
         others = [(s, 1) for s in prompts if first[self._running[s]] is not s]
-        return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others]
+        if decoding and len(set(self._running.values())) > 1:
+            most = min(most, len(decoding) + -(-most // SHORT))
+        return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others], most
 
     def _provide(self, sequence: Sequence, count: int) -> bool:
         """Give the sequence the blocks for its next tokens, taking them from others where none is free."""

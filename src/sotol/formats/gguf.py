@@ -21,7 +21,18 @@ from sotol.formats.files import ModelFile
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.quant import BY_TYPE, Encoding
 
-__all__ = ["ALIGNMENT", "ARRAY", "MAGIC", "MAX_DIMENSIONS", "SCALARS", "STRING", "VERSIONS", "part_path", "read_gguf"]
+__all__ = [
+    "ALIGNMENT",
+    "ARRAY",
+    "MAGIC",
+    "MAX_DIMENSIONS",
+    "SCALARS",
+    "SPLIT_ID",
+    "STRING",
+    "VERSIONS",
+    "part_path",
+    "read_gguf",
+]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -63,7 +74,8 @@ AVERAGES = (20, 60)  # bytes of a string and its length: most vocabularies stay 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
-SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+SPLIT_ID = "split.id"  # what the parts that sotol writes share
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count", SPLIT_ID)
 
 
 class Cursor:
@@ -243,7 +255,7 @@ def read_gguf(path: str | Path) -> Checkpoint:
     """The model in a GGUF file, or in all the files of a split model of which `path` is any part.
 
     The metadata of a split model is its first part's. FormatError says what is wrong with a file that is not valid
-    GGUF; OSError, as usual, that it can't be opened.
+    GGUF, or not regular; ModelNotFoundError that there is none; SotolError that it can't be opened.
     """
     path = Path(path)
     opened = read_file(path)
@@ -257,6 +269,7 @@ def read_gguf(path: str | Path) -> Checkpoint:
         weights |= file.weights
         if split_field(file, "split.no", 0) != number or split_field(file, "split.count", 1) != total:
             raise FormatError(f"{file.path}: by its metadata (split.no, split.count) not part {number + 1} of {total}")
+        check_same_model(files[0], file)
     expected = split_field(files[0], "split.tensors.count", len(weights))
     if total > 1 and expected != len(weights):
         raise FormatError(f"{path}: its parts have {len(weights)} weights, but split.tensors.count is {expected}")
@@ -283,6 +296,18 @@ def part_paths(path: Path, total: int) -> tuple[Path, ...]:
         if not part.exists():
             raise FormatError(f"{path}: is one of {total} files of a model, and {part.name} is missing beside it")
     return parts
+
+
+def check_same_model(first: Checkpoint, part: Checkpoint) -> None:
+    """FormatError if a part contradicts the first: in a key that both have, or in how they say which model they are of.
+
+    What llama.cpp's tools write into later parts is their number and how many parts and weights the model has: by that,
+    a part of another model of the same shapes can't be told, and passes.
+    """
+    shared = part.metadata.keys() & first.metadata.keys() | (part.metadata.keys() | first.metadata.keys()) & {SPLIT_ID}
+    for key in sorted(shared - {"split.no"}):
+        if part.metadata.get(key) != first.metadata.get(key):
+            raise FormatError(f"{part.path}: is of another model than {first.path.name}: their metadata {key} differ")
 
 
 def split_field(file: Checkpoint, key: str, default: int) -> int:
