@@ -263,6 +263,68 @@ def test_closing_while_requests_run_and_wait() -> None:
     engine.cancel(endless(listeners[0]))
 
 
+def test_what_has_ended_hears_nothing_of_the_close() -> None:
+    """Neither what is finished nor what was cancelled, though the scheduler has not seen it yet."""
+    runner, entered, leave = FakeRunner(LIMITS), threading.Event(), threading.Event()
+    listeners = [Listener() for _ in range(3)]
+
+    def hold(_step: Step) -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    runner.before = hold
+    engine = Engine(runner)
+    requests = [
+        generation([1], listeners[0].deliver, new=1), generation([2], listeners[1].deliver, new=1),
+        generation([3], listeners[2].deliver, new=60),
+    ]  # fmt: skip
+    engine.submit(requests)
+    assert entered.wait(PATIENCE)
+    engine.cancel(requests[1])
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    until(lambda: engine._inbox.closed)
+    leave.set()
+    closer.join(PATIENCE)
+    assert [type(event) for event in listeners[0].wait()] == [Chunk, Finished]
+    assert str(listeners[2].error()) == "the model is closed"
+    assert listeners[0].events.empty()
+    assert listeners[1].events.empty()
+
+
+def test_closing_by_many_threads_at_once() -> None:
+    """While steps run: each returns, and only when the thread has ended."""
+    for _ in range(20):
+        engine, listener, seen = Engine(FakeRunner(ENDLESS)), Listener(), list[int]()
+        engine.submit([endless(listener)])
+
+        def close(engine: Engine = engine, seen: list[int] = seen) -> None:
+            engine.close()
+            seen.append(len(engine_threads()))
+
+        closers = [threading.Thread(target=close) for _ in range(6)]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join(PATIENCE)
+        assert seen == [0] * 6
+        assert str(listener.error()) == "the model is closed"
+
+
+def test_an_engine_is_closed_by_its_own_listener() -> None:
+    """On its own thread: it does not wait for itself."""
+    engine, heard = Engine(FakeRunner(ENDLESS)), SimpleQueue[Any]()
+
+    def deliver(event: Any) -> None:
+        engine.close()
+        heard.put(event)
+
+    engine.submit([generation([1], deliver, new=60)])
+    assert isinstance(heard.get(timeout=PATIENCE), Chunk)
+    assert isinstance(heard.get(timeout=PATIENCE), Failed)
+    until(lambda: not engine_threads())
+
+
 def test_requests_submitted_while_it_closes_fail_or_are_refused() -> None:
     """Whatever the moment, nobody is forgotten."""
     for _ in range(20):
