@@ -79,7 +79,10 @@ class LLM:
         limits = Limits(STEP_TOKENS, SEQUENCES, SEQUENCES, self.context, blocks)
         # From here on there are threads. Each object that has some ends them when it is lost, at whatever moment; an
         # exception keeps what it passed through, though, and ends them here.
-        self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+        try:
+            self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+        finally:
+            program.nodes.clear()  # they and the program hold each other, and with them the mapped file
         try:
             with explained(f"reading {self.path}"):
                 self.tokenizer = self._make_tokenizer()  # while the runner's threads load weights

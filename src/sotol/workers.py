@@ -50,7 +50,7 @@ class Workers:
             Worker(target=target, name=f"sotol-{name}-{i}", daemon=True) for i, target in enumerate(targets, 1)
         ]
         # First: whatever happens from here on (Ctrl-C, too), threads that were started end.
-        weakref.finalize(self, _end, self.pid, stop, self._threads)
+        self._finalizer = weakref.finalize(self, _end, self.pid, stop, self._threads)
         self._stop = stop
         try:
             for thread in self._threads:
@@ -75,6 +75,7 @@ class Workers:
     def close(self) -> None:
         """Stop them, and wait until they have ended; several threads may. In a forked child: nothing."""
         _end(self.pid, self._stop, self._threads)
+        self._finalizer.detach()
 
 
 def _end(pid: int, stop: Callable[[], object], threads: Sequence[threading.Thread]) -> None:

@@ -14,9 +14,6 @@ import json, os, sys, threading, time
 
 def left(path):
     """What this process has of a model: its threads, and where its file is mapped or open."""
-    end = time.monotonic() + 20
-    while any(t.name.startswith("sotol-") for t in threading.enumerate()) and time.monotonic() < end:
-        time.sleep(0.001)
     threads = [t.name for t in threading.enumerate() if t.name.startswith("sotol-")]
     maps = [line for line in open("/proc/self/maps") if path in line]
     files = []
@@ -27,15 +24,21 @@ def left(path):
             pass
     return [threads, maps, [file for file in files if path in file]]
 
+def gone():
+    """Wait until all threads have ended: those that an exception found between two lines are not waited for."""
+    end = time.monotonic() + 20
+    while any(t.name.startswith("sotol-") for t in threading.enumerate()) and time.monotonic() < end:
+        time.sleep(0.001)
+
 def say(value):
     print(json.dumps(value), flush=True)
 '''
 
 
 def said(program: str, *arguments: str | Path, code: int = 0) -> list[Any]:
-    """What a program says with `say`, once for each call; it may use `left`. It must end with this code, and silently.
+    """What a program says with `say`, once for each call; it may use `left` and `gone`.
 
-    subprocess.TimeoutExpired if it hangs.
+    It must end with this code, and silently. subprocess.TimeoutExpired if it hangs.
     """
     command = [sys.executable, "-c", LEFT + program, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)

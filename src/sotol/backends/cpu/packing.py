@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from traceback import clear_frames
 
 import numpy as np
 import numpy.typing as npt
@@ -77,16 +78,20 @@ class _Job:
         """A thread's part: pieces until none is left; the last to end looks whether the files have changed."""
         try:
             with explained("loading weights"):
-                buffer = np.empty(self._largest, np.uint8)
-                while (piece := self._next()) is not None:
-                    piece(buffer)
-                if self._is_last():
-                    for file in self._files:
-                        file.check()
-                    self._complete = self.error is None
-                    self._let_go()
+                self._work()
         except Exception as error:  # noqa: BLE001  (whatever it is, `wait` raises it)
+            clear_frames(error.__traceback__)  # they refer to us, who keep the error, and to the file
             self._fail(error)
+
+    def _work(self) -> None:
+        buffer = np.empty(self._largest, np.uint8)
+        while (piece := self._next()) is not None:
+            piece(buffer)
+        if self._is_last():
+            for file in self._files:
+                file.check()
+            self._complete = self.error is None
+            self._let_go()
 
     def stop(self) -> None:
         """Make the threads return after the pieces that they are at."""

@@ -88,15 +88,21 @@ class CpuRunner:
             raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
-        self._program = fuse.join_pairs(fuse.quantize_inputs(program) if precision == "int8" else program)
+        quantized = fuse.quantize_inputs(program) if precision == "int8" else program
+        self._program = fuse.join_pairs(quantized)
+        if quantized is not program:
+            quantized.nodes.clear()  # it and its tensors hold each other, and with them the weights
         self.vocabulary = int(self._program.nodes[-1].shape[-1])
         tables = (node.inputs[0] for node in program.nodes if node.op is ops.embed)
         self._ids = min(x.shape[0] for x in tables if isinstance(x, Weight))
-        matrices, weights = _matrices(self._program), _weights(self._program)
-        _check_memory(self._program, limits, codec, matrices)
-        with explained("setting aside memory for the model", SMALLER):
-            self._memory = _Memory(self._program, limits, codec, _room_for_panels(matrices))
-            self._calls = lower(self._program, self._memory)
+        matrices, files = _matrices(self._program), files_of(_weights(self._program))
+        try:
+            _check_memory(self._program, limits, codec, matrices)
+            with explained("setting aside memory for the model", SMALLER):
+                self._memory = _Memory(self._program, limits, codec, _room_for_panels(matrices))
+                self._calls = lower(self._program, self._memory)
+        finally:
+            _drop_bytes(self._program)  # `matrices` has those that are still wanted
         with explained("loading LLVM"):
             library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
@@ -107,8 +113,7 @@ class CpuRunner:
             (codes[call.key].address, block.ctypes.data, call.last)
             for call, block in zip(self._calls, self._blocks, strict=True)
         ]
-        _drop_bytes(self._program)  # packing alone keeps the files open, until it ends
-        self._packing = Packing(work, count, files_of(weights))
+        self._packing = Packing(work, count, files)
         try:
             self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
         except BaseException:
