@@ -9,13 +9,13 @@ from typing import Any, Self, TypeAlias, TypeGuard, overload
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu import PRECISIONS, CpuRunner
+from sotol.backends.cpu.runner import MOST_THREADS, PRECISIONS, CpuRunner
 from sotol.catalog import DEFAULT_MODEL, find_model
 from sotol.engine.engine import Engine
 from sotol.engine.sampling import Sampler, Sampling
 from sotol.engine.sequence import Failed, Generation, Scoring
 from sotol.engine.stops import StopMatcher
-from sotol.errors import ModelError
+from sotol.errors import ModelError, explained
 from sotol.formats import read_gguf
 from sotol.models import trace_model
 from sotol.program.step import BLOCK_TOKENS, Limits
@@ -30,6 +30,7 @@ __all__ = ["LLM", "Ids", "Message", "Prompt"]
 DEFAULT_CONTEXT = 4096  # unless the model's own is shorter
 STEP_TOKENS = 512  # of one step: a long prompt runs in such chunks
 SEQUENCES = 64  # that run at once
+MOST_CONTEXT = 1 << 22  # of any model that there is
 CONTEXTS = 4  # full contexts that the cache holds together
 PRIVATE = range(0xE000, 0xF900)  # characters that no text needs, one of which marks what is not to be parsed
 
@@ -46,8 +47,11 @@ class LLM:
     prompt and answer together; None takes the model's own, up to 4096. precision: "int8" quantises activations before
     quantised weights, "f32" does not. progress: called while weights load and kernels compile.
 
-    Raises SotolError (FormatError for a broken file, ModelError for a model that sotol can't run), ValueError for a bad
-    option.
+    Raises SotolError (FormatError for a broken file or one that changes while it is loaded, ModelError for a model that
+    sotol can't run), ValueError for a bad option. Once loaded, the file is not read again.
+
+    Any thread may use it, and close it. In a process that was forked from the one that loaded it, all that computes
+    raises SotolError.
     """
 
     def __init__(
@@ -59,28 +63,35 @@ class LLM:
         precision: str = "int8",
         progress: Progress | None = None,
     ) -> None:
-        for name, value in (("threads", threads), ("ctx", ctx)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} is {value!r}; it must be a whole number from 1, or None")
+        for name, value, most in (("threads", threads, MOST_THREADS), ("ctx", ctx, MOST_CONTEXT)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
+                raise ValueError(f"{name} is {value!r:.80}; it must be a whole number from 1 to {most}, or None")
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.path = find_model(model)
-        checkpoint = read_gguf(self.path)
-        self.metadata = checkpoint.metadata
-        self.context = _context(checkpoint.metadata, ctx)
-        program = trace_model(checkpoint, self.context)
+        self._template: ChatTemplate | None = None
+        with explained(f"reading {self.path}"):
+            checkpoint = read_gguf(self.path)
+            self.metadata = checkpoint.metadata
+            self.context = _context(checkpoint.metadata, ctx)
+            program = trace_model(checkpoint, self.context)
         blocks = CONTEXTS * -(-self.context // BLOCK_TOKENS)
         limits = Limits(STEP_TOKENS, SEQUENCES, SEQUENCES, self.context, blocks)
-        self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+        # From here on there are threads. Each object that has some ends them when it is lost, at whatever moment; an
+        # exception keeps what it passed through, though, and ends them here.
         try:
-            self.tokenizer = self._make_tokenizer()  # while the runner's threads load weights
+            self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+        finally:
+            program.nodes.clear()  # they and the program hold each other, and with them the mapped file
+        try:
+            with explained(f"reading {self.path}"):
+                self.tokenizer = self._make_tokenizer()  # while the runner's threads load weights
             if progress is not None:
                 self.runner.wait(progress)
+            self._engine = Engine(self.runner)
         except BaseException:
             self.runner.close()
             raise
-        self._engine = Engine(self.runner)
-        self._template: ChatTemplate | None = None
 
     # ---- text and ids
 
@@ -205,12 +216,13 @@ class LLM:
 
         Raises ValueError for an empty list, or one that does not fit the context.
         """
-        queues: list[SimpleQueue[npt.NDArray[np.float32] | Failed | None]] = [SimpleQueue() for _ in texts]
-        requests = [
-            Scoring(self._checked(ids, self.context), queue.put) for ids, queue in zip(texts, queues, strict=True)
-        ]
-        self._engine.submit(requests)
+        if not _is_list(texts):
+            raise ValueError(f"texts is a list, with a list of token ids for each: not {texts!r:.100}")
+        checked = [self._checked(ids, self.context) for ids in texts]
+        queues: list[SimpleQueue[npt.NDArray[np.float32] | Failed | None]] = [SimpleQueue() for _ in checked]
+        requests = [Scoring(ids, queue.put) for ids, queue in zip(checked, queues, strict=True)]
         try:
+            self._engine.submit(requests)
             return [_gather(queue) for queue in queues]
         finally:
             for request in requests:
@@ -219,9 +231,11 @@ class LLM:
     # ---- the end
 
     def close(self) -> None:
-        """Stop all work and end the threads."""
-        self._engine.close()
-        self.runner.close()
+        """Stop all work and end the threads: who waits gets SotolError. Any thread may, any number of times."""
+        try:
+            self.runner.close()  # first: the engine may wait for weights
+        finally:
+            self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -254,7 +268,12 @@ class LLM:
             stream = kind(self.tokenizer, len(ids), logprobs=sampling.logprobs is not None)
             streams.append(stream)
             requests.append(self._request(ids, sampling, stream))
-        self._engine.submit(requests)
+        try:
+            self._engine.submit(requests)
+        except BaseException:  # Ctrl-C, too: it may have been submitted
+            for stream in streams:
+                stream.close()
+            raise
         return streams
 
     def _request(self, ids: list[int], sampling: Sampling, stream: Any) -> Generation:
@@ -276,9 +295,11 @@ class LLM:
     def _checked(self, prompt: Any, longest: int) -> list[int]:
         """A prompt's ids, valid and short enough; ValueError says what is wrong."""
         try:
-            ids = [index(i) for i in prompt]
+            ids = [index(i) for i in prompt] if _is_list(prompt) else None
         except TypeError:
-            raise ValueError(f"a prompt is text or a list of token ids, whole numbers: not {prompt!r:.100}") from None
+            ids = None
+        if ids is None:
+            raise ValueError(f"a prompt is text or a list of token ids, whole numbers: not {prompt!r:.100}")
         if not ids:
             raise ValueError("the prompt is empty: give at least one token")
         if len(ids) > longest:
@@ -289,17 +310,25 @@ class LLM:
             )
         bad = next((i for i in ids if not 0 <= i < self.runner.vocabulary), None)
         if bad is not None:
-            raise ValueError(f"token id {bad} is not in the vocabulary of {self.runner.vocabulary}")
+            said = bad if abs(bad) < 2**64 else "beyond 64 bits"
+            raise ValueError(f"token id {said} is not in the vocabulary of {self.runner.vocabulary}")
         return ids
 
 
-def _is_prompt(prompt: object) -> TypeGuard[Prompt]:
+def _is_prompt(prompt: Any) -> TypeGuard[Prompt]:
     """One prompt, and not a list of them (as [] is); ValueError for what is neither."""
     if isinstance(prompt, str):
         return True
-    if not isinstance(prompt, Sequence | np.ndarray) or isinstance(prompt, bytes):
+    if not _is_list(prompt):
         raise ValueError(f"a prompt is text or a list of token ids; it may be a list of those: not {prompt!r:.100}")
     return len(prompt) > 0 and isinstance(prompt[0], int | np.integer)
+
+
+def _is_list(value: Any) -> bool:
+    """A list in a wide sense. Bytes are numbers, but no ids."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview)
 
 
 def _gather(queue: SimpleQueue[npt.NDArray[np.float32] | Failed | None]) -> npt.NDArray[np.float32]:

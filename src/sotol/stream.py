@@ -1,17 +1,17 @@
 """A running generation as an iterator of pieces of text."""
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from sotol.engine.sampling import Picked
 from sotol.engine.sequence import Chunk, Event, Failed, Finished
 from sotol.results import Completion, TokenLogprob, TopLogprob, Usage
 from sotol.tokenizers import Tokenizer
-
-if TYPE_CHECKING:
-    pass
+from sotol.workers import check_process
 
 __all__ = ["AsyncStream", "Stream"]
 
@@ -54,9 +54,12 @@ class _Collector:
 class _Running:
     """What both kinds of streams are: a request under way that can be stopped. Losing one stops it too."""
 
+    _over = True  # until it is made: one that was not can be lost as well
+
     def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
         self._collector = _Collector(tokenizer, prompt_tokens, logprobs=logprobs)
         self._cancel: Callable[[], None] = _nothing
+        self._pid = os.getpid()
         self._over = False
 
     @property
@@ -67,8 +70,8 @@ class _Running:
     def close(self) -> None:
         """Stop the generation, if it still runs."""
         if not self._over:
+            self._cancel()  # first: if this is interrupted, losing the stream does it again
             self._over = True
-            self._cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -92,18 +95,21 @@ class Stream(_Running, Iterator[str]):
     def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
         super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
         self._events: SimpleQueue[Event | None] = SimpleQueue()
+        self._reading = threading.Lock()  # who reads takes what it reads, before another finds that it was the last
 
     def __next__(self) -> str:
-        while not self._over:
-            try:
-                event = self._events.get()
-                text = self._collector.take(event) if event is not None else ""
-            except BaseException:  # the request's error, or Ctrl-C while waiting
-                self.close()
-                raise
-            self._over = self._over or self.completion is not None
-            if text:
-                return text
+        check_process(self._pid)
+        try:
+            with self._reading:
+                while not self._over:
+                    event = self._events.get()
+                    text = self._collector.take(event) if event is not None else ""
+                    self._over = self._over or self.completion is not None
+                    if text:
+                        return text
+        except BaseException:  # the request's error, or Ctrl-C while waiting
+            self.close()
+            raise
         raise StopIteration
 
     def result(self) -> Completion:
@@ -114,8 +120,10 @@ class Stream(_Running, Iterator[str]):
 
     def close(self) -> None:
         """Stop the generation, if it still runs, from any thread; one that waits for the next piece finds the end."""
-        super().close()
-        self._events.put(None)
+        try:
+            super().close()
+        finally:
+            self._events.put(None)
 
     def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
         """Connect the stream to its request: how to cancel that, and (returned) where it delivers.
@@ -127,7 +135,7 @@ class Stream(_Running, Iterator[str]):
 
 
 class AsyncStream(_Running):
-    """The same for `async for`, in the event loop that made it."""
+    """The same for `async for`, in the event loop that made it: RuntimeError in another one."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
         """Raises RuntimeError where no event loop runs."""
@@ -135,22 +143,28 @@ class AsyncStream(_Running):
 
         super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
+        self._reading = asyncio.Lock()
+        self._current_loop = asyncio.get_running_loop
+        self._loop = self._current_loop()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> str:
-        while not self._over:
-            try:
-                event = await self._events.get()
-                text = self._collector.take(event) if event is not None else ""
-            except BaseException:  # the request's error, or this task's cancellation
-                self.close()
-                raise
-            self._over = self._over or self.completion is not None
-            if text:
-                return text
+        check_process(self._pid)
+        if self._current_loop() is not self._loop:
+            raise RuntimeError("this stream was made in another event loop: read it there")
+        try:
+            async with self._reading:
+                while not self._over:
+                    event = await self._events.get()
+                    text = self._collector.take(event) if event is not None else ""
+                    self._over = self._over or self.completion is not None
+                    if text:
+                        return text
+        except BaseException:  # the request's error, or this task's cancellation
+            self.close()
+            raise
         raise StopAsyncIteration
 
     async def result(self) -> Completion:

@@ -1,6 +1,9 @@
 """Packing by native code writes the very bytes of `panels.pack`, its definition."""
 
+import os
 import threading
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,9 @@ from sotol.backends.cpu import panels
 from sotol.backends.cpu.library import library_for
 from sotol.backends.cpu.packing import PIECE_BYTES, Packing, pack_key
 from sotol.backends.cpu.target import Target, host_target
+from sotol.errors import FormatError, SotolError
+from sotol.formats import read_gguf, write_gguf
+from sotol.formats.files import copy_bytes, files_of
 from sotol.formats.weights import Weight
 from sotol.quant import ENCODINGS
 
@@ -62,18 +68,79 @@ def test_progress_counts_matrices() -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_a_failure_is_raised_where_the_weights_are_waited_for() -> None:
-    weight = matrix("a", "F16", 16, 16)
+def started(path: Path, threads: int = 2) -> tuple[Packing, Weight, panels.UInt8Array]:
+    """The packing of a matrix of many pieces in a file."""
+    write_gguf(path, {}, [matrix("a", "Q8_0", 8192, 40)])
+    os.utime(path, (1, 1))  # so that any write shows
+    (weight,) = read_gguf(path).weights.values()
     code = library_for(host_target()).load([pack_key(weight)])[pack_key(weight)]
-    packing = Packing([(weight, np.empty(3, np.uint8), code)], 2)  # not of two dimensions
+    out = np.zeros(panels.packed_shape(weight), np.uint8)
+    return Packing([(weight, out, code)], threads, files_of([weight])), weight, out
+
+
+@pytest.mark.parametrize("piece", [0, 1, 5, 10])
+def test_a_file_that_is_cut_short_meanwhile(tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any piece of the work: an error for whoever waits, each time a new one."""
+    path, copied = tmp_path / "m.gguf", list[int]()
+
+    def cut(data: panels.UInt8Array, out: panels.UInt8Array) -> None:
+        copied.append(len(data))
+        if len(copied) == piece + 1:
+            os.truncate(path, 5000)
+        copy_bytes(data, out)
+
+    monkeypatch.setattr("sotol.backends.cpu.packing.copy_bytes", cut)
+    packing, _, _ = started(path)
+    heard = []
     for _ in range(2):
-        with pytest.raises(ValueError, match="not enough values to unpack"):
+        with pytest.raises(FormatError, match=r"m.gguf: was changed while it was read") as caught:
             packing.wait()
+        heard.append(caught.value)
+    assert heard[0] is not heard[1]
 
 
-def test_stopping_ends_the_threads() -> None:
-    weights = [matrix("a", "Q8_0", 4096, 40)]
-    codes = library_for(host_target()).load([pack_key(w) for w in weights])
-    packing = Packing([(w, np.empty(panels.packed_shape(w), np.uint8), codes[pack_key(w)]) for w in weights], 2)
-    packing.stop()
+def test_a_file_that_changes_meanwhile_without_a_trace_in_its_size(tmp_path: Path) -> None:
+    """Seen at the end: nothing that was read is used."""
+    path = tmp_path / "m.gguf"
+    write_gguf(path, {}, [matrix("a", "Q8_0", 48, 40)])
+    os.utime(path, (1, 1))
+    (weight,) = read_gguf(path).weights.values()
+    with path.open("r+b") as file:
+        file.write(b"GGUF")
+    code = library_for(host_target()).load([pack_key(weight)])[pack_key(weight)]
+    packing = Packing([(weight, np.zeros(panels.packed_shape(weight), np.uint8), code)], 1, files_of([weight]))
+    with pytest.raises(FormatError, match="was changed while it was read"):
+        packing.wait()
+
+
+def test_files_are_let_go_when_all_is_packed(tmp_path: Path) -> None:
+    packing, weight, out = started(tmp_path / "m.gguf")
+    expected = defined(weight)
+    mapped = weakref.ref(files_of([weight])[0])
+    del weight
+    packing.wait()
+    assert mapped() is None
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_stopping_ends_the_threads_and_who_waits_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def held(data: panels.UInt8Array, out: panels.UInt8Array) -> None:
+        entered.set()
+        gate.wait(20)
+        copy_bytes(data, out)
+
+    monkeypatch.setattr("sotol.backends.cpu.packing.copy_bytes", held)
+    packing, _, _ = started(tmp_path / "m.gguf")
+    assert entered.wait(20)
+    stopping = threading.Thread(target=packing.stop)
+    stopping.start()
+    while packing._job.error is None:
+        stopping.join(0.001)
+    assert stopping.is_alive()  # it waits for the pieces in progress
+    gate.set()
+    stopping.join(20)
     assert not any(thread.name.startswith("sotol-packing") for thread in threading.enumerate())
+    with pytest.raises(SotolError, match="the model is closed"):
+        packing.wait()

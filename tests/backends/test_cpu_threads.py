@@ -4,6 +4,9 @@ import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from tests.support.single_op import Inputs, weight
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.threads import default_threads
-from sotol.errors import ModelError
+from sotol.errors import ModelError, SotolError
+from sotol.formats import read_gguf, write_gguf
+from sotol.formats.files import files_of
 from sotol.formats.weights import Weight
 from sotol.models import trace_model
 from sotol.program import ops
@@ -91,7 +96,8 @@ def test_profiles_name_every_op(program: Program) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "threads must be from 1 to 1024: not 0"),
+        ({"threads": 2**31 - 1}, "threads must be from 1 to 1024"),
         ({"precision": "f64"}, "precision is one of"),
         ({"codec": "q8"}, "codec of"),
     ],
@@ -99,6 +105,36 @@ def test_profiles_name_every_op(program: Program) -> None:
 def test_bad_options(program: Program, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CpuRunner(program, limits_for(64), **options)  # type: ignore[arg-type]
+
+
+def test_a_context_that_the_machine_can_not_hold(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything of its size is made: 128 bytes of keys and values for each token."""
+    monkeypatch.setattr("sotol.backends.cpu.runner._machine_memory", lambda: 100 << 20)
+    monkeypatch.setattr("sotol.backends.cpu.runner._Memory", None)
+    said = (
+        r"needs 128 MB of memory \(0 for weights, 128 bytes for each of 1048576 tokens of context\).* has 100 MB: give"
+    )
+    with pytest.raises(SotolError, match=said):
+        CpuRunner(program, limits_for(1 << 20), threads=1)
+
+
+def test_profiles_need_no_weights_in_memory(tmp_path: Path) -> None:
+    """Once loaded, a runner keeps neither its program's weights nor their file."""
+    checkpoint = random_checkpoint("llama")
+    write_gguf(tmp_path / "m.gguf", checkpoint.metadata, checkpoint.weights.values())
+    traced = trace_model(read_gguf(tmp_path / "m.gguf"), 64)
+    weights = [x for node in traced.nodes for x in node.inputs if isinstance(x, Weight)]
+    sizes = {x.name: (x.shape, x.encoding, x.data.size) for x in weights}
+    file = weakref.ref(files_of(weights)[0])
+    runner = CpuRunner(traced, limits_for(64), threads=2)
+    traced.nodes.clear()
+    weights.clear()
+    runner.wait(lambda *_: None)
+    assert file() is None
+    profile = runner.profile(make_step([[1, 2, 3]], [0], [[0]], [2]), time.perf_counter)
+    seen = [x for op in profile for x in op.node.inputs if isinstance(x, Weight)]
+    assert {x.name: (x.shape, x.encoding, x.data.size) for x in seen} == sizes
+    runner.close()
 
 
 def test_what_the_backend_lacks_is_named() -> None:

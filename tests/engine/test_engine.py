@@ -79,7 +79,14 @@ def until(condition: Callable[[], object]) -> None:
 
 def engine_threads() -> list[threading.Thread]:
     """Of this test's engines."""
-    return [t for t in threading.enumerate() if t.name == "sotol-engine" and t not in others]
+    return [t for t in threading.enumerate() if t.name.startswith("sotol-engine") and t not in others]
+
+
+def each_its_own(fault: Exception, heard: list[Exception]) -> None:
+    """Callers raise what they hear, in threads of their own: an object for each, and all say the same."""
+    assert {(type(error), str(error)) for error in heard} == {(type(fault), str(fault))}
+    assert all(error.__cause__ is fault for error in heard)
+    assert len({id(error) for error in [*heard, fault]}) == len(heard) + 1
 
 
 def endless(listener: Listener) -> Generation:
@@ -162,7 +169,7 @@ def test_a_failing_step_fails_its_requests_alone(runner: FakeRunner, engine: Eng
     listeners = [Listener() for _ in range(10)]  # two more than run at once
     runner.failure = failure = RuntimeError("the step failed")
     engine.submit([generation([i], listener.deliver) for i, listener in enumerate(listeners)])
-    assert [listener.error() for listener in listeners[:8]] == [failure] * 8
+    each_its_own(failure, [listener.error() for listener in listeners[:8]])
     for i in (8, 9):
         assert listeners[i].tokens() == alone([i], 5)[0]
 
@@ -189,7 +196,7 @@ def test_a_fault_in_choosing_leaves_the_engine_running(engine: Engine, monkeypat
 
     monkeypatch.setattr("sotol.engine.engine.pick", pick)
     engine.submit([generation([1], listener.deliver)])
-    assert listener.error() is fault
+    each_its_own(fault, [listener.error()])
     monkeypatch.undo()
     engine.submit([generation([1], listener.deliver)])
     assert listener.tokens() == alone([1], 5)[0]
@@ -235,7 +242,7 @@ def test_a_fault_of_the_scheduler_fails_everybody(monkeypatch: pytest.MonkeyPatc
         raise fault
 
     monkeypatch.setattr(Scheduler, "next", broken)
-    assert [listener.error() for listener in listeners] == [fault] * 12
+    each_its_own(fault, [listener.error() for listener in listeners])
     with pytest.raises(SotolError, match="no more requests: a fault"):
         engine.submit([endless(listeners[0])])
     engine.close()
@@ -254,6 +261,68 @@ def test_closing_while_requests_run_and_wait() -> None:
         engine.submit([endless(listeners[0])])
     engine.close()
     engine.cancel(endless(listeners[0]))
+
+
+def test_what_has_ended_hears_nothing_of_the_close() -> None:
+    """Neither what is finished nor what was cancelled, though the scheduler has not seen it yet."""
+    runner, entered, leave = FakeRunner(LIMITS), threading.Event(), threading.Event()
+    listeners = [Listener() for _ in range(3)]
+
+    def hold(_step: Step) -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    runner.before = hold
+    engine = Engine(runner)
+    requests = [
+        generation([1], listeners[0].deliver, new=1), generation([2], listeners[1].deliver, new=1),
+        generation([3], listeners[2].deliver, new=60),
+    ]  # fmt: skip
+    engine.submit(requests)
+    assert entered.wait(PATIENCE)
+    engine.cancel(requests[1])
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    until(lambda: engine._inbox.closed)
+    leave.set()
+    closer.join(PATIENCE)
+    assert [type(event) for event in listeners[0].wait()] == [Chunk, Finished]
+    assert str(listeners[2].error()) == "the model is closed"
+    assert listeners[0].events.empty()
+    assert listeners[1].events.empty()
+
+
+def test_closing_by_many_threads_at_once() -> None:
+    """While steps run: each returns, and only when the thread has ended."""
+    for _ in range(20):
+        engine, listener, seen = Engine(FakeRunner(ENDLESS)), Listener(), list[int]()
+        engine.submit([endless(listener)])
+
+        def close(engine: Engine = engine, seen: list[int] = seen) -> None:
+            engine.close()
+            seen.append(len(engine_threads()))
+
+        closers = [threading.Thread(target=close) for _ in range(6)]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join(PATIENCE)
+        assert seen == [0] * 6
+        assert str(listener.error()) == "the model is closed"
+
+
+def test_an_engine_is_closed_by_its_own_listener() -> None:
+    """On its own thread: it does not wait for itself."""
+    engine, heard = Engine(FakeRunner(ENDLESS)), SimpleQueue[Any]()
+
+    def deliver(event: Any) -> None:
+        engine.close()
+        heard.put(event)
+
+    engine.submit([generation([1], deliver, new=60)])
+    assert isinstance(heard.get(timeout=PATIENCE), Chunk)
+    assert isinstance(heard.get(timeout=PATIENCE), Failed)
+    until(lambda: not engine_threads())
 
 
 def test_requests_submitted_while_it_closes_fail_or_are_refused() -> None:

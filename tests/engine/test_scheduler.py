@@ -1,5 +1,6 @@
 """The scheduler under every pressure, with a runner whose logits show a wrong block table, position or restart."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _check_shares(self, batch: Batch) -> None:
         """The oldest request gets on, unless those that decode need all there is."""
         served = [work.sequence for work in batch.works]
-        running = self.scheduler._running
+        running = list(self.scheduler._running)
         assert len(set(served)) == len(served) <= self.limits.sequences
         if running[0] not in served:
             full = (
@@ -135,7 +136,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def blocks_have_one_owner(self) -> None:
-        held = [block for request in self.scheduler.active() for block in request.blocks]
+        held = [block for request in self.scheduler._running for block in request.blocks]
         assert len(held) == len(set(held))
         assert len(held) + self.scheduler._pool.free == self.limits.blocks
         for request in self.scheduler.active():
@@ -189,18 +190,19 @@ def test_a_scored_text_that_gives_way_delivers_each_row_once() -> None:
 
 
 def test_prompts_do_not_hold_up_those_that_decode() -> None:
-    """Each step brings a running request one token further, whatever comes meanwhile."""
+    """Each step brings a submission's running request one token further, whatever comes meanwhile."""
     wide = limits(budget=8)
     runner, scheduler = FakeRunner(wide), Scheduler(wide)
     events = list[Any]()
-    scheduler.add([generation([2] * 60, lambda _e: None, new=2), generation([1], events.append, new=20)])
+    scheduler.add([generation([2] * 60, lambda _e: None, new=2)])
+    scheduler.add([generation([1], events.append, new=20)])
     for step in range(20):
         scheduler.add([generation([step] * 40, lambda _e: None, new=2)])
         batch = scheduler.next()
         assert batch is not None
         run(runner, scheduler, batch)
         assert len([e for e in events if isinstance(e, Chunk)]) == step + 1
-        assert len(batch.step.tokens) == 8  # and the prompts get the rest
+        assert len(batch.step.tokens) == 1 + 8 // 4  # and the prompts get a part that does not take long
     assert isinstance(events[-1], Finished)
 
 
@@ -217,6 +219,92 @@ def test_equal_requests_end_in_the_order_of_their_coming(blocks: int) -> None:
     drain(runner, scheduler)
     assert order == sorted(order)
     assert len(order) == 9
+
+
+# ---- submissions
+
+
+def step(runner: FakeRunner, scheduler: Scheduler) -> Batch:
+    batch = scheduler.next()
+    assert batch is not None
+    run(runner, scheduler, batch)
+    return batch
+
+
+@pytest.mark.parametrize("blocks", [12, 32])
+def test_a_caller_with_thousands_of_prompts_keeps_no_other_waiting(blocks: int) -> None:
+    """Neither for a place nor for blocks: who has nothing running starts in the next step."""
+    small = limits(budget=64, blocks=blocks)
+    runner, scheduler = FakeRunner(small), Scheduler(small)
+    scheduler.add([generation([1] * 20, lambda _e: None, new=40) for _ in range(3000)])
+    for _ in range(3):
+        step(runner, scheduler)
+    for prompt in ([2], [3] * 20):
+        events = list[Any]()
+        request = generation(prompt, events.append, new=4)
+        scheduler.add([request])
+        steps = 0
+        while not request.done:
+            assert request in [work.sequence for work in step(runner, scheduler).works]
+            steps += 1
+        check_generation(events, prompt, 4, (), Sampling(temperature=0))
+        assert steps <= 4 + 1  # a prompt of 20 takes two short steps
+    assert len(scheduler.active()) > 2900
+
+
+def test_submissions_have_equally_many_running() -> None:
+    small = limits(budget=64, context=16)
+    runner, scheduler = FakeRunner(small), Scheduler(small)
+    for number in range(3):
+        scheduler.add([generation([number], lambda _e: None, new=4 + i % 5) for i in range(200)])
+    seen = [0, 0, 0]
+    for i in range(60):
+        tokens = [work.sequence.tokens[0] for work in step(runner, scheduler).works]
+        if i >= 20:
+            seen = [n + tokens.count(number) for number, n in enumerate(seen)]
+    assert sum(seen) == 8 * 40
+    assert max(seen) < 1.25 * min(seen)
+
+
+def test_prompts_of_submissions_share_a_step() -> None:
+    """A long prompt does not keep a short one waiting, and alone it takes all there is."""
+    wide = limits(budget=16)
+    runner, scheduler = FakeRunner(wide), Scheduler(wide)
+    scheduler.add([generation([1] * 60, lambda _e: None, new=2), generation([1] * 60, lambda _e: None, new=2)])
+    assert [work.count for work in step(runner, scheduler).works] == [16]
+    scheduler.add([scoring([2] * 60, [])])
+    assert [work.count for work in step(runner, scheduler).works] == [8, 8]
+    scheduler.add([generation([3] * 2, lambda _e: None, new=2)])
+    works = [(work.sequence.tokens[0], work.count) for work in step(runner, scheduler).works]
+    assert works == [(1, 6), (1, 4), (2, 4), (3, 2)]  # the scored text has half of the rows, and others what it leaves
+
+
+def test_what_waits_costs_a_step_nothing() -> None:
+    class Unseen(deque[Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("somebody looks through all that wait")
+
+    small = limits()
+    runner, scheduler = FakeRunner(small), Scheduler(small)
+    scheduler.add([generation([1], lambda _e: None, new=40) for _ in range(100)])
+    scheduler._waiting[0].waiting = Unseen(scheduler._waiting[0].waiting)
+    for _ in range(50):
+        step(runner, scheduler)
+
+
+def test_thousands_that_are_cancelled_while_they_wait_are_passed_over() -> None:
+    small = limits()
+    runner, scheduler = FakeRunner(small), Scheduler(small)
+    requests = [generation([1], lambda _e: None, new=4) for _ in range(3000)]
+    events = list[Any]()
+    scheduler.add(requests)
+    scheduler.add([generation([2], events.append, new=4)])
+    for request in requests:
+        request.cancelled = True
+    assert scheduler.active()[-1].tokens == [2]
+    assert len(scheduler.active()) == 1
+    drain(runner, scheduler, 4)
+    check_generation(events, [2], 4, (), Sampling(temperature=0))
 
 
 def test_a_request_waits_until_prompts_before_it_have_their_room() -> None:

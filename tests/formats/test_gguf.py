@@ -366,9 +366,9 @@ def test_a_vocabulary_alone_needs_no_padding(tmp_path: Path) -> None:
     assert (ours.path, ours.parts) == (path, (path,))
 
 
-def split_model(folder: Path) -> tuple[Path, ...]:
-    """A model of five weights in three files."""
-    weights = [Weight.from_values(f"w{i}", np.full((4, 32), i, np.float32), "F32") for i in range(5)]
+def split_model(folder: Path, first: int = 0) -> tuple[Path, ...]:
+    """A model of five weights in three files; the weights' numbers begin at `first`."""
+    weights = [Weight.from_values(f"w{i}", np.full((4, 32), first + i, np.float32), "F32") for i in range(5)]
     return write_gguf(folder / "model.gguf", {"general.name": "five", "n": 7}, weights, part_bytes=1024)
 
 
@@ -396,11 +396,17 @@ def test_split_models_that_do_not_fit_together(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"model-00002-of-00003.gguf: weight 'w1' is in an earlier part"):
         read_gguf(parts[0])
     parts[1].write_bytes(second)
-    first = parts[0].read_bytes()
-    parts[0].write_bytes(
-        first.replace(text("split.tensors.count") + u32(5, 5), text("split.tensors.count") + u32(5, 6))
-    )
+    whole_parts = [part.read_bytes() for part in parts]
+    first = whole_parts[0]
+    for part, content in zip(parts, whole_parts, strict=True):
+        part.write_bytes(
+            content.replace(text("split.tensors.count") + u32(5, 5), text("split.tensors.count") + u32(5, 6))
+        )
     with pytest.raises(FormatError, match=r"its parts have 5 weights, but split.tensors.count is 6"):
+        read_gguf(parts[0])
+    for part, content in zip(parts[1:], whole_parts[1:], strict=True):
+        part.write_bytes(content)
+    with pytest.raises(FormatError, match=r"-00002-.* is of another model than .*: .* split.tensors.count differ"):
         read_gguf(parts[0])
     parts[0].write_bytes(whole([key("split.count", 8, text("3"))], []))
     with pytest.raises(FormatError, match=r"model-00001-of-00003.gguf: metadata split.count is string, not a whole"):
@@ -409,3 +415,28 @@ def test_split_models_that_do_not_fit_together(tmp_path: Path) -> None:
     alone = parts[0].rename(tmp_path / "alone.gguf")
     with pytest.raises(FormatError, match=r"alone.gguf: .* its name must end in -0000N-of-00003.gguf"):
         read_gguf(alone)
+
+
+@pytest.mark.parametrize("swapped", [0, 1, 2])
+def test_a_part_of_another_model_is_refused_though_its_shapes_fit(tmp_path: Path, swapped: int) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    parts, others = split_model(tmp_path / "ours"), split_model(tmp_path / "theirs", 100)
+    ours = parts[swapped].read_bytes()
+    parts[swapped].write_bytes(others[swapped].read_bytes())
+    for part in parts:
+        with pytest.raises(FormatError, match=r"is of another model than model-00001-of-00003.gguf: .*split.id differ"):
+            read_gguf(part)
+    parts[swapped].write_bytes(ours)
+    assert len(read_gguf(parts[0]).weights) == 5
+
+
+def test_a_part_that_contradicts_the_first_is_refused(tmp_path: Path) -> None:
+    """Parts as other tools write them have no key of ours."""
+    parts = split_model(tmp_path)
+    for part in parts:
+        part.write_bytes(part.read_bytes().replace(b"split.id", b"other.id"))
+    assert len(read_gguf(parts[0]).weights) == 5
+    parts[1].write_bytes(parts[1].read_bytes().replace(b"other.id", b"split.id"))
+    with pytest.raises(FormatError, match=r"-00002-of-.* is of another model"):
+        read_gguf(parts[2])

@@ -145,6 +145,7 @@ def test_a_small_model_is_not_split(tmp_path: Path) -> None:
         "split.no",
         "split.count",
         "split.tensors.count",
+        "split.id",
     }
 
 

@@ -5,9 +5,9 @@ the requests in it along; a fault of the scheduler itself ends the engine, and e
 """
 
 import contextlib
-import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy.typing as npt
 from sotol.engine.sampling import Picked, pick
 from sotol.engine.scheduler import Batch, Scheduler
 from sotol.engine.sequence import Generation, Scoring
-from sotol.errors import ModelError, SotolError
+from sotol.errors import ModelError, SotolError, again
 from sotol.program.step import Limits, Step
+from sotol.workers import Workers, check_process
 
 __all__ = ["Engine", "Request", "Runner"]
 
@@ -40,18 +41,18 @@ class Engine:
     """
 
     def __init__(self, runner: Runner) -> None:
-        """Raises ValueError if the runner's cache can't hold one context."""
+        """Raises ValueError if the runner's cache can't hold one context, SotolError if no thread can be started."""
         self._scheduler = Scheduler(runner.limits)
         self._inbox = _Inbox()
-        # The thread knows nothing of the engine, which could not get lost otherwise.
-        self._thread = threading.Thread(
-            target=_serve, args=(runner, self._scheduler, self._inbox), name="sotol-engine", daemon=True
-        )
-        self._thread.start()
-        self.close: Callable[[], object] = weakref.finalize(self, _close, self._inbox, self._thread)
+        serve = partial(_serve, runner, self._scheduler, self._inbox)
+        self._workers = Workers("engine", [serve], partial(self._inbox.close, SotolError("the model is closed")))
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Begin requests, together. Raises SotolError if the engine is closed, ValueError for one that can't fit."""
+        """Begin requests, together: those of one call share what there is with those of others.
+
+        Raises SotolError if the engine is closed or was made before a fork, ValueError for one that can't fit.
+        """
+        check_process(self._workers.pid)
         for request in requests:
             self._scheduler.check(request)
         self._inbox.put(requests)
@@ -60,59 +61,68 @@ class Engine:
         """Stop a request, from any thread; it hears no more once the step that runs is over."""
         request.cancelled = True  # the thread looks before each step, and sleeps only when there is no request
 
+    def close(self) -> None:
+        """End the thread after the step that runs; several threads may, and each returns when it has ended."""
+        self._workers.close()
+
 
 class _Inbox:
-    """Where requests wait for the engine's thread."""
+    """Where requests wait for the engine's thread.
+
+    Without a lock of ours: a signal's handler that raises, or a fork, would leave it taken.
+    """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._new: list[Request] = []
-        self._closed: Exception | None = None  # why
+        self._new: SimpleQueue[Sequence[Request] | None] = SimpleQueue()  # None wakes the thread
+        self.closed: Exception | None = None  # why
 
     def put(self, requests: Sequence[Request]) -> None:
-        with self._condition:
-            if self._closed is not None:
-                raise SotolError(f"no more requests: {self._closed}") from self._closed
-            self._new += requests
-            self._condition.notify()
+        if self.closed is not None:
+            raise SotolError(f"no more requests: {self.closed}") from self.closed
+        self._new.put(requests)
+        if (why := self.closed) is not None:  # meanwhile; the thread may have looked for the last time
+            self.refuse(why)
 
     def close(self, why: Exception) -> None:
-        with self._condition:
-            self._closed = self._closed or why
-            self._condition.notify()
+        self.closed = self.closed or why
+        self._new.put(None)
 
-    def rest(self) -> tuple[list[Request], Exception]:
-        """After closing: the requests that nobody took, and why."""
-        with self._condition:
-            assert self._closed is not None
-            return self._new, self._closed
+    def take(self, *, wait: bool) -> list[Sequence[Request]]:
+        """What was submitted since; waits for something if told to."""
+        new: list[Sequence[Request]] = []
+        with contextlib.suppress(Empty):  # another took the last
+            while wait or not self._new.empty():
+                requests = self._new.get(block=wait)
+                wait = False
+                if requests is not None:
+                    new.append(requests)
+        return new
 
-    def take(self, *, wait: bool) -> list[Request] | None:
-        """New requests, waiting for some if told to; None when the engine closes."""
-        with self._condition:
-            while wait and not (self._new or self._closed):
-                self._condition.wait()
-            if self._closed:
-                return None
-            new, self._new = self._new, []
-            return new
+    def refuse(self, why: Exception) -> None:
+        """After closing: fail the requests that nobody took."""
+        for requests in self.take(wait=False):
+            for request in requests:
+                _fail(request, why)
 
 
 def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
     """The engine's thread."""
     try:
         batch: Batch | None = None
-        while (new := inbox.take(wait=batch is None)) is not None:
-            scheduler.add(new)
-            new.clear()  # a waiting thread must not keep requests alive
+        while inbox.closed is None:
+            for requests in inbox.take(wait=batch is None):
+                scheduler.add(requests)
+            requests = ()  # a waiting thread must not keep requests alive
             batch = scheduler.next()
             if batch is not None:
                 _run(runner, scheduler, batch)
     except Exception as error:  # noqa: BLE001  (whatever it is, callers wait for an answer)
         inbox.close(error)
-    left, why = inbox.rest()
-    for request in [*scheduler.active(), *left]:
+    why = inbox.closed
+    assert why is not None
+    for request in scheduler.active():
         _fail(request, why)
+    inbox.refuse(why)
 
 
 def _run(runner: Runner, scheduler: Scheduler, batch: Batch) -> None:
@@ -162,11 +172,8 @@ def _accept(request: Request, result: Any) -> None:
 
 
 def _fail(request: Request, error: Exception) -> None:
+    """End a request with an error of its own, unless it has ended."""
+    if request.done or request.cancelled:
+        return
     with contextlib.suppress(Exception):  # nobody listens any more, as when an event loop was closed
-        request.fail(error)
-
-
-def _close(inbox: _Inbox, thread: threading.Thread) -> None:
-    inbox.close(SotolError("the model is closed"))
-    if thread is not threading.current_thread():  # where the garbage collector may find a lost engine
-        thread.join()
+        request.fail(again(error))

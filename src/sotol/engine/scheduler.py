@@ -1,12 +1,16 @@
-"""Which tokens of which requests run next. Requests come in order; a step mixes decoding with chunks of prompts.
+"""Which tokens of which requests run next. Those of one submission come in order; a step mixes decoding with prompts.
 
-A sequence gets blocks of the cache as it grows. When none is left, the sequence that came last gives up its own and
-starts again later: its cache is computed anew, which gives the same bits, so nobody can tell.
+Submissions (a call of `generate`, with one prompt or thousands) share evenly: the one that has fewest requests running
+is next to start one, and if it has none, the largest makes room; prompts of several share a step's tokens.
+
+A sequence gets blocks of the cache as it grows. When none is left, the last comer of the largest submission gives up
+its own and starts again later: its cache is computed anew, which gives the same bits, so nobody can tell.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +22,7 @@ from sotol.program.step import BLOCK_TOKENS, Ids, Limits, Step
 __all__ = ["Batch", "Scheduler", "Work"]
 
 Sequence = Generation | Scoring
+SHORT = 4  # a short step takes this part of the tokens that a step can
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,16 @@ class Batch(NamedTuple):
     works: tuple[Work, ...]
 
 
+class _Submission:
+    """Requests that came together."""
+
+    def __init__(self, requests: Iterable[Sequence]) -> None:
+        self.waiting = deque(requests)
+        self.running = 0
+
+
 class Scheduler:
-    """Requests, waiting and running."""
+    """Requests, waiting and running. A step's cost does not depend on how many wait."""
 
     def __init__(self, limits: Limits) -> None:
         """Raises ValueError for a cache that can't hold one context: its request could never end."""
@@ -45,8 +58,8 @@ class Scheduler:
             raise ValueError(f"a cache of {limits.blocks} blocks can't hold a context of {limits.context} tokens")
         self._limits = limits
         self._pool = BlockPool(limits.blocks)
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []  # in the order of their coming
+        self._waiting: deque[_Submission] = deque()  # with a request that waits; by turns
+        self._running: dict[Sequence, _Submission] = {}  # in the order of their coming
 
     def check(self, sequence: Sequence) -> None:
         """ValueError for a request that has no tokens or would outgrow the context."""
@@ -57,12 +70,15 @@ class Scheduler:
             )
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """New requests, behind the others."""
-        self._waiting.extend(sequences)
+        """A submission, behind the others."""
+        submission = _Submission(sequences)
+        if submission.waiting:
+            self._waiting.append(submission)
 
     def active(self) -> list[Sequence]:
         """All requests that are not done."""
-        return [*self._running, *self._waiting]
+        waiting = [s for submission in self._waiting for s in submission.waiting]
+        return [s for s in (*self._running, *waiting) if not (s.done or s.cancelled)]
 
     def next(self) -> Batch | None:
         """The next batch; None when there is no work."""
@@ -79,32 +95,76 @@ class Scheduler:
             work.sequence.cached += work.count
 
     def _drop_done(self) -> None:
-        for sequence in [s for s in self.active() if s.done or s.cancelled]:
-            self._release(sequence)
-            (self._running if sequence in self._running else self._waiting).remove(sequence)
+        for sequence in [s for s in self._running if s.done or s.cancelled]:
+            self._stop(sequence)
 
     def _admit(self) -> None:
         """Start waiting requests while there is room for everyone's prompt and one token more."""
-        promised = sum(max(0, _blocks(len(s.tokens) + 1) - len(s.blocks)) for s in self._running)
-        while self._waiting and len(self._running) < self._limits.sequences:
-            promised += _blocks(len(self._waiting[0].tokens) + 1)
-            if self._running and promised > self._pool.free:
-                return
-            sequence = self._waiting.popleft()
-            sequence.start()
-            self._running.append(sequence)
+        promised = sum(map(_missing_blocks, self._running)) if self._waiting else 0
+        while (submission := self._next_submission()) is not None:
+            sequence = submission.waiting[0]
+            promised += _missing_blocks(sequence)
+            while self._running and (len(self._running) == self._limits.sequences or promised > self._pool.free):
+                last = self._last_of_the_largest()
+                if submission.running or self._running[last].running == 1:
+                    return
+                promised -= _missing_blocks(last)
+                self._preempt(last)
+            self._start(submission)
+
+    def _next_submission(self) -> _Submission | None:
+        """Of those that wait, the one with fewest requests running, and of these the first."""
+        while self._waiting:
+            # No more than `sequences` have any running, so one that has fewest of all is among these.
+            submission = min(islice(self._waiting, self._limits.sequences + 1), key=lambda s: s.running)
+            waiting = submission.waiting
+            while waiting and (waiting[0].done or waiting[0].cancelled):
+                waiting.popleft()
+            if waiting:
+                return submission
+            self._waiting.remove(submission)
+        return None
+
+    def _start(self, submission: _Submission) -> None:
+        """Run its first request; for the next one it waits behind the others."""
+        sequence = submission.waiting.popleft()
+        self._waiting.remove(submission)
+        if submission.waiting:
+            self._waiting.append(submission)
+        submission.running += 1
+        self._running[sequence] = submission
+        sequence.start()
+
+    def _stop(self, sequence: Sequence) -> _Submission:
+        """Take a running request's blocks and its place."""
+        self._pool.release(sequence.blocks)
+        sequence.blocks, sequence.cached = [], 0
+        submission = self._running.pop(sequence)
+        submission.running -= 1
+        return submission
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Stop a request for now: it is the next of its submission."""
+        submission = self._stop(sequence)
+        if not submission.waiting:
+            self._waiting.appendleft(submission)
+        submission.waiting.appendleft(sequence)
+
+    def _last_of_the_largest(self) -> Sequence:
+        """Who gives way: the last comer of the submission with most requests running. Never the first of all."""
+        return max(reversed(self._running), key=lambda s: self._running[s].running)
 
     def _shares(self) -> dict[Sequence, int]:
         """How many tokens of each running sequence the next step takes, oldest first; its blocks are at hand."""
         counts: dict[Sequence, int] = {}
-        tokens, rows = self._limits.tokens, self._limits.rows
-        # Sequences that decode want one token each: they go first, so that no long prompt delays them.
-        for sequence in sorted(self._running, key=lambda s: len(s.tokens) - s.cached > 1):
+        turns, tokens = self._turns()
+        rows = self._limits.rows
+        for sequence, sharing in turns:
             if sequence not in self._running:
                 continue  # gave up its blocks to another meanwhile
-            count = min(len(sequence.tokens) - sequence.cached, tokens)
+            count = min(len(sequence.tokens) - sequence.cached, -(-tokens // sharing))
             if isinstance(sequence, Scoring):
-                count = min(count, rows)
+                count = min(count, -(-rows // sharing))
             if count < 1 or rows < 1 or not self._provide(sequence, count):
                 continue
             counts[sequence] = count
@@ -112,22 +172,35 @@ class Scheduler:
             rows -= len(sequence.rows_wanted(count))
         return {s: counts[s] for s in self._running if s in counts}
 
+    def _turns(self) -> tuple[list[tuple[Sequence, int]], int]:
+        """Running sequences as a step serves them, each with how many then share what is left; the step's tokens.
+
+        Sequences that decode want one token each: they go first, so that no long prompt delays them, and while they
+        wait for a token the prompts of other submissions take only a short step. Then the first prompt of each
+        submission has an equal part.
+        """
+        most = self._limits.tokens
+        decoding = [(s, 1) for s in self._running if len(s.tokens) - s.cached <= 1]
+        if len(decoding) == len(self._running):
+            return decoding, most
+        prompts = [s for s in self._running if len(s.tokens) - s.cached > 1]
+        first = {self._running[s]: s for s in reversed(prompts)}
+        heads = [s for s in prompts if first[self._running[s]] is s]
+        others = [(s, 1) for s in prompts if first[self._running[s]] is not s]
+        if decoding and len(set(self._running.values())) > 1:
+            most = min(most, len(decoding) + -(-most // SHORT))
+        return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others], most
+
     def _provide(self, sequence: Sequence, count: int) -> bool:
-        """Give the sequence the blocks for its next tokens, taking them from the last comers where none is free."""
+        """Give the sequence the blocks for its next tokens, taking them from others where none is free."""
         needed = _blocks(sequence.cached + count) - len(sequence.blocks)
         while needed > self._pool.free:
-            last = self._running[-1]
+            last = self._last_of_the_largest()
             if last is sequence:
-                return False  # older ones go on; its turn comes
-            self._running.pop()
-            self._release(last)
-            self._waiting.appendleft(last)
+                return False  # others go on; its turn comes
+            self._preempt(last)
         sequence.blocks += self._pool.take(needed)
         return True
-
-    def _release(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.blocks)
-        sequence.blocks, sequence.cached = [], 0
 
     def _batch(self, counts: dict[Sequence, int]) -> Batch:
         tokens: list[int] = []
@@ -155,3 +228,8 @@ def _ids(numbers: list[int]) -> Ids:
 
 def _blocks(tokens: int) -> int:
     return -(-tokens // BLOCK_TOKENS)
+
+
+def _missing_blocks(sequence: Sequence) -> int:
+    """Those that it wants for its prompt and one token more."""
+    return max(0, _blocks(len(sequence.tokens) + 1) - len(sequence.blocks))

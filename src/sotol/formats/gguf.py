@@ -1,4 +1,4 @@
-"""Reads GGUF files: metadata and encoded weights of a model, mapped into memory, nothing copied.
+"""Reads GGUF files: the metadata of a model, and its encoded weights as views of the mapped file.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian). A file comes
 from anywhere, and kernels trust what is read here, so every count, length, type and offset is held against the file's
@@ -6,8 +6,6 @@ size before it is used; what does not fit raises one FormatError that names file
 """
 
 import math
-import mmap
-import os
 import re
 import struct
 from contextlib import suppress
@@ -19,10 +17,22 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from sotol.errors import FormatError
+from sotol.formats.files import ModelFile
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.quant import BY_TYPE, Encoding
 
-__all__ = ["ALIGNMENT", "ARRAY", "MAGIC", "MAX_DIMENSIONS", "SCALARS", "STRING", "VERSIONS", "part_path", "read_gguf"]
+__all__ = [
+    "ALIGNMENT",
+    "ARRAY",
+    "MAGIC",
+    "MAX_DIMENSIONS",
+    "SCALARS",
+    "SPLIT_ID",
+    "STRING",
+    "VERSIONS",
+    "part_path",
+    "read_gguf",
+]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -50,44 +60,60 @@ ARRAY = 9
 # that a hostile file of any size is refused before it costs much memory or time.
 MAX_ITEMS = 1 << 22  # of all arrays together
 NESTED_ITEMS = 64  # what an array in an array counts for: real models have few or none
+MAX_HEAD_BYTES = 1 << 29  # all that comes before the weights
 MAX_KEYS = 1 << 16
 MAX_WEIGHTS = 1 << 16
 MAX_KEY_BYTES = (1 << 16) - 1  # by the specification
 MAX_DEPTH = 4  # of arrays in arrays
 MAX_ALIGNMENT = 1 << 20
 
+FIRST_BYTES = 1 << 16  # to read of a file at first
 FEW = 256  # strings that are quicker read one by one
 AVERAGES = (20, 60)  # bytes of a string and its length: most vocabularies stay below the first, all below the second
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
-SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+SPLIT_ID = "split.id"  # what the parts that sotol writes share
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count", SPLIT_ID)
 
 
 class Cursor:
-    """A place in the mapped bytes of a file; whatever it reads lies within the file, or it raises FormatError."""
+    """A place in a file, whose first bytes it has read; all that it is asked for lies in the file, or FormatError."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self.data, self.size, self.at, self.items = path, data, len(data), 0, 0
+    def __init__(self, file: ModelFile) -> None:
+        self.path, self.file, self.size, self.at, self.items = file.path, file, len(file), 0, 0
+        self.data = b""
 
     def fail(self, field: str, problem: str, at: int | None = None) -> NoReturn:
         raise FormatError(f"{self.path}: {field} at byte {self.at if at is None else at}: {problem}")
 
     def take(self, count: int, field: str) -> int:
-        """The offset of the next `count` bytes, which are passed over."""
+        """The offset in `data`, which may be another than before, of the next `count` bytes; they are passed over."""
         start = self.at
         if count > self.size - start:
             self.fail(field, f"needs {count} bytes, but the file ends at {self.size}: it is cut short or damaged")
+        if start + count > len(self.data):
+            self.read(start + count, field)
         self.at = start + count
         return start
 
+    def read(self, end: int, field: str) -> None:
+        """Have the file's bytes up to `end`, and as many again."""
+        if end > MAX_HEAD_BYTES:
+            self.fail(field, f"ends at byte {end}, and sotol expects metadata within the first {MAX_HEAD_BYTES}")
+        more = np.empty(min(self.size, max(2 * end, FIRST_BYTES)) - len(self.data), np.uint8)
+        self.file.copy_to(more, len(self.data))
+        self.data += more.tobytes()
+
     def u32(self, field: str) -> int:
-        value: int = U32.unpack_from(self.data, self.take(4, field))[0]
+        start = self.take(4, field)
+        value: int = U32.unpack_from(self.data, start)[0]
         return value
 
     def u64(self, field: str) -> int:
-        value: int = U64.unpack_from(self.data, self.take(8, field))[0]
+        start = self.take(8, field)
+        value: int = U64.unpack_from(self.data, start)[0]
         return value
 
     def count(self, field: str, least: int, limit: int) -> int:
@@ -113,17 +139,20 @@ class Cursor:
     def texts(self, count: int, field: str) -> list[str]:
         """`count` strings."""
         for average in AVERAGES if count > FEW else ():
-            if (found := self.short_texts(count, count * average)) is not None:
+            if (found := self.short_texts(count, count * average, field)) is not None:
                 return found
         return self.any_texts(count, field)
 
-    def short_texts(self, count: int, room_bytes: int) -> list[str] | None:
+    def short_texts(self, count: int, room_bytes: int, field: str) -> list[str] | None:
         """All strings at once, for vocabularies have hundreds of thousands.
 
         None if they do not all lie in the next `room_bytes`, or are not short valid text; then nothing is passed over.
         Where no string is longer than 255 bytes or has zeros in it, the seven zeros that end a length mark all lengths.
         """
-        room = np.frombuffer(self.data, np.uint8, min(self.size - self.at, room_bytes), self.at)
+        end = min(self.size, self.at + room_bytes)
+        if end > len(self.data):
+            self.read(end, field)
+        room = np.frombuffer(self.data, np.uint8, end - self.at, self.at)
         zeros = room == 0
         zeros = zeros[:-1] & zeros[1:]  # of two bytes,
         zeros = zeros[:-2] & zeros[2:]  # four
@@ -149,18 +178,19 @@ class Cursor:
 
     def any_texts(self, count: int, field: str) -> list[str]:
         """The strings one by one."""
-        data, size, at, length_at = self.data, self.size, self.at, U64.unpack_from
         texts: list[str] = []
-        with suppress(struct.error, UnicodeDecodeError):
-            for _ in range(count):
-                end = at + 8 + length_at(data, at)[0]
-                if end > size:
-                    break
-                texts.append(data[at + 8 : end].decode())
-                at = end
-        self.at = at
-        if len(texts) < count:
-            self.text(f"{field}, item {len(texts)}")  # the string that failed, once more: this says what is wrong
+        while len(texts) < count:
+            data, at, length_at = self.data, self.at, U64.unpack_from
+            with suppress(struct.error, UnicodeDecodeError):
+                while len(texts) < count:
+                    end = at + 8 + length_at(data, at)[0]
+                    if end > len(data):
+                        break
+                    texts.append(data[at + 8 : end].decode())
+                    at = end
+            self.at = at
+            if len(texts) < count:  # what is not read yet, or can't be: this says what is wrong
+                texts.append(self.text(f"{field}, item {len(texts)}"))
         return texts
 
     def value(self, kind: int, field: str, depth: int = 0) -> tuple[object, str]:
@@ -225,7 +255,7 @@ def read_gguf(path: str | Path) -> Checkpoint:
     """The model in a GGUF file, or in all the files of a split model of which `path` is any part.
 
     The metadata of a split model is its first part's. FormatError says what is wrong with a file that is not valid
-    GGUF; OSError, as usual, that it can't be opened.
+    GGUF, or not regular; ModelNotFoundError that there is none; SotolError that it can't be opened.
     """
     path = Path(path)
     opened = read_file(path)
@@ -239,6 +269,7 @@ def read_gguf(path: str | Path) -> Checkpoint:
         weights |= file.weights
         if split_field(file, "split.no", 0) != number or split_field(file, "split.count", 1) != total:
             raise FormatError(f"{file.path}: by its metadata (split.no, split.count) not part {number + 1} of {total}")
+        check_same_model(files[0], file)
     expected = split_field(files[0], "split.tensors.count", len(weights))
     if total > 1 and expected != len(weights):
         raise FormatError(f"{path}: its parts have {len(weights)} weights, but split.tensors.count is {expected}")
@@ -267,6 +298,18 @@ def part_paths(path: Path, total: int) -> tuple[Path, ...]:
     return parts
 
 
+def check_same_model(first: Checkpoint, part: Checkpoint) -> None:
+    """FormatError if a part contradicts the first: in a key that both have, or in how they say which model they are of.
+
+    What llama.cpp's tools write into later parts is their number and how many parts and weights the model has: by that,
+    a part of another model of the same shapes can't be told, and passes.
+    """
+    shared = part.metadata.keys() & first.metadata.keys() | (part.metadata.keys() | first.metadata.keys()) & {SPLIT_ID}
+    for key in sorted(shared - {"split.no"}):
+        if part.metadata.get(key) != first.metadata.get(key):
+            raise FormatError(f"{part.path}: is of another model than {first.path.name}: their metadata {key} differ")
+
+
 def split_field(file: Checkpoint, key: str, default: int) -> int:
     """A number of the `split.` metadata, which says how a model is spread over files."""
     value = file.metadata.get(key, default)
@@ -277,11 +320,7 @@ def split_field(file: Checkpoint, key: str, default: int) -> int:
 
 def read_file(path: Path) -> Checkpoint:
     """The contents of one file, as it is."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise FormatError(f"{path}: is empty")
-        cursor = Cursor(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    cursor = Cursor(ModelFile.open(path))
     check_header(cursor)
     weight_count = cursor.count("the number of weights", 32, MAX_WEIGHTS)  # name, rank, a dimension, type, offset
     key_count = cursor.count("the number of metadata keys", 13, MAX_KEYS)  # key, type, a byte of value
@@ -292,7 +331,7 @@ def read_file(path: Path) -> Checkpoint:
     check_places(cursor, infos, start)
     weights = {
         info.name: Weight(
-            info.name, info.encoding, info.shape, np.frombuffer(cursor.data, np.uint8, info.size, start + info.offset)
+            info.name, info.encoding, info.shape, np.frombuffer(cursor.file, np.uint8, info.size, start + info.offset)
         )
         for info in infos
     }
@@ -301,7 +340,8 @@ def read_file(path: Path) -> Checkpoint:
 
 def check_header(cursor: Cursor) -> None:
     """FormatError unless the file begins as a GGUF file of a version and byte order that we read."""
-    magic = cursor.data[cursor.take(4, "the magic bytes") : 4]
+    start = cursor.take(4, "the magic bytes")
+    magic = cursor.data[start : cursor.at]
     if magic != MAGIC:
         cursor.fail("the magic bytes", f"{magic!r} is not {MAGIC!r}: this is not a GGUF file", 0)
     version = cursor.u32("the version")

@@ -1,5 +1,6 @@
 """Writes GGUF files, whole or split in parts: what tests, quantising and converting end in."""
 
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -16,6 +17,7 @@ from sotol.formats.gguf import (
     MAX_DIMENSIONS,
     MAX_KEY_BYTES,
     SCALARS,
+    SPLIT_ID,
     STRING,
     VERSIONS,
     part_path,
@@ -46,7 +48,8 @@ def write_gguf(
     `types` names the types of metadata as `Checkpoint.types` does ("uint32", "float64[]"); a key that it lacks gets
     the type of its NumPy scalar, or else: uint32 (int32, uint64, int64 where that does not fit) for an int, float32
     for a float, and for a list the first of these that holds all its items. With `part_bytes`, a model whose weights
-    take more becomes parts of at most that many bytes of weights (or of one weight), named as llama.cpp names them.
+    take more becomes parts of at most that many bytes of weights (or of one weight), named as llama.cpp names them;
+    each says which model it is of, by `split.id`.
     ValueError for what GGUF can't hold. A file that is replaced stays whole, for those who have it mapped, and until
     the new one is complete.
     """
@@ -60,12 +63,27 @@ def write_gguf(
         write_file(path, metadata, types, weights, alignment)
         return (path,)
     types |= {"split.no": "uint16", "split.count": "uint16", "split.tensors.count": "int32"}
+    identity = digest(weights)
     paths = tuple(part_path(path, number, len(groups)) for number in range(1, len(groups) + 1))
     for number, (part, group) in enumerate(zip(paths, groups, strict=True)):
-        place = {"split.no": number, "split.count": len(groups), "split.tensors.count": len(weights)}
+        place = {
+            "split.no": number,
+            "split.count": len(groups),
+            "split.tensors.count": len(weights),
+            SPLIT_ID: identity,
+        }
         shared = {"general.alignment": alignment} if "general.alignment" in metadata else {}
         write_file(part, {**(shared if number else metadata), **place}, types, group, alignment)
     return paths
+
+
+def digest(weights: Sequence[Weight]) -> str:
+    """A text that differs for weights that differ."""
+    state = hashlib.blake2b(digest_size=16)
+    for weight in weights:
+        state.update(f"{weight.name}\0{weight.encoding.name}\0{weight.shape}\0".encode())
+        state.update(np.ascontiguousarray(weight.data).data)
+    return state.hexdigest()
 
 
 def check_weights(weights: Sequence[Weight]) -> None:

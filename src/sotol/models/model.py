@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sotol.errors import ModelError
+from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.metadata import Fields
 from sotol.numerics import Float64Array
@@ -91,7 +92,7 @@ class Model:
 
     def divisors(self, name: str) -> Float64Array | None:
         """A small vector weight as numbers, if the checkpoint has it: Llama 3's divisors of RoPE's frequencies."""
-        return self.w(name).decode().astype(np.float64) if self.has(name) else None
+        return in_memory(self.w(name)).decode().astype(np.float64) if self.has(name) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,15 @@
 T tokens, R rows with logits, V vocabulary.
 """
 
+import math
 import mmap
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,26 +24,31 @@ from sotol.backends.cpu.packing import Packing, pack_key
 from sotol.backends.cpu.panels import packed_shape
 from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
-from sotol.errors import ModelError, SotolError
+from sotol.errors import ModelError, SotolError, explained
+from sotol.formats.files import files_of, in_memory
 from sotol.formats.weights import Weight
 from sotol.program import fuse, ops
 from sotol.program.plan import plan_memory
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program
+from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program, StepInput
 
-__all__ = ["PRECISIONS", "CpuRunner", "OpTime"]
+__all__ = ["MOST_THREADS", "PRECISIONS", "CpuRunner", "OpTime"]
 
 PRECISIONS = ("int8", "f32")
+MOST_THREADS = 1024
 TILE_TOKENS = 24  # tokens of an attention tile: a piece of work is a tile, or a span of it, for one kv head
 LARGE_SHARE = 16  # a tile with more than one part in so many of a step's attention is split
 SPAN_ROWS = 2048  # tokens x spans of split tiles, at most: bounds the memory of their sums
+
+SMALLER = "give a smaller ctx, or take a smaller model"
+NOTHING = np.zeros((), np.uint8)  # a byte that stands for all that were let go
 
 Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
 
 class OpTime(NamedTuple):
-    """One op's share of a step, for profiles."""
+    """One op's share of a step, for profiles. The node's weights have names, encodings and shapes, but no bytes."""
 
     node: Node
     kernel: str
@@ -65,36 +74,51 @@ class CpuRunner:
         target: Target | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Raises ModelError for what the CPU backend lacks, ValueError for a bad option."""
+        """Raises ModelError for what the CPU backend lacks, ValueError for a bad option, SotolError where the machine
+        has too little memory or gives no threads, FormatError for a file that changes meanwhile.
+        """
         if precision not in PRECISIONS or codec not in CODEC_BYTES:
             raise ValueError(
                 f"precision is one of {PRECISIONS} and codec of {tuple(CODEC_BYTES)}: not {precision}, {codec}"
             )
         count = default_threads() if threads is None else threads
-        if count < 1:
-            raise ValueError(f"threads must be at least 1: not {count}")
+        if not 1 <= count <= MOST_THREADS:
+            raise ValueError(f"threads must be from 1 to {MOST_THREADS}: not {count}")
         for problem in missing(program):
             raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
-        self._program = fuse.join_pairs(fuse.quantize_inputs(program) if precision == "int8" else program)
+        quantized = fuse.quantize_inputs(program) if precision == "int8" else program
+        self._program = fuse.join_pairs(quantized)
+        if quantized is not program:
+            quantized.nodes.clear()  # it and its tensors hold each other, and with them the weights
         self.vocabulary = int(self._program.nodes[-1].shape[-1])
         tables = (node.inputs[0] for node in program.nodes if node.op is ops.embed)
         self._ids = min(x.shape[0] for x in tables if isinstance(x, Weight))
-        matrices = _matrices(self._program)
-        self._memory = _Memory(self._program, limits, codec, _room_for_panels(matrices))
-        self._calls = lower(self._program, self._memory)
-        library = library_for(target or host_target())
+        matrices, files = _matrices(self._program), files_of(_weights(self._program))
+        try:
+            _check_memory(self._program, limits, codec, matrices)
+            with explained("setting aside memory for the model", SMALLER):
+                self._memory = _Memory(self._program, limits, codec, _room_for_panels(matrices))
+                self._calls = lower(self._program, self._memory)
+        finally:
+            _drop_bytes(self._program)  # `matrices` has those that are still wanted
+        with explained("loading LLVM"):
+            library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
         codes = library.load(keys, lambda done, total: report("compiling kernels", done, total))
         work = [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()]
-        self._packing = Packing(work, count)
         self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
         tape = [
             (codes[call.key].address, block.ctypes.data, call.last)
             for call, block in zip(self._calls, self._blocks, strict=True)
         ]
-        self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
+        self._packing = Packing(work, count, files)
+        try:
+            self._team = Team(np.array(tape, np.int64), count, library, (self._memory, self._blocks))
+        except BaseException:
+            self._packing.stop()
+            raise
 
     def wait(self, progress: Progress) -> None:
         """Until the weights are loaded, which goes on behind the caller's back; `run` waits for it by itself."""
@@ -127,9 +151,11 @@ class CpuRunner:
         return self._memory.sizes()
 
     def close(self) -> None:
-        """End the threads."""
-        self._packing.stop()
-        self._team.close()
+        """End the threads; several threads may. Steps that wait for the weights fail."""
+        try:
+            self._packing.stop()
+        finally:
+            self._team.close()
 
 
 class _Memory:
@@ -144,7 +170,7 @@ class _Memory:
         self._limit = {"T": limits.tokens, "R": limits.rows}
         plan = plan_memory(program, lambda node: result_bytes(node, self._limit))
         self._arena, self._offsets = _zeros(plan.size), plan.offsets
-        self._vectors: dict[int, tuple[Operand, Array]] = {}  # by the id of the operand, which is kept with it
+        self._vectors: dict[int, tuple[str, Array]] = {}  # by the id of the operand, with its name
         caches = program.caches()
         self._caches = {
             c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * CODEC_BYTES[codec]) for c in caches
@@ -187,8 +213,8 @@ class _Memory:
     def vector(self, x: Operand) -> int:
         if id(x) not in self._vectors:
             assert isinstance(x, Weight | Constant)
-            values = x.decode() if isinstance(x, Weight) else x.value
-            self._vectors[id(x)] = x, np.ascontiguousarray(values, np.float32)
+            values = in_memory(x).decode() if isinstance(x, Weight) else x.value
+            self._vectors[id(x)] = x.name, np.ascontiguousarray(values, np.float32)
         return int(self._vectors[id(x)][1].ctypes.data)
 
     def cache(self, cache: Cache) -> int:
@@ -257,6 +283,11 @@ def _attention_parts(counts: Sequence[int], last: Sequence[int]) -> tuple[list[t
     return [*((tile, -1) for tile in whole), *split], sums
 
 
+def _weights(program: Program) -> list[Weight]:
+    """All weights that the program reads, some more than once."""
+    return [x for node in program.nodes for x in node.inputs if isinstance(x, Weight)]
+
+
 def _matrices(program: Program) -> dict[str, Weight]:
     """The matrices of the program, by name."""
     return {
@@ -265,6 +296,43 @@ def _matrices(program: Program) -> dict[str, Weight]:
         for x in node.inputs
         if isinstance(x, Weight) and node.op in (ops.linear, ops.linear_add, ops.embed)
     }
+
+
+def _drop_bytes(program: Program) -> None:
+    """Let go of the bytes of the program's weights, in place: what stays says their sizes, for profiles."""
+
+    def bare(x: Operand) -> Operand:
+        match x:
+            case Weight():
+                return replace(x, data=np.broadcast_to(NOTHING, x.data.shape))
+            case StepInput():  # of the program that this one was made from, which has the weights
+                return replace(x, program=program)
+        return x
+
+    program.nodes = [node._replace(inputs=tuple(map(bare, node.inputs))) for node in program.nodes]
+
+
+def _check_memory(program: Program, limits: Limits, codec: str, matrices: Mapping[str, Weight]) -> None:
+    """SotolError where this machine can't hold the weights, and one full context of keys and values."""
+    panels = sum(math.prod(packed_shape(weight)) for weight in matrices.values())
+    token = sum(2 * c.heads * c.width for c in program.caches()) * CODEC_BYTES[codec]
+    needed, there = panels + token * limits.context, _machine_memory()
+    if needed > there:
+        raise SotolError(
+            f"the model needs {needed >> 20} MB of memory ({panels >> 20} for weights, {token} bytes for each of"
+            f" {limits.context} tokens of context), and this machine has {there >> 20} MB: {SMALLER}"
+        )
+
+
+def _machine_memory() -> int:
+    """Bytes of memory of this machine, or of this container (cgroup v2); of any size where the system does not say."""
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        there = sys.maxsize
+    with suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
+        there = min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return there
 
 
 def _room_for_panels(matrices: Mapping[str, Weight]) -> dict[str, npt.NDArray[np.uint8]]:

@@ -7,8 +7,8 @@ condition, so an idle engine uses no CPU; a step never waits for a sleeper, who 
 import ctypes
 import os
 import threading
-import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from sotol.backends.cpu.library import Code, Key, Library
 from sotol.backends.cpu.machine import container_cpus
+from sotol.workers import Workers
 
-__all__ = ["PROGRAM_KEYS", "Team", "default_threads", "native"]
+__all__ = ["PROGRAM_KEYS", "Native", "Team", "default_threads", "native"]
 
 PROGRAM_KEYS: tuple[Key, ...] = (("prepare",), ("begin",), ("walk",), ("work",))
 PATIENCE = 2000  # yields of an idle helper before it sleeps: about a millisecond
@@ -33,20 +34,28 @@ def default_threads() -> int:
         able = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
         return os.cpu_count() or 1
-    siblings = {
-        Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list").read_text()
-        if Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list").exists()
-        else str(n)
-        for n in able
-    }
-    return max(1, min(len(siblings), container_cpus()))
+    return max(1, min(len({_siblings(n) for n in able}), container_cpus()))
+
+
+def _siblings(cpu: int) -> str:
+    """The logical CPUs that share a core with this one, as the system writes them."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:  # not said, or no file can be opened
+        return str(cpu)
 
 
 class Team:
-    """Threads over one tape. Steps run one at a time; `close` (or losing the team) ends the helpers."""
+    """Threads over one tape. Steps run one at a time; `close` (or losing the team) ends the helpers.
+
+    The caller's thread runs kernels, too, and its stack must bear them (see `workers.STACK_BYTES`).
+    """
 
     def __init__(self, tape: Words, threads: int, library: Library, memory: object) -> None:
-        """tape: [ops, 3] as `walk.walk` takes it; memory: what owns all that they point to."""
+        """tape: [ops, 3] as `walk.walk` takes it; memory: what owns all that they point to.
+
+        Raises SotolError if the helpers can't be started.
+        """
         codes = library.load(PROGRAM_KEYS)
         self._prepare, self._begin, self._walk, self._work = (native(codes[key]) for key in PROGRAM_KEYS)
         self._tape, self._ops = tape, len(tape)
@@ -57,18 +66,13 @@ class Team:
         self._words = np.array([0, tape.ctypes.data, self._lines.ctypes.data, self._ops], np.int64)
         self._step = 0
         self._rest = _Rest()
-        self._helpers = [
-            threading.Thread(
-                target=_help,
-                name=f"sotol-helper-{i + 1}",
-                args=(self._work, self._words, self._rest, tape, space, memory),
-                daemon=True,
-            )
-            for i in range(threads - 1)
-        ]
-        for helper in self._helpers:
-            helper.start()
-        self.close = weakref.finalize(self, _stop, self._begin, self._words, self._rest, self._helpers)
+        help_ = partial(_help, self._work, self._words, self._rest, tape, space, memory)
+        stop = partial(_stop, self._begin, self._words, self._rest)
+        self._helpers = Workers("helper", [help_] * (threads - 1), stop)
+
+    def close(self) -> None:
+        """End the helpers. A step that runs meanwhile, or later, is done by its caller alone."""
+        self._helpers.close()
 
     def run(self, fill: Callable[[], None], times: Words | None = None) -> None:
         """One step. fill() writes what kernels read: no earlier, since stragglers of the last step may look.
@@ -79,8 +83,9 @@ class Team:
         tape, lines = self._tape.ctypes.data, self._lines.ctypes.data
         self._prepare(lines, self._ops, self._step, 0, 0)
         fill()
-        self._begin(self._words.ctypes.data, self._step, 0, 0, 0)
-        self._rest.wake()
+        if not self._rest.closed:  # or helpers would never see the end, but step after step
+            self._begin(self._words.ctypes.data, self._step, 0, 0, 0)
+            self._rest.wake()
         self._walk(tape, lines, self._ops, self._step, 0 if times is None else times.ctypes.data)
 
 
@@ -88,21 +93,31 @@ class _Rest:
     """Where idle helpers sleep."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        # A lock of its own, and one that may be taken twice: `with lock` can't be interrupted once it is taken (as
+        # `with condition` can, by a signal's handler), and the garbage collector may close a team in its own helper.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._sleeping = 0
+        self.closed = False
 
     def wake(self) -> None:
-        with self._condition:
+        with self._lock:
             if self._sleeping:
                 self._condition.notify_all()
 
-    def sleep(self, words: Words, seen: int) -> None:
-        """Until the step's number is another than `seen`."""
-        with self._condition:
+    def close(self) -> None:
+        """Nobody sleeps from now on."""
+        self.closed = True
+        self.wake()
+
+    def sleep(self, words: Words, seen: int) -> bool:
+        """Until the step's number is another than `seen`; False when all is over."""
+        with self._lock:
             self._sleeping += 1
-            while int(words[0]) == seen:
+            while int(words[0]) == seen and not self.closed:
                 self._condition.wait()
             self._sleeping -= 1
+            return not self.closed
 
 
 def native(code: Code) -> Native:
@@ -113,16 +128,14 @@ def native(code: Code) -> Native:
 def _help(work: Native, words: Words, rest: _Rest, *_kept: object) -> None:
     """A helper's life. It keeps alive all the memory that it may look at, but not the team."""
     seen = 0
-    while True:
-        seen = work(words.ctypes.data, seen, PATIENCE, 0, 0)
-        if seen < 0:
+    while (seen := work(words.ctypes.data, seen, PATIENCE, 0, 0)) >= 0:
+        if not rest.sleep(words, seen):
             return
-        rest.sleep(words, seen)
 
 
-def _stop(begin: Native, words: Words, rest: _Rest, helpers: list[threading.Thread]) -> None:
-    begin(words.ctypes.data, -1, 0, 0, 0)
-    rest.wake()
-    for helper in helpers:
-        if helper is not threading.current_thread():  # where the garbage collector may find a lost team
-            helper.join()
+def _stop(begin: Native, words: Words, rest: _Rest) -> None:
+    """Helpers that look at the words see that it is over; those that sleep are woken, and so is who comes later."""
+    try:
+        begin(words.ctypes.data, -1, 0, 0, 0)
+    finally:
+        rest.close()
