@@ -4,11 +4,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sotol.errors import FormatError
 from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.spm import _ranks
 
@@ -90,13 +88,6 @@ def test_text_does_not_spell_control_or_byte_tokens() -> None:
     ids = tokenizer.encode("<s></s><0x41>", add_special=False)
     assert not {0, 1, 2, 3 + 0x41} & set(ids)
     assert tokenizer.decode(ids) == "<s></s><0x41>"
-
-
-@pytest.mark.parametrize("scores", [None, [1.0], [float("nan")] * 300])
-def test_broken_scores_are_named(scores: list[float] | None) -> None:
-    fields = fields_of(["a"], [0.0]) | {"tokenizer.ggml.scores": scores}
-    with pytest.raises(FormatError, match=r"m\.gguf: tokenizer\.ggml\.scores"):
-        Tokenizer.from_metadata(fields, "m.gguf")
 
 
 def test_bytes_without_a_token_are_unknown(make_metadata: Callable[..., dict[str, object]]) -> None:

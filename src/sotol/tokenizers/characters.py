@@ -1,4 +1,4 @@
-"""Sets of characters as classes of a regular expression that is quick to compile and to match, however large they are."""
+"""Sets of characters as classes of regular expressions that are quick to compile and to match, however large."""
 
 import re
 from collections.abc import Iterable

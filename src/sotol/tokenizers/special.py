@@ -1,7 +1,7 @@
 """Finding special tokens in text: at each place the longest of many texts, in time linear in the text.
 
 Vocabularies have thousands of special tokens, and most runs look for few of them: so nothing is built but a sorted
-list. A place where one may begin costs no more than comparing with a few texts, and texts have a length that is bounded.
+list. A place where one may begin costs no more than comparing with a few texts, and the length of texts is bounded.
 """
 
 import re
@@ -12,7 +12,7 @@ from sotol.tokenizers.characters import character_class
 
 __all__ = ["Longest"]
 
-LONGEST = 4096  # characters: longer texts are not looked for. No model has them, and comparing takes as long as they are
+LONGEST = 4096  # characters: longer texts, which no model has, are not looked for. To compare takes as long as they are
 WINDOW = 32  # characters looked at first; few special tokens are longer
 FEW = 64  # characters that texts begin with: of as many, what follows each of them is looked at too
 
