@@ -136,6 +136,8 @@ def mark_special(fields: Fields, tokens: Tokens, types: Types, named: Mapping[st
     known = tokens.places(END_TEXTS)
     if fields.has("token_type"):
         known = [i for i in known if tokens.texts[i] != STRUCK_OUT or types[i] not in TEXT]
+    else:  # then a chat's markers are known by their form alone; llama.cpp makes text of them
+        known += [i for i, text in enumerate(tokens.texts) if text.startswith("<|") and text.endswith("|>")]
     others = (named[name] for name in ("bos", *TURN_ENDS))
     special = {*known, *(i for i in others if i is not None and _looks_special(tokens.texts[i]))}
     mistyped = sorted(i for i in special if types[i] not in (TokenType.CONTROL, TokenType.UNKNOWN))
