@@ -95,3 +95,8 @@ def test_bytes_without_a_token_are_unknown(make_metadata: Callable[..., dict[str
     fields = make_metadata("llama", tokens, scores=[0.0, 0.0, 0.0], unknown_token_id=0, bos_token_id=1)
     tokenizer = Tokenizer.from_metadata(fields | {"tokenizer.ggml.add_space_prefix": False})
     assert tokenizer.encode("aé") == [1, 2, 0, 0]
+
+
+def test_an_unknown_token_that_ends_texts_is_not_written(make_metadata: Callable[..., dict[str, object]]) -> None:
+    fields = make_metadata("llama", ["<unk>", "<bos>", "a"], scores=[0.0] * 3, unknown_token_id=0, eos_token_id=0)
+    assert Tokenizer.from_metadata(fields).encode("éa", add_special=False) == [2]

@@ -9,7 +9,7 @@ from codecs import charmap_decode
 from sotol.tokenizers.merge import merge
 from sotol.tokenizers.pretokenize import PreTokenizer
 from sotol.tokenizers.vocabulary import TokenType, Vocabulary
-from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words
+from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words, unknown_token
 
 __all__ = ["BYTE_OF_CHARACTER", "CHARACTER_OF_BYTE", "ByteBpeEncoder", "SpaceBpeEncoder"]
 
@@ -59,7 +59,7 @@ class SpaceBpeEncoder:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._ranks = _ranks(vocabulary.merges)
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED)
-        self._unknown = vocabulary.unknown
+        self._unknown = unknown_token(vocabulary)
         self._byte_ids = byte_tokens(vocabulary)
         self._cache = WordCache(self._encode_word)
         glue = {pair[at - 1] for pair in self._ranks if (at := pair.find(" ▁", 1)) > 0}

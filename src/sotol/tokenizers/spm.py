@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sotol.tokenizers.merge import merge
 from sotol.tokenizers.vocabulary import TokenType, Vocabulary
-from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words
+from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words, unknown_token
 
 __all__ = ["SentencePieceEncoder"]
 
@@ -21,7 +21,7 @@ class SentencePieceEncoder:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         self._byte_ids = byte_tokens(vocabulary)
-        self._unknown = vocabulary.unknown
+        self._unknown = unknown_token(vocabulary)
         self._ranks = _ranks(self._ids, vocabulary.scores)
         self._words = space_words(_before_space(self._ids))
         self._cache = WordCache(self._encode_word)

@@ -7,7 +7,7 @@ from itertools import chain
 from sotol.tokenizers.characters import character_class
 from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary
 
-__all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words"]
+__all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words", "unknown_token"]
 
 CACHE_WORDS = 100_000
 CACHE_LENGTH = 64  # characters; longer words hardly come twice
@@ -53,6 +53,11 @@ def byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
     """Byte to the id of its token `<0x00>` to `<0xFF>`, as far as the vocabulary has them."""
     texts = vocabulary.of_type(TokenType.BYTE)
     return {byte: texts[text] for byte, text in enumerate(BYTE_TEXTS) if text in texts}
+
+
+def unknown_token(vocabulary: Vocabulary) -> int | None:
+    """What stands for text without a token; none where that would end a generation, which no text may do."""
+    return None if vocabulary.unknown in vocabulary.end_of_generation else vocabulary.unknown
 
 
 def byte_fallback(text: str, byte_ids: Mapping[int, int], unknown: int | None) -> list[int]:
