@@ -153,7 +153,10 @@ class Cursor:
                 end = at + 8 + length_at(data, at)[0]
                 if end > size:
                     break
-                texts.append(data[at + 8 : end].decode(errors="surrogateescape"))
+                try:
+                    texts.append(data[at + 8 : end].decode())
+                except UnicodeDecodeError:
+                    texts.append(data[at + 8 : end].decode(errors="surrogateescape"))
                 at = end
         self.at = at
         if len(texts) < count:

@@ -110,8 +110,9 @@ def _mark_bytes(fields: Fields, tokens: Tokens, types: Types, model: str) -> Non
             fields.remark("token_type", f"says that {tokens.texts[i]!r:.60} is a byte: it is taken as text")
             types[i] = TokenType.NORMAL
     if model in ("llama", "gemma4"):
-        mistyped = [i for i in tokens.places(known) if types[i] != TokenType.BYTE]
-        if mistyped and fields.has("token_type"):
+        places = np.array(tokens.places(known), np.int64)
+        mistyped = places[types[places] != TokenType.BYTE]
+        if len(mistyped) and fields.has("token_type"):
             fields.remark("token_type", f"does not say that {tokens.texts[mistyped[0]]} is a byte: it is taken as one")
         types[mistyped] = TokenType.BYTE
 

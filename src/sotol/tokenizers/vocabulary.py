@@ -120,8 +120,8 @@ def _read_scores(fields: Fields, count: int) -> NDArray[np.float64]:
     if given is None:
         fields.remark("scores", "is missing: all tokens count the same")
         return np.zeros(count)
-    scores = np.full(count, np.nan)
-    scores[: len(given)] = given[:count]
+    scores = np.array(given, np.float64)[:count]
+    scores = np.concatenate([scores, np.full(count - len(scores), np.nan)])
     if missing := np.count_nonzero(nothing := np.isnan(scores)):
         fields.remark("scores", f"has no number for {missing} of {count} tokens: they come behind all others")
         scores[nothing] = -np.inf
