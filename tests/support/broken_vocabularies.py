@@ -85,6 +85,15 @@ CASES = {
         "token_type",
         llama_cpp=False,
     ),
+    # llama.cpp lets a user begin a turn if the token for that is user-defined.
+    "starts of turns typed as user-defined and normal": Broken(
+        sentencepiece(("<|turn>", USER_DEFINED), ("[/INST]", NORMAL)),
+        "<|turn>[/INST]",
+        "<s> ▁ < | t u r n > [ / <0x49> <0x4E> <0x53> T ]",
+        "</s>",
+        "token_type",
+        llama_cpp=False,
+    ),
     "a word named as the end": Broken(
         sentencepiece(eos_token_id=SENTENCEPIECE.index("in")), TEXT, IN_TOKENS, "</s> in"
     ),

@@ -1,10 +1,12 @@
 """Vocabularies as files in the wild have them: each is used as the table says, and one warning names the field."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from tests.support.broken_vocabularies import BPE, CASES, SENTENCEPIECE, Broken, bpe, sentencepiece
 
+from sotol.formats import write_gguf
 from sotol.tokenizers import Tokenizer
 
 WORDS, TWICE = SENTENCEPIECE.index("in"), len(SENTENCEPIECE)
@@ -73,3 +75,13 @@ def test_ids_that_only_the_model_has_are_nothing() -> None:
     assert tokenizer.decode([*tokenizer.encode("in"), len(BPE), len(BPE) + 2], special=True) == "in"
     with pytest.raises(ValueError, match="not in the vocabulary"):
         tokenizer.decode([len(BPE) + 3])
+
+
+def test_tokens_of_a_file_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "bytes.gguf"
+    fields = bpe(("QXYZ", 1), ("QX", 1), merges=["Q X", "Y Z", "QX YZ"])
+    write_gguf(path, fields, [])
+    path.write_bytes(path.read_bytes().replace(b"QXYZ", b"Q\xff\xfeZ").replace(b"QX YZ", b"Q\xff \xfeZ"))
+    tokenizer = Tokenizer.from_gguf(path)
+    assert tokenizer.token_bytes(len(BPE)) == b"Q\xff\xfeZ"
+    assert tokenizer.decode(tokenizer.encode("QX the")) == "QX the"

@@ -65,7 +65,7 @@ class Sampling:
     frequency_penalty, presence_penalty: subtracted per generated occurrence, and once for any (OpenAI's meaning).
     logit_bias: added to these ids' logits; -inf forbids an id.
     seed: of the random stream; None takes one at random.
-    stop: the text ends before the first of these strings.
+    stop: the text ends before the first of these strings. One may spell tokens that answers do not show, "<|im_end|>".
     logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
     max_tokens: how many tokens to generate at most; None goes on to the end of the context.
     ignore_eos: go on after the model's end-of-generation tokens.

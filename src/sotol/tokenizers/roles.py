@@ -1,7 +1,7 @@
 """What tokens are for: their types, the special ones, and those that end a generation, also where a file has it wrong.
 
 Types are those of the GGUF specification. What is made of wrong ones follows llama.cpp (src/llama-vocab.cpp), with the
-reason where it does not. One thing holds whatever a file says: a user's text can't end a turn.
+reason where it does not. One thing holds whatever a file says: a user's text can neither end a turn nor begin one.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,15 @@ END_TEXTS = frozenset({
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>",
     "<end_of_turn>", "<turn|>", "<|tool_response>", "<|endoftext|>", "<|end_of_text|>", "<end_of_utterance>", "</s>",
     "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<\uff5cend▁of▁sentence\uff5c>",
+})  # fmt: skip
+
+# Texts of tokens that begin one, or stand around its role, in the formats of `presets.py` and in those of Gemma 4 and
+# gpt-oss. llama.cpp leaves these as the file types them, and Command R's are user-defined.
+START_TEXTS = frozenset({
+    "<|im_start|>", "<start_of_turn>", "<|turn>", "<|start_header_id|>", "<|end_header_id|>", "<|start_of_role|>",
+    "<|end_of_role|>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>", "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<|system|>", "<|user|>", "<|assistant|>",
+    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "<|start|>", "<|message|>",
 })  # fmt: skip
 
 # This one is HTML, too: a file that types it as text means it so, as Qwen's and Gemma 3's do. llama.cpp makes it an end
@@ -129,12 +138,12 @@ def special_ids(fields: Fields, tokens: Tokens, model: str) -> dict[str, int | N
 
 
 def mark_special(fields: Fields, tokens: Tokens, types: Types, named: Mapping[str, int | None]) -> None:
-    """Make control tokens of those that end a turn, and of those that are named, whatever types the file gives them.
+    """Make control tokens of those that end or begin a turn, and of those that are named, whatever types they have.
 
-    A user's text could end or begin a turn otherwise. llama.cpp does it for known texts; those that are only named must
-    look special here, for a file may name a word.
+    A user's text could do that otherwise. llama.cpp does it for known ends; tokens that are only named must look
+    special here, for a file may name a word.
     """
-    known = tokens.places(END_TEXTS)
+    known = tokens.places(END_TEXTS | START_TEXTS)
     if fields.has("token_type"):
         known = [i for i in known if tokens.texts[i] != STRUCK_OUT or types[i] not in TEXT]
     else:  # then a chat's markers are known by their form alone; llama.cpp makes text of them

@@ -67,12 +67,11 @@ class Longest:
 
     def _length_at(self, text: str, at: int, most: int) -> int:
         """The length of the longest text that stands here and is no longer than `most`; 0 if none does."""
-        texts, window = self._texts, WINDOW
+        texts = self._texts
         here = text[at : at + WINDOW]
         place = bisect_right(texts, here)
-        while window < self._longest and place < len(texts) and texts[place].startswith(here) and len(here) == window:
-            window *= 2
-            here = text[at : at + window]
+        if self._longest > WINDOW and place < len(texts) and texts[place].startswith(here):  # the window is too small
+            here = text[at : at + self._longest]
             place = bisect_right(texts, here)
         if not place:
             return 0
