@@ -246,9 +246,9 @@ class LLM:
     # ---- inside
 
     def _make_tokenizer(self) -> Tokenizer:
-        """The file's tokenizer; ModelError if the model has logits for other tokens."""
-        tokenizer = Tokenizer.from_metadata(self.metadata, str(self.path))
-        if len(tokenizer) != self.runner.vocabulary:
+        """The file's tokenizer, which may have fewer tokens than the model has logits; ModelError if it has more."""
+        tokenizer = Tokenizer.from_metadata(self.metadata, str(self.path), logits=self.runner.vocabulary)
+        if len(tokenizer) > self.runner.vocabulary:
             raise ModelError(
                 f"{self.path}: the model has logits for {self.runner.vocabulary} tokens,"
                 f" but its tokenizer has {len(tokenizer)}"
@@ -278,12 +278,15 @@ class LLM:
 
     def _request(self, ids: list[int], sampling: Sampling, stream: Any) -> Generation:
         limit = min(len(ids) + (sampling.max_tokens or self.context), self.context)
+        # A stop string may spell tokens that answers don't show: then these stop, and so does the same in plain text.
+        stops = [self.tokenizer.shown(stop) for stop in sampling.stop]
         ends = frozenset[int]() if sampling.ignore_eos else self.tokenizer.end_of_generation
+        ends |= {stop[0] for stop in stops if len(stop) == 1 and isinstance(stop[0], int)}
         request = Generation(
             list(ids),
-            Sampler(sampling, self.runner.vocabulary, ids),
+            Sampler(sampling, len(self.tokenizer), ids),
             StreamDecoder(self.tokenizer, continued=True),
-            StopMatcher(sampling.stop),
+            StopMatcher([*sampling.stop, *stops]),
             ends,
             limit,
             deliver=lambda _event: None,

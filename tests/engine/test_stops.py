@@ -44,6 +44,22 @@ def test_any_cut_of_the_text_releases_what_the_whole_does(pieces: list[str], sto
     assert matcher.finish() == ""
 
 
+SHOWN = st.lists(st.sampled_from("ab") | st.integers(0, 2), max_size=12)  # characters, and tokens that are not shown
+
+
+@given(SHOWN, st.lists(st.lists(st.sampled_from("ab") | st.integers(0, 2), min_size=1, max_size=4), max_size=4))
+def test_tokens_that_are_not_shown_are_symbols(symbols: list[str | int], stops: list[list[str | int]]) -> None:
+    """As if each token were one character more, which is taken out of what is released."""
+    known = {symbol for stop in stops for symbol in stop}
+    text = "".join(str(symbol) for symbol in symbols if isinstance(symbol, str) or symbol in known)
+    released, stopped = naive(text, ["".join(map(str, stop)) for stop in stops])
+    matcher, found = StopMatcher(stops), ""
+    for symbol in symbols:
+        found += (matcher.push(symbol) if isinstance(symbol, str) else matcher.push("", symbol))[0]
+    assert matcher.push("")[1] == stopped
+    assert found + matcher.finish() == released.translate(dict.fromkeys(map(ord, "012")))
+
+
 def test_a_stop_string_across_pieces_never_leaks() -> None:
     matcher = StopMatcher(["</answer>", "END"])
     assert matcher.push("so 2 < 3 <") == ("so 2 < 3 ", False)

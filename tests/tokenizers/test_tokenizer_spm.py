@@ -4,11 +4,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sotol.errors import FormatError
 from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.spm import _ranks
 
@@ -92,15 +90,13 @@ def test_text_does_not_spell_control_or_byte_tokens() -> None:
     assert tokenizer.decode(ids) == "<s></s><0x41>"
 
 
-@pytest.mark.parametrize("scores", [None, [1.0], [float("nan")] * 300])
-def test_broken_scores_are_named(scores: list[float] | None) -> None:
-    fields = fields_of(["a"], [0.0]) | {"tokenizer.ggml.scores": scores}
-    with pytest.raises(FormatError, match=r"m\.gguf: tokenizer\.ggml\.scores"):
-        Tokenizer.from_metadata(fields, "m.gguf")
-
-
 def test_bytes_without_a_token_are_unknown(make_metadata: Callable[..., dict[str, object]]) -> None:
     tokens = ["<unk>", "<bos>", "a"]
     fields = make_metadata("llama", tokens, scores=[0.0, 0.0, 0.0], unknown_token_id=0, bos_token_id=1)
     tokenizer = Tokenizer.from_metadata(fields | {"tokenizer.ggml.add_space_prefix": False})
     assert tokenizer.encode("aé") == [1, 2, 0, 0]
+
+
+def test_an_unknown_token_that_ends_texts_is_not_written(make_metadata: Callable[..., dict[str, object]]) -> None:
+    fields = make_metadata("llama", ["<unk>", "<bos>", "a"], scores=[0.0] * 3, unknown_token_id=0, eos_token_id=0)
+    assert Tokenizer.from_metadata(fields).encode("éa", add_special=False) == [2]

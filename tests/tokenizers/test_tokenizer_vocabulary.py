@@ -26,19 +26,18 @@ def test_reads_lists_and_arrays() -> None:
     plain = read_vocabulary(fields())
     arrays = read_vocabulary(fields(token_type=np.array([1, 1, 1, 3, 3], np.int32), scores=np.arange(5.0)))
     assert plain.types.tolist() == arrays.types.tolist() == [TokenType.NORMAL] * 3 + [TokenType.CONTROL] * 2
-    assert arrays.scores.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert plain.ids["ab"] == 2
+    assert len(plain.scores) == 0  # BPE has no use for them
+    scored = {"model": "llama", "scores": np.arange(5.0, dtype=np.float32)}
+    assert read_vocabulary(fields(**scored)).scores.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tokens", None), ("tokens", []), ("tokens", "abc"), ("tokens", [1, 2]), ("tokens", ["a", "b", "a"]),
-        ("token_type", [1, 1]), ("token_type", ["a"] * 5), ("token_type", [6] * 5),
-        ("scores", [1.0]), ("merges", [3]), ("pre", 3),
-        ("eos_token_id", 5), ("eos_token_id", -1), ("bos_token_id", "a"), ("eot_token_id", True), ("eom_token_id", 1.0),
-        ("fim_pad_token_id", 99), ("add_bos_token", 1), ("add_eos_token", "yes"), ("bos_token_id", None),
-        ("eos_token_id", None),
+        ("tokens", None), ("tokens", []), ("tokens", "abc"), ("tokens", [1, 2]), ("token_type", ["a"] * 5),
+        ("token_type", 1), ("merges", [3]), ("merges", "a b"), ("pre", 3), ("model", 1), ("bos_token_id", "a"),
+        ("eot_token_id", True), ("eom_token_id", 1.0), ("add_eos_token", "yes"), ("add_bos_token", 2),
     ],
 )  # fmt: skip
 def test_broken_fields_are_named(field: str, value: object) -> None:
@@ -65,8 +64,8 @@ def test_junk_gives_a_clear_error_or_a_tokenizer(changes: dict[str, object]) -> 
         (["x", "y", "z"], [1, 1, 1], {"eot_token_id": 1, "eom_token_id": 2, "eos_token_id": 0}, {0, 1, 2}),
         # Gemma 3 has an HTML tag </s> as a user-defined token
         (["</s>", "<eos>"], [4, 3], {"eos_token_id": 1}, {1}),
-        # ordinary text that happens to look like an end is text, but the form <|…|> never is
-        (["x", "</s>", "[EOS]", "<|im_end|>"], [1, 1, 1, 1], {}, {3}),
+        # an end of a turn is one whatever its type; only </s> may be HTML
+        (["x", "</s>", "[EOS]", "<|im_end|>"], [1, 1, 1, 1], {}, {2, 3}),
         # harmony: <|end|> ends a message, and the model goes on
         (["<|return|>", "<|call|>", "<|end|>"], [3, 3, 3], {"eos_token_id": 0}, {0, 1}),
         (["<|end|>", "<|endoftext|>"], [4, 3], {"eos_token_id": 1}, {0, 1}),

@@ -65,7 +65,7 @@ class Sampling:
     frequency_penalty, presence_penalty: subtracted per generated occurrence, and once for any (OpenAI's meaning).
     logit_bias: added to these ids' logits; -inf forbids an id.
     seed: of the random stream; None takes one at random.
-    stop: the text ends before the first of these strings.
+    stop: the text ends before the first of these strings. One may spell tokens that answers do not show, "<|im_end|>".
     logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
     max_tokens: how many tokens to generate at most; None goes on to the end of the context.
     ignore_eos: go on after the model's end-of-generation tokens.
@@ -108,8 +108,11 @@ class Sampler:
     """The state of one request between tokens: its options, its random stream and the tokens seen so far."""
 
     def __init__(self, sampling: Sampling, vocabulary: int, prompt: Sequence[int] = ()) -> None:
-        """`prompt` counts for the repeat penalty only. Raises ValueError for a biased id outside the vocabulary."""
-        self.sampling = sampling
+        """vocabulary: the ids below it can be chosen. `prompt` counts for the repeat penalty only.
+
+        Raises ValueError for a biased id outside the vocabulary.
+        """
+        self.sampling, self.vocabulary = sampling, vocabulary
         for token in sampling.logit_bias:
             if token >= vocabulary:
                 raise ValueError(f"logit_bias names token {token}, but the vocabulary ends at {vocabulary - 1}")
@@ -128,6 +131,8 @@ class Sampler:
         if self.sampling.repeat_penalty == 1 or last_n == 0:
             return
         for token in tokens:
+            if token >= self.vocabulary:
+                continue
             self._recent.append(token)
             self._recent_counts[token] += 1
             if 0 < last_n < len(self._recent):
@@ -180,11 +185,13 @@ class Picked(NamedTuple):
 def pick(logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[Mask | None] | None = None) -> list[Picked]:
     """Choose a token for each row of `logits` [R, V], one sampler per row, and let each sampler accept it.
 
-    `masks` may give a row the tokens it can choose from, bool [V]. `logits` is only read. A sampler must not appear
+    A model may have more logits than its vocabulary has tokens: those beyond `sampler.vocabulary` don't count. `masks`
+    may give a row the tokens it can choose from, bool [V]. `logits` is only read. A sampler must not appear
     twice: its second row depends on the choice in its first. Raises ModelError, and accepts nothing, for a row without
     any token to choose or with NaN.
     """
-    rows = [sampler.adjusted(row) for sampler, row in zip(samplers, logits, strict=True)]
+    known = [row[: sampler.vocabulary] for sampler, row in zip(samplers, logits, strict=True)]
+    rows = [sampler.adjusted(row) for sampler, row in zip(samplers, known, strict=True)]
     if masks is not None:
         rows = [r if m is None else np.where(m, r, np.float32(-np.inf)) for r, m in zip(rows, masks, strict=True)]
     tokens = [0] * len(rows)
@@ -203,7 +210,7 @@ def pick(logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[Mask
         sampler.accept(token)
     return [
         Picked(token, None, ()) if s.sampling.logprobs is None else _report(row, token, s.sampling.logprobs)
-        for row, s, token in zip(logits, samplers, tokens, strict=True)
+        for row, s, token in zip(known, samplers, tokens, strict=True)
     ]
 
 

@@ -92,7 +92,7 @@ class Generation:
             self.finish("stop")
             return
         self.tokens.append(picked.token)
-        text, stopped = self.stops.push(self.decoder.push(picked.token))
+        text, stopped = self.stops.push(self.decoder.push(picked.token), picked.token)
         self.deliver(Chunk(text, picked))
         if stopped:
             self.finish("stop")

@@ -2,41 +2,47 @@
 
 All strings are looked for at once with the automaton of Aho and Corasick (1975, "Efficient string matching"), a
 character at a time, so the work is linear in the text however it is cut into pieces and however many strings there are.
+A stop may also have tokens in it that answers do not show: each is one symbol between the characters.
 """
 
 from collections import deque
 from collections.abc import Sequence
+from typing import TypeAlias
 
 __all__ = ["StopMatcher"]
 
+Symbol: TypeAlias = str | int  # a character, or the id of a token
+
 
 class StopMatcher:
-    """Finds the stop string that is completed first (the longest, if several end there) in text that comes in pieces.
+    """Finds the stop that is completed first (the longest, if several end there) in text that comes in pieces.
 
-    The text before it is released, as early as possible: held back is only what may be the beginning of a stop string.
+    The text before it is released, as early as possible: held back is only what may be the beginning of a stop.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        """Raises ValueError for an empty stop string."""
-        if "" in stops:
-            raise ValueError("a stop string is empty")
-        # nodes of a trie of the strings; node 0 is the root
-        self._next: list[dict[str, int]] = [{}]
+    def __init__(self, stops: Sequence[str | Sequence[str | int]]) -> None:
+        """stops: strings, or text and ids of tokens that are not shown. Raises ValueError for an empty one."""
+        # nodes of a trie of the stops; node 0 is the root
+        self._next: list[dict[Symbol, int]] = [{}]
         self._depth = [0]
-        self._longest = [0]  # the length of the longest stop string that ends here
+        self._longest = [0]  # the length of the longest stop that ends here
         for stop in stops:
+            symbols = [symbol for piece in stop for symbol in ([piece] if isinstance(piece, int) else piece)]
+            if not symbols:
+                raise ValueError("a stop string is empty")
             node = 0
-            for character in stop:
-                if character not in self._next[node]:
-                    self._next[node][character] = len(self._next)
+            for symbol in symbols:
+                if symbol not in self._next[node]:
+                    self._next[node][symbol] = len(self._next)
                     self._next.append({})
                     self._depth.append(self._depth[node] + 1)
                     self._longest.append(0)
-                node = self._next[node][character]
-            self._longest[node] = len(stop)
+                node = self._next[node][symbol]
+            self._longest[node] = len(symbols)
         self._link()
+        self._tokens = {symbol for following in self._next for symbol in following if isinstance(symbol, int)}
         self._node = 0
-        self._held = ""  # the last depth[node] characters: the longest end of the text that begins a stop string
+        self._held: list[Symbol] = []  # the last depth[node]: the longest end of the text that begins a stop
         self._stopped = False
 
     def _link(self) -> None:
@@ -46,33 +52,38 @@ class StopMatcher:
         while queue:
             node = queue.popleft()
             self._longest[node] = max(self._longest[node], self._longest[self._suffix[node]])
-            for character, child in self._next[node].items():
-                self._suffix[child] = self._step(self._suffix[node], character)
+            for symbol, child in self._next[node].items():
+                self._suffix[child] = self._step(self._suffix[node], symbol)
                 queue.append(child)
 
-    def _step(self, node: int, character: str) -> int:
-        while node and character not in self._next[node]:
+    def _step(self, node: int, symbol: Symbol) -> int:
+        while node and symbol not in self._next[node]:
             node = self._suffix[node]
-        return self._next[node].get(character, 0)
+        return self._next[node].get(symbol, 0)
 
-    def push(self, text: str) -> tuple[str, bool]:
-        """Take the next piece; returns the text that can be released now, and whether a stop string was found.
+    def push(self, text: str, token: int | None = None) -> tuple[str, bool]:
+        """Take the next piece of text, and the token it comes from, if that may be one that is not shown.
 
-        After that, further pieces are ignored.
+        Returns the text that can be released now, and whether a stop was found; after that, all is ignored.
         """
         if self._stopped or len(self._next) == 1:
             return ("" if self._stopped else text), self._stopped
-        seen = self._held + text
-        for end, character in enumerate(text, start=len(self._held) + 1):
-            self._node = self._step(self._node, character)
+        new = [*text, *([token] if token in self._tokens else [])]
+        seen = self._held + new
+        for end, symbol in enumerate(new, start=len(self._held) + 1):
+            self._node = self._step(self._node, symbol)
             if found := self._longest[self._node]:
-                self._stopped, self._held = True, ""
-                return seen[: end - found], True
+                self._stopped, self._held = True, []
+                return _shown(seen[: end - found]), True
         released = len(seen) - self._depth[self._node]
         self._held = seen[released:]
-        return seen[:released], False
+        return _shown(seen[:released]), False
 
     def finish(self) -> str:
-        """The text ends here: returns what was held back. A found stop string leaves nothing."""
-        held, self._held, self._node = self._held, "", 0
-        return held
+        """The text ends here: returns what was held back. A found stop leaves nothing."""
+        held, self._held, self._node = self._held, [], 0
+        return _shown(held)
+
+
+def _shown(symbols: Sequence[Symbol]) -> str:
+    return "".join(symbol for symbol in symbols if isinstance(symbol, str))

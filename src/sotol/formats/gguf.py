@@ -125,19 +125,19 @@ class Cursor:
             self.fail(field, f"{count} can't fit in the {self.size - self.at} bytes that follow", self.at - 8)
         return count
 
-    def text(self, field: str, limit: int | None = None) -> str:
-        """A string. GGUF's are UTF-8; anything else is refused, as the `gguf` package's reader does."""
+    def text(self, field: str, limit: int | None = None, errors: str = "strict") -> str:
+        """A string. GGUF's are UTF-8; errors: what becomes of anything else, which is refused as a rule."""
         length = self.u64(field)
         if limit is not None and length > limit:
             self.fail(field, f"is {length} bytes long, and the limit is {limit}", self.at - 8)
         start = self.take(length, field)
         try:
-            return self.data[start : self.at].decode()
+            return self.data[start : self.at].decode(errors=errors)
         except UnicodeDecodeError as error:
             self.fail(field, f"is not UTF-8 ({error.reason})", start + error.start)
 
     def texts(self, count: int, field: str) -> list[str]:
-        """`count` strings."""
+        """`count` strings. Tokens may be any bytes: what is not UTF-8 in them is kept by `surrogateescape`."""
         for average in AVERAGES if count > FEW else ():
             if (found := self.short_texts(count, count * average, field)) is not None:
                 return found
@@ -146,7 +146,7 @@ class Cursor:
     def short_texts(self, count: int, room_bytes: int, field: str) -> list[str] | None:
         """All strings at once, for vocabularies have hundreds of thousands.
 
-        None if they do not all lie in the next `room_bytes`, or are not short valid text; then nothing is passed over.
+        None if they do not all lie in the next `room_bytes`, or are not short; then nothing is passed over.
         Where no string is longer than 255 bytes or has zeros in it, the seven zeros that end a length mark all lengths.
         """
         end = min(self.size, self.at + room_bytes)
@@ -164,15 +164,12 @@ class Cursor:
         if (ends[:-1] != lengths_at[1:]).any() or ends[-1] > len(room):
             return None
         whole = room[: ends[-1]].copy()
-        whole[lengths_at] = 0  # each string now stands between zeros, so all are valid text if this is
+        whole[lengths_at] = 0  # each string now stands between zeros
         kept = whole != 0
         if np.count_nonzero(kept) != len(whole) - 8 * count:
             return None  # a string has zeros of its own
         kept[lengths_at] = True  # one zero before each string is enough
-        try:
-            texts: list[str] = whole[kept].tobytes().decode().split("\0")
-        except UnicodeDecodeError:
-            return None
+        texts: list[str] = whole[kept].tobytes().decode(errors="surrogateescape").split("\0")
         self.at += len(whole)
         return texts[1:]
 
@@ -189,14 +186,14 @@ class Cursor:
                     texts.append(data[at + 8 : end].decode())
                     at = end
             self.at = at
-            if len(texts) < count:  # what is not read yet, or can't be: this says what is wrong
-                texts.append(self.text(f"{field}, item {len(texts)}"))
+            if len(texts) < count:  # what is not UTF-8, or not read yet, or can't be: this says what is wrong
+                texts.append(self.text(f"{field}, item {len(texts)}", errors="surrogateescape"))
         return texts
 
     def value(self, kind: int, field: str, depth: int = 0) -> tuple[object, str]:
         """A metadata value of the numbered type, and the name of its type ("uint32", "string[]", …)."""
         if kind == STRING:
-            return self.text(field), "string"
+            return self.text(field, errors="replace"), "string"
         if kind == ARRAY:
             return self.array(field, depth)
         if kind not in SCALARS:

@@ -5,15 +5,13 @@ Gemma 4's writes a space as `▁` and what has no token as byte tokens `<0x0A>`.
 """
 
 from codecs import charmap_decode
-from itertools import repeat
 
-from sotol.errors import FormatError
 from sotol.tokenizers.merge import merge
 from sotol.tokenizers.pretokenize import PreTokenizer
 from sotol.tokenizers.vocabulary import TokenType, Vocabulary
-from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words
+from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words, unknown_token
 
-__all__ = ["BYTE_OF_CHARACTER", "CHARACTER_OF_BYTE", "ByteBpeEncoder", "SpaceBpeEncoder", "read_merges"]
+__all__ = ["BYTE_OF_CHARACTER", "CHARACTER_OF_BYTE", "ByteBpeEncoder", "SpaceBpeEncoder"]
 
 
 def _byte_characters() -> str:
@@ -32,7 +30,7 @@ class ByteBpeEncoder:
 
     def __init__(self, vocabulary: Vocabulary, pre: PreTokenizer) -> None:
         self._pre = pre
-        self._ranks = read_merges(vocabulary)
+        self._ranks = _ranks(vocabulary.merges)
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED)
         self._cache = WordCache(self._encode_word)
 
@@ -59,12 +57,12 @@ class SpaceBpeEncoder:
     """Text to ids for GGUF's `gemma4` vocabularies: merges run over whole lines, in which `▁` stands for a space."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._ranks = read_merges(vocabulary)
+        self._ranks = _ranks(vocabulary.merges)
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED)
-        self._unknown = vocabulary.unknown
+        self._unknown = unknown_token(vocabulary)
         self._byte_ids = byte_tokens(vocabulary)
         self._cache = WordCache(self._encode_word)
-        glue = {pair[pair.index(" ▁", 1) - 1] for pair in self._ranks if " ▁" in pair}
+        glue = {pair[at - 1] for pair in self._ranks if (at := pair.find(" ▁", 1)) > 0}
         self._words = space_words(glue, apart="\n")
 
     def encode(self, text: str) -> list[int]:
@@ -83,16 +81,6 @@ class SpaceBpeEncoder:
         return ids
 
 
-def read_merges(vocabulary: Vocabulary) -> dict[str, int]:
-    """The merges "left right" with their ranks; FormatError where one is not of that form."""
-    merges = vocabulary.merges
-    if not merges:
-        raise FormatError(f"{vocabulary.source}: tokenizer.ggml.merges is missing, which a BPE vocabulary needs")
-    # A space that is neither the first character nor the last; `map` and `find` because there may be half a million.
-    spaces = list(map(str.find, merges, repeat(" "), repeat(1), repeat(-1)))
-    if -1 in spaces:
-        i = spaces.index(-1)
-        raise FormatError(
-            f"{vocabulary.source}: tokenizer.ggml.merges[{i}] is {merges[i]!r:.60}, not two texts and a space"
-        )
-    return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # of equal pairs the first counts
+def _ranks(merges: list[str]) -> dict[str, int]:
+    """Each merge "left right" with its rank: of equal ones the first counts."""
+    return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))

@@ -90,6 +90,8 @@ DEEPSEEK_V3 = (
     rf"|\s*[\r\n]+|\s+(?![^\s\p{{N}}{KANA}])|\s+"
 )
 
+# llama.cpp's for files that don't say theirs, or say "default".
+DEFAULT = (r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 FALCON = (r"[\p{P}$+<=>^~|`]+", GPT2, r"[0-9][0-9][0-9]")
 
 PRETOKENIZERS: dict[str, PreTokenizer] = {
@@ -119,6 +121,7 @@ PRETOKENIZERS: dict[str, PreTokenizer] = {
     "deepseek-coder": PreTokenizer(DEEPSEEK_CODER),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), PreTokenizer((DEEPSEEK_V3,))),
     "falcon": PreTokenizer(FALCON),
+    "default": PreTokenizer(DEFAULT),
 }  # fmt: skip
 
 

@@ -8,10 +8,9 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from sotol.errors import FormatError
 from sotol.tokenizers.merge import merge
 from sotol.tokenizers.vocabulary import TokenType, Vocabulary
-from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words
+from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words, unknown_token
 
 __all__ = ["SentencePieceEncoder"]
 
@@ -20,13 +19,9 @@ class SentencePieceEncoder:
     """Text to ids for GGUF's `llama` vocabularies."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        if not len(vocabulary.scores):
-            raise FormatError(
-                f"{vocabulary.source}: tokenizer.ggml.scores is missing, which a `llama` vocabulary needs"
-            )
         self._ids = vocabulary.of_type(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         self._byte_ids = byte_tokens(vocabulary)
-        self._unknown = vocabulary.unknown
+        self._unknown = unknown_token(vocabulary)
         self._ranks = _ranks(self._ids, vocabulary.scores)
         self._words = space_words(_before_space(self._ids))
         self._cache = WordCache(self._encode_word)
@@ -54,7 +49,7 @@ def _ranks(ids: dict[str, int], scores: NDArray[np.float64]) -> dict[str, int]:
     worseness = -scores[of_tokens]
     # In most files scores fall from token to token, but for some special ones that share a score with one of the rest.
     # Then ids are such numbers already, and to copy them is many times quicker than to make a new dictionary.
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(worseness) <= 0) + 1, [len(ids)]])
+    edges = np.concatenate([[0], np.flatnonzero(worseness[1:] <= worseness[:-1]) + 1, [len(ids)]])
     longest = np.argmax(np.diff(edges))
     run = slice(edges[longest], edges[longest + 1])
     rest = np.delete(np.arange(len(ids)), run)

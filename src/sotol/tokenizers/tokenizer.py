@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sotol.errors import FormatError, ModelError
+from sotol.errors import ModelError
 from sotol.formats.gguf import read_gguf
 from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEncoder
 from sotol.tokenizers.pretokenize import pretokenizer
@@ -17,7 +18,7 @@ from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary, read_
 __all__ = ["Tokenizer"]
 
 # Types that `decode` leaves out unless it is asked for them, and types that `encode` looks for in a text as a whole.
-HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED, TokenType.UNDEFINED)
+HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED)
 SPECIAL = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
 
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -61,23 +62,38 @@ def _spell_bytes(text: str) -> bytes:
     try:
         return bytes([BYTE_OF_CHARACTER[character] for character in text])
     except KeyError:  # not written in GPT-2's alphabet, so it stands for itself
-        return text.encode()
+        return _spell(text)
 
 
 def _spell_spaces(text: str) -> bytes:
-    return text.replace("▁", " ").encode()
+    return _spell(text.replace("▁", " "))
+
+
+def _spell(text: str) -> bytes:
+    """The bytes that a file has for a token, also where they are not UTF-8: Python reads those as "surrogateescape"."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # no file has such a text
+        return text.encode(errors="replace")
 
 
 class _TokenBytes(dict[int, bytes]):
-    """Id to the bytes that the token stands for; computed on first use, as most tokens of a vocabulary never come."""
+    """Id to the bytes that the token stands for; computed on first use, as most tokens of a vocabulary never come.
 
-    def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes], hidden: tuple[TokenType, ...]) -> None:
+    padding: how many ids follow those of the vocabulary, and stand for nothing.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, spell: Callable[[str], bytes], hidden: tuple[TokenType, ...], padding: int
+    ) -> None:
         super().__init__()
-        self._vocabulary, self._spell, self._hidden = vocabulary, spell, hidden
+        self._vocabulary, self._spell, self._hidden, self._padding = vocabulary, spell, hidden, padding
 
     def __missing__(self, token: int) -> bytes:
         tokens = self._vocabulary.tokens
         if not 0 <= token < len(tokens):
+            if 0 <= token < len(tokens) + self._padding:
+                return b""
             raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(tokens) - 1}")
         text, kind = tokens[token], TokenType(self._vocabulary.types[token])
         if kind in self._hidden:
@@ -87,9 +103,23 @@ class _TokenBytes(dict[int, bytes]):
         elif kind is TokenType.BYTE:
             data = bytes([BYTE_TEXTS.index(text)])
         else:
-            data = text.encode()
+            data = _spell(text)
         self[token] = data
         return data
+
+
+def _whole(token: object) -> int:
+    """A token id; ValueError for what is no whole number."""
+    try:
+        return index(token)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        raise ValueError(f"a token id is a whole number, not {token!r:.60}") from None
+
+
+def _warn(source: str, remarks: Sequence[str]) -> None:
+    import logging  # noqa: PLC0415  (most files are right, and a start should not wait for it)
+
+    logging.getLogger("sotol.tokenizers").warning("%s: wrong metadata: %s", source, "; ".join(remarks))
 
 
 class Tokenizer:
@@ -100,7 +130,8 @@ class Tokenizer:
     encoded as if a space stood before it).
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, padding: int = 0) -> None:
+        """padding: how many ids the model has behind those of the vocabulary; they stand for nothing."""
         if vocabulary.model not in MODELS:
             raise ModelError(
                 f"{vocabulary.source}: the tokenizer {vocabulary.model!r:.60} (tokenizer.ggml.model) is not supported;"
@@ -109,15 +140,19 @@ class Tokenizer:
         rules = MODELS[vocabulary.model](vocabulary)
         self._vocabulary = vocabulary
         self._encode_plain = rules.encoder.encode
-        self._bytes = _TokenBytes(vocabulary, rules.spell, HIDDEN)
-        self._bytes_with_special = _TokenBytes(vocabulary, rules.spell, ())
+        self._bytes = _TokenBytes(vocabulary, rules.spell, HIDDEN, padding)
+        self._bytes_with_special = _TokenBytes(vocabulary, rules.spell, (), padding)
         self.bos, self.eos = vocabulary.bos, vocabulary.eos
         self.end_of_generation = vocabulary.end_of_generation
-        self.adds_bos, self.adds_eos = rules.add_bos, vocabulary.add_eos is True
+        self.adds_bos = rules.add_bos and self.bos is not None
+        self.adds_eos = vocabulary.add_eos is True and self.eos is not None
         self.space_prefix = rules.space_prefix
-        for name, adds, token in (("bos", self.adds_bos, self.bos), ("eos", self.adds_eos, self.eos)):
-            if adds and token is None:
-                raise FormatError(f"{vocabulary.source}: tokenizer.ggml.{name}_token_id is missing, but texts need it")
+        remarks = list(vocabulary.remarks)
+        for name, wanted, adds in (("bos", rules.add_bos, self.adds_bos), ("eos", vocabulary.add_eos, self.adds_eos)):
+            if wanted and not adds:
+                remarks.append(f"tokenizer.ggml.{name}_token_id is missing, so texts go without {name}")
+        if remarks:
+            _warn(vocabulary.source, remarks)
 
     # What is looked for in texts: made on first use, for a vocabulary may have thousands and a program need none.
 
@@ -131,6 +166,10 @@ class Tokenizer:
         return Longest(text for text in control if len(text) > 1)
 
     @cached_property
+    def _hidden(self) -> Longest:
+        return Longest(self._vocabulary.of_type(*HIDDEN))
+
+    @cached_property
     def _user_defined(self) -> Longest:
         return Longest(self._vocabulary.of_type(TokenType.USER_DEFINED))
 
@@ -140,13 +179,16 @@ class Tokenizer:
         return cls.from_metadata(read_gguf(path).metadata, str(path))
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, object], source: str = "") -> "Tokenizer":
+    def from_metadata(cls, metadata: Mapping[str, object], source: str = "", *, logits: int = 0) -> "Tokenizer":
         """The tokenizer that the `tokenizer.ggml.*` fields describe.
 
         FormatError names the field that is broken; ModelError says that the kind of tokenizer is not supported, and
-        which are. `source` is what messages call the file.
+        which are. What is wrong with the metadata, but can be borne, is one warning in the log. `source` is what
+        messages call the file; `logits`: of how many tokens the model has some. Those that the vocabulary has not are
+        padding, and stand for nothing.
         """
-        return cls(read_vocabulary(metadata, source))
+        vocabulary = read_vocabulary(metadata, source)
+        return cls(vocabulary, max(0, logits - len(vocabulary.tokens)))
 
     def __len__(self) -> int:
         """The size of the vocabulary."""
@@ -154,9 +196,9 @@ class Tokenizer:
 
     def token_text(self, token: int) -> str:
         """The token as the vocabulary writes it, for instance `Ġthe`, `▁the` or `<|im_end|>`."""
-        if not 0 <= token < len(self):
+        if not 0 <= _whole(token) < len(self):
             raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(self) - 1}")
-        return self._vocabulary.tokens[token]
+        return _spell(self._vocabulary.tokens[token]).decode(errors="replace")
 
     def id_of(self, text: str) -> int | None:
         """The id of the token that the vocabulary writes as `text`, or None."""
@@ -171,6 +213,8 @@ class Tokenizer:
         as they must be in what a user wrote. `add_special` puts bos and eos around it where the model wants them.
         `guard`: a character that `protect` put in, to leave out.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"the text is {text!r:.60}; it must be a string")
         if not text.isascii():
             text = SURROGATES.sub("\ufffd", text)  # no UTF-8 exists for half a surrogate pair
         ids = [self.bos] if add_special and self.adds_bos and self.bos is not None else []
@@ -211,8 +255,17 @@ class Tokenizer:
     def join(self, ids: Sequence[int], *, special: bool = False) -> bytes:
         """The bytes of all `ids`, one after the other."""
         table = self._bytes_with_special if special else self._bytes
-        return b"".join(map(table.__getitem__, ids))
+        try:
+            return b"".join(map(table.__getitem__, map(index, ids)))
+        except TypeError:
+            raise ValueError(f"token ids are whole numbers in a list: not {ids!r:.100}") from None
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that a token stands for, maybe only a part of a character; empty for a control token."""
-        return (self._bytes_with_special if special else self._bytes)[token]
+        return (self._bytes_with_special if special else self._bytes)[_whole(token)]
+
+    def shown(self, text: str) -> list[str | int]:
+        """A text as `decode` would have to show it: pieces of text and, for each token in it that is hidden, the id."""
+        pieces: list[str | int] = list(self._hidden.split(text))
+        pieces[1::2] = [self._vocabulary.ids[str(piece)] for piece in pieces[1::2]]
+        return [piece for piece in pieces if piece != ""]

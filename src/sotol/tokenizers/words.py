@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
+from sotol.tokenizers.characters import character_class
 from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary
 
-__all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words"]
+__all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words", "unknown_token"]
 
 CACHE_WORDS = 100_000
 CACHE_LENGTH = 64  # characters; longer words hardly come twice
@@ -38,10 +39,11 @@ def space_words(glue: Iterable[str], apart: str = "") -> re.Pattern[str]:
     """A pattern whose matches are words that no merge crosses, in text where `▁` stands for a space.
 
     A word begins at a run of `▁`, except behind a character of `glue`: those that some token has before a `▁`. Since
-    merges only join neighbours, encoding such words one by one gives what encoding the whole text gives. Runs of the
-    character `apart` are words of their own.
+    merges only join neighbours, encoding such words one by one gives what encoding the whole text gives, and so do
+    longer words, where there are too many of `glue` to tell all apart. Runs of the character `apart` are words of
+    their own.
     """
-    body, joints = f"[^▁{re.escape(apart)}]", "".join(map(re.escape, glue))
+    body, joints = f"[^▁{re.escape(apart)}]", character_class(glue)
     tail = f"(?:(?<=[{joints}])▁+{body}*)*" if joints else ""
     alone = f"|{re.escape(apart)}+" if apart else ""
     return re.compile(f"(?:▁+{body}*|{body}+){tail}{alone}")
@@ -51,6 +53,11 @@ def byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
     """Byte to the id of its token `<0x00>` to `<0xFF>`, as far as the vocabulary has them."""
     texts = vocabulary.of_type(TokenType.BYTE)
     return {byte: texts[text] for byte, text in enumerate(BYTE_TEXTS) if text in texts}
+
+
+def unknown_token(vocabulary: Vocabulary) -> int | None:
+    """What stands for text without a token; none where that would end a generation, which no text may do."""
+    return None if vocabulary.unknown in vocabulary.end_of_generation else vocabulary.unknown
 
 
 def byte_fallback(text: str, byte_ids: Mapping[int, int], unknown: int | None) -> list[int]:
