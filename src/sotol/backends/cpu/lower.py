@@ -12,13 +12,14 @@ from sotol.backends.cpu.library import Key
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.plan import phases
-from sotol.program.trace import Cache, Constant, Node, Operand, Program, Tensor
+from sotol.program.trace import Cache, Constant, Node, Operand, Program, StepInput, Tensor
 
 __all__ = ["Call", "Places", "lower", "missing", "result_bytes"]
 
 PIECE_BYTES = 98304  # of weights in one piece of a linear, at least: a run that memory can stream
 ALL_KEYS = 2**30  # a window that hides nothing
 FLOATS = {"F32", "F16", "BF16"}
+STEP_INPUTS = {"embed": "tokens", "rope": "positions", "attention": "step", "rows": "logit_rows"}  # that kernels read
 
 
 class Call(NamedTuple):
@@ -70,6 +71,11 @@ class _Site(NamedTuple):
         """Numbers in a row of the result."""
         return _width(self.node.shape)
 
+    @property
+    def stored(self) -> int:
+        """The same in memory: whole vectors. What lies behind the row's own numbers is undefined."""
+        return padded(self.width)
+
     def at(self, i: int) -> int:
         """The address of input i, a tensor."""
         x = self.node.inputs[i]
@@ -96,22 +102,56 @@ def lower(program: Program, places: Places) -> list[Call]:
     return calls
 
 
-def missing(program: Program) -> list[str]:
-    """What the CPU backend lacks for a program: ops, encodings, widths; one sentence each."""
-    problems = []
-    last = len(program.nodes) - 1
-    for i, node in enumerate(program.nodes):
+def missing(program: Program, context: int = 1) -> list[str]:
+    """What the CPU backend lacks for a program over sequences of up to `context` tokens; one sentence each.
+
+    That is also what kernels, which check nothing, would take for something else.
+    """
+    problems, matrices = list[str](), dict[str, Weight]()
+    for node in program.nodes:
         name = node.op.name
         if name not in LOWERINGS and name != "reshape":
             problems.append(f"the CPU backend has no kernel for {name}")
-        if i != last and _width(node.shape) % LANES:
-            problems.append(f"the result of {name} is {list(node.shape)}: the CPU backend needs widths of 16")
         for x in node.inputs:
             if isinstance(x, Weight) and not (x.encoding.integer or x.encoding.name in FLOATS):
                 problems.append(f"the CPU backend can't run {x.encoding.name} ({name} of {x.name})")
-            if isinstance(x, Cache) and (x.width % LANES or x.width > WIDEST_HEAD):
-                problems.append(f"the CPU backend needs heads of a multiple of 16, up to {WIDEST_HEAD}: not {x.width}")
+            if isinstance(x, Weight) and len(x.shape) == 2 and matrices.setdefault(x.name, x) is not x:
+                problems.append(f"two matrices are named {x.name}: the CPU backend keeps them by name")
+            if isinstance(x, StepInput) and x.name != STEP_INPUTS.get(name):
+                problems.append(f"the CPU backend's {name} reads the step's {STEP_INPUTS.get(name)}: not {x.name}")
+        if all(x.program is program for x in node.inputs if isinstance(x, Tensor)):
+            problems += _unfit(program, node, context)
+        else:
+            problems.append(f"{name} reads a result of another program")
+    if program.nodes and program.nodes[-1].op in ops.QUANTIZED:
+        problems.append(f"a program can't end in {program.nodes[-1].op.name}: its result is not float32")
     return list(dict.fromkeys(problems))
+
+
+def _unfit(program: Program, node: Node, context: int) -> list[str]:
+    """What the shape rule of a node's op leaves open and its kernel relies on."""
+    problems, name, shape = list[str](), node.op.name, node.shape
+    tensors = [(x, program.nodes[x.index].op) for x in node.inputs if isinstance(x, Tensor)]
+    weight = next((x for x in node.inputs if isinstance(x, Weight)), None)
+    takes_int8 = node.op in (ops.linear, ops.linear_add) and weight is not None and weight.encoding.integer is not None
+    if any(source in ops.QUANTIZED and not (takes_int8 and i == 0) for i, (_, source) in enumerate(tensors)):
+        problems.append(f"{name} can't read int8: only a product with integer weights does")
+    if node.op in ops.QUANTIZED and _width(shape) % ops.GROUP:
+        problems.append(f"{name} needs rows of a multiple of {ops.GROUP} numbers: not {list(shape)}")
+    if node.op is ops.reshape and any(_width(x.shape) != _width(shape) for x, _ in tensors):
+        problems.append(f"reshape can't make {list(shape)} of {[list(x.shape) for x, _ in tensors]}")
+    if node.op is ops.rope:
+        table = next((x for x in node.inputs if isinstance(x, Constant)), None)
+        if table is None or len(table.value) < context or 2 * table.value.shape[-1] > int(shape[-1]):
+            at_least = f"{context} positions and at most half of {shape[-1]} pairs"
+            problems.append(f"rope needs a table of {at_least}: not {None if table is None else list(table.shape)}")
+    if node.op is ops.attention:
+        cache, keys = next(x for x in node.inputs if isinstance(x, Cache)), tensors[1][0].shape[1:]
+        if keys != (cache.heads, cache.width) or int(shape[1]) % cache.heads:
+            problems.append(f"attention of {list(shape)} needs a cache of such heads: not {cache}")
+        if cache.width > WIDEST_HEAD:
+            problems.append(f"the CPU backend has heads of up to {WIDEST_HEAD} channels: not {cache.width}")
+    return problems
 
 
 def result_bytes(node: Node, limits: Mapping[str, int]) -> int:
@@ -136,14 +176,15 @@ def _embed(s: _Site) -> list[Call]:
     weight = _weight(s.node, 0)
     panels, _, size = s.places.panels(weight)
     key = ("embed", weight.encoding.name)
-    return [s.call(*key, rows=s.rows, width=s.width, tokens=s.places.input("tokens"), panels=panels, panel=size,
-                   out=s.out)]  # fmt: skip
+    return [s.call(*key, rows=s.rows, width=s.width, row=4 * s.stored, tokens=s.places.input("tokens"), panels=panels,
+                   panel=size, out=s.out)]  # fmt: skip
 
 
 def _rms_norm(s: _Site, residual: int = 0) -> list[Call]:
     width = int(s.node.shape[-1])
-    return [s.call("rms_norm", rows=s.rows, each=s.width // width, width=width, eps=s.node.attributes["eps"],
-                   x=s.at(0), weight=s.places.vector(s.node.inputs[1]), residual=residual, out=s.out)]  # fmt: skip
+    return [s.call("rms_norm", rows=s.rows, each=s.width // width, width=width, row=4 * s.stored,
+                   eps=s.node.attributes["eps"], x=s.at(0), weight=s.places.vector(s.node.inputs[1]),
+                   residual=residual, out=s.out)]  # fmt: skip
 
 
 def _rms_norm_add(s: _Site) -> list[Call]:
@@ -173,7 +214,7 @@ def _linear(s: _Site, residual: int = 0) -> list[Call]:
         kind, x_row, quant = "int8", width, s.at(0) + s.places.limit(str(x.shape[0])) * width
         quant_row = width // ops.GROUP * QUANT_RECORD
     else:
-        kind, x_row, quant, quant_row = "f32", 4 * width, 0, 0
+        kind, x_row, quant, quant_row = "f32", 4 * padded(width), 0, 0
     return [s.call("linear", weight.encoding.name, kind, rows=s.rows, width=width, stride=count * LANES, panels=panels,
                    panels_count=count, panel=size, run=_run(count, size), x=s.at(0), x_row=x_row, quant=quant,
                    quant_row=quant_row, residual=residual, out=s.out)]  # fmt: skip
@@ -194,7 +235,7 @@ def _rope(s: _Site) -> list[Call]:
     table = s.node.inputs[2]
     assert isinstance(table, Constant)
     return [s.call("rope", s.node.attributes["style"], rows=s.rows, heads=int(heads), width=int(width),
-                   pairs=int(table.shape[-1]), positions=s.places.input("positions"),
+                   row=4 * s.stored, pairs=int(table.shape[-1]), positions=s.places.input("positions"),
                    table=s.places.vector(table), x=s.at(0), out=s.out)]  # fmt: skip
 
 
@@ -203,17 +244,18 @@ def _attention(s: _Site) -> list[Call]:
     assert isinstance(cache, Cache)
     _, heads, width = s.node.shape
     place, codec, inputs = s.places.cache(cache), s.places.codec, s.places.input
-    cap = given.get("cap", 0.0)
+    cap, channels = given.get("cap", 0.0), padded(cache.width)
     return [
-        s.call("store_cache", codec, rows=s.rows, heads=cache.heads, width=cache.width, slots=inputs("slots"),
-               cache=place, k=s.at(1), v=s.at(2)),
-        s.call("attend", codec, int(cache.width % 64 == 0), int(cap > 0), _rows_at_once(int(heads) // cache.heads),
+        s.call("store_cache", codec, rows=s.rows, heads=cache.heads, width=cache.width, padded=channels,
+               row=4 * padded(cache.heads * cache.width), slots=inputs("slots"), cache=place, k=s.at(1), v=s.at(2)),
+        s.call("attend", codec, int(channels % 64 == 0), int(cap > 0), _rows_at_once(int(heads) // cache.heads),
                parts=inputs("parts"), part_tiles=inputs("part_tiles"), part_spans=inputs("part_spans"),
                tile_sequences=inputs("tile_sequences"), tile_tokens=inputs("tile_tokens"),
                tile_counts=inputs("tile_counts"), tile_sums=inputs("tile_sums"), tables=inputs("blocks"),
                table_width=s.places.table_width, positions=inputs("positions"), heads=int(heads),
-               kv_heads=cache.heads, width=int(width), window=given.get("window") or ALL_KEYS, scale=given["scale"],
-               cap=cap, cache=place, sums=s.places.span_sums, finished=s.places.finished_parts, q=s.at(0), out=s.out),
+               kv_heads=cache.heads, width=int(width), padded=channels, row=4 * s.stored,
+               window=given.get("window") or ALL_KEYS, scale=given["scale"], cap=cap, cache=place,
+               sums=s.places.span_sums, finished=s.places.finished_parts, q=s.at(0), out=s.out),
     ]  # fmt: skip
 
 
@@ -223,26 +265,25 @@ def _rows_at_once(group: int) -> int:
 
 
 def _add(s: _Site) -> list[Call]:
-    return [s.call("add", rows=s.rows, width=s.width, x=s.at(0), y=s.at(1), out=s.out)]
+    return [s.call("add", rows=s.rows, width=s.stored, x=s.at(0), y=s.at(1), out=s.out)]
 
 
 def _add_bias(s: _Site) -> list[Call]:
     bias = s.places.vector(s.node.inputs[1])
-    return [s.call("add_bias", rows=s.rows, width=s.width, x=s.at(0), bias=bias, out=s.out)]
+    return [s.call("add_bias", rows=s.rows, width=s.stored, x=s.at(0), bias=bias, out=s.out)]
 
 
 def _scale(s: _Site) -> list[Call]:
-    return [s.call("scale", rows=s.rows, width=s.width, factor=s.node.attributes["factor"], x=s.at(0), out=s.out)]
+    return [s.call("scale", rows=s.rows, width=s.stored, factor=s.node.attributes["factor"], x=s.at(0), out=s.out)]
 
 
 def _soft_cap(s: _Site) -> list[Call]:
-    width = padded(s.width)  # of logits
-    return [s.call("soft_cap", rows=s.rows, width=width, cap=s.node.attributes["cap"], x=s.at(0), out=s.out)]
+    return [s.call("soft_cap", rows=s.rows, width=s.stored, cap=s.node.attributes["cap"], x=s.at(0), out=s.out)]
 
 
 def _glu(s: _Site) -> list[Call]:
     act = s.node.attributes["act"]
-    return [s.call("glu", act, rows=s.rows, width=s.width, gate=s.at(0), up=s.at(1), out=s.out)]
+    return [s.call("glu", act, rows=s.rows, width=s.stored, gate=s.at(0), up=s.at(1), out=s.out)]
 
 
 def _glu_quantize(s: _Site) -> list[Call]:
@@ -252,7 +293,7 @@ def _glu_quantize(s: _Site) -> list[Call]:
 
 def _rows(s: _Site) -> list[Call]:
     index = s.places.input("logit_rows")
-    return [s.call("rows", rows=s.rows, width=s.width, index=index, x=s.at(0), out=s.out)]
+    return [s.call("rows", rows=s.rows, width=s.stored, index=index, x=s.at(0), out=s.out)]
 
 
 def _weight(node: Node, i: int) -> Weight:

@@ -73,7 +73,7 @@ class CpuRunner:
         count = default_threads() if threads is None else threads
         if count < 1:
             raise ValueError(f"threads must be at least 1: not {count}")
-        for problem in missing(program):
+        for problem in missing(program, limits.context):
             raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
@@ -147,12 +147,13 @@ class _Memory:
         self._vectors: dict[int, tuple[Operand, Array]] = {}  # by the id of the operand, which is kept with it
         caches = program.caches()
         self._caches = {
-            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * CODEC_BYTES[codec]) for c in caches
+            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * padded(c.width) * CODEC_BYTES[codec])
+            for c in caches
         }
         rows = min(SPAN_ROWS, limits.tokens * -(-limits.context // SPAN))
         heads = max((int(node.shape[1]) for node in program.nodes if node.op is ops.attention), default=0)
         widest, kv_heads = (max((getattr(c, size) for c in caches), default=0) for size in ("width", "heads"))
-        self._span_sums = _zeros(rows * heads * (widest + SUMS_EXTRA) * 4)
+        self._span_sums = _zeros(rows * heads * (padded(widest) + SUMS_EXTRA) * 4)
         tiles = limits.sequences + limits.tokens // TILE_TOKENS
         self._finished = np.zeros(tiles * kv_heads, np.int64)
         t, s = limits.tokens, limits.sequences
@@ -187,8 +188,10 @@ class _Memory:
     def vector(self, x: Operand) -> int:
         if id(x) not in self._vectors:
             assert isinstance(x, Weight | Constant)
-            values = x.decode() if isinstance(x, Weight) else x.value
-            self._vectors[id(x)] = x, np.ascontiguousarray(values, np.float32)
+            values = np.ascontiguousarray(x.decode() if isinstance(x, Weight) else x.value, np.float32).reshape(-1)
+            if rest := padded(values.size) - values.size:  # kernels read whole vectors
+                values = np.concatenate([values, np.zeros(rest, np.float32)])
+            self._vectors[id(x)] = x, values
         return int(self._vectors[id(x)][1].ctypes.data)
 
     def cache(self, cache: Cache) -> int:

@@ -1,4 +1,4 @@
-"""Ops that treat each number of a row alone. Rows are multiples of 16 wide."""
+"""Ops that treat each number of a row alone. Widths are of rows in memory: whole vectors, whatever a row has of them."""
 
 import numpy as np
 from numba import njit
