@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.errors import ModelError
-from sotol.formats.weights import Checkpoint, Weight
+from sotol.formats.weights import Checkpoint
 from sotol.models.metadata import Fields
 from sotol.models.model import Layer, Table
 from sotol.models.rope import Rope, read_rope

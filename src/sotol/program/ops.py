@@ -136,7 +136,7 @@ def cached(k: Array, v: Array, kind: np.finfo[Any]) -> tuple[Array, Array]:
     Where a token's key or value in a head is not finite, the key is NaN and the value 0: who sees it gets NaN, and
     nobody else can be spoilt by it, since 0 times its value is 0.
     """
-    most = float(kind.max)
+    most = min(float(kind.max), float(np.finfo(k.dtype).max))
     broken = ~(np.isfinite(k).all(axis=-1) & np.isfinite(v).all(axis=-1))  # [T, K]
     keys, values = np.clip(k, -most, most), np.clip(v, -most, most)
     keys[broken], values[broken] = np.nan, 0

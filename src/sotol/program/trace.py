@@ -122,7 +122,7 @@ class Op(NamedTuple):
     inputs: tuple[tuple[str, ...] | None, ...]  # dimension letters of each input; None: not an array
     output: tuple[str, ...]
     meaning: Callable[..., Any]
-    attributes: frozenset[str]
+    attributes: frozenset[str] = frozenset()
 
     @overload
     def __call__(self, *inputs: "Operand", **attributes: Any) -> Tensor: ...
@@ -163,7 +163,7 @@ def op(rule: str) -> Callable[[Callable[..., Any]], Op]:
     def make(meaning: Callable[..., Any]) -> Op:
         left, _, right = rule.partition("->")
         inputs = tuple(None if part.strip() == "_" else tuple(part.split()) for part in left.split(","))
-        code = meaning.__code__  # type: ignore[attr-defined]  (ops are functions)
+        code = meaning.__code__
         attributes = frozenset(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
         OPS[meaning.__name__] = Op(meaning.__name__, inputs, tuple(right.split()), meaning, attributes)
         return OPS[meaning.__name__]

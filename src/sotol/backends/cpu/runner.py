@@ -147,8 +147,7 @@ class _Memory:
         self._vectors: dict[int, tuple[Operand, Array]] = {}  # by the id of the operand, which is kept with it
         caches = program.caches()
         self._caches = {
-            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * padded(c.width) * CODEC_BYTES[codec])
-            for c in caches
+            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * padded(c.width) * CODEC_BYTES[codec]) for c in caches
         }
         rows = min(SPAN_ROWS, limits.tokens * -(-limits.context // SPAN))
         heads = max((int(node.shape[1]) for node in program.nodes if node.op is ops.attention), default=0)

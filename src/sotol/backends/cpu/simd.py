@@ -344,7 +344,7 @@ def halves_loader(form: str) -> Any:
 
 
 def halves_storer(form: str) -> Any:
-    """store(address, f32x16) as 16 f16, rounded to nearest even, in the target's form; beyond its range as its largest."""
+    """store(address, f32x16) as 16 f16, in the target's form: to nearest even, beyond their range as the largest."""
 
     @intrinsic
     def store_halves(_context: Any, _address: Any, _v: Any) -> Any:

@@ -1,8 +1,8 @@
 """Attention over a paged cache: putting keys and values into it, and sharing out the work of reading it.
 
-T tokens, H heads, K kv heads, d width of a head. In rows of f32 heads lie side by side, d numbers apart. In the cache, in
-query rows on the stack and in sums a head has whole vectors of channels (`padded`), those from d on 0: a block of one
-kv head holds K as [padded, 16] and V as [16, padded].
+T tokens, H heads, K kv heads, d width of a head. In rows of f32, heads lie side by side, d numbers apart. In the
+cache, in query rows on the stack and in sums a head has whole vectors of channels (`padded`), those from d on 0: a
+block of one kv head holds K as [padded, 16] and V as [16, padded].
 
 The keys of a token are summed in spans of 256 at absolute positions (`spans.py`), and the spans' sums merged in order.
 Who sums a span changes no bit: a long context that few tokens look at is shared out by spans, whose sums go to memory
@@ -35,7 +35,6 @@ from sotol.backends.cpu.simd import (
     fma,
     halves_storer,
     lane_sum,
-    load,
     load_i32,
     scatter_shorts,
     scatter_words,

@@ -1,7 +1,7 @@
 """RMS norm, and the quantisation of activations to int8. N width.
 
-Rows of f32 are whole vectors apart (`layout.padded`). What lies behind a row's last number is undefined, so a norm, which
-is the only op that adds numbers of a row up, takes the last vector in part. Quantised rows are multiples of 32 wide.
+Rows of f32 are whole vectors apart (`layout.padded`), and what lies behind a row's last number is undefined. So a norm,
+the only op that adds up the numbers of a row, takes its last vector in part. Quantised rows are multiples of 32 wide.
 """
 
 import numpy as np

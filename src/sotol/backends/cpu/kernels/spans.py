@@ -5,9 +5,9 @@ sums, and one query row or six do the same sums. Keys are taken in pieces of 64 
 absolute positions, whatever part of the prompt a step holds: Milakov & Gimelshein 2018 (arXiv 1805.02867) within a
 span. A piece that a row may not see is an exact no-op for it, or left out.
 
-Here d and `width` are channels in the cache: whole vectors, those beyond a head's width 0.
-A row's sums are a record: d f32, the weighted sum of values; then, as vectors of equal lanes, the maximum that the
-weights are relative to, and their sum.
+Here d and `width` are channels as the cache has them: whole vectors, those beyond a head's own 0. A row's sums are a
+record: d f32, the weighted sum of values; then, as vectors of equal lanes, the maximum that the weights are relative
+to, and their sum.
 """
 
 import numpy as np
