@@ -78,9 +78,7 @@ class _Site(NamedTuple):
 
     def at(self, i: int) -> int:
         """The address of input i, a tensor."""
-        x = self.node.inputs[i]
-        assert isinstance(x, Tensor)
-        return self.places.result(x.index)
+        return self.places.result(_tensor(self.node, i).index)
 
     def call(self, *key: str | int, **arguments: int | float) -> Call:
         return Call(key, arguments, self.number)
@@ -113,45 +111,82 @@ def missing(program: Program, context: int = 1) -> list[str]:
         if name not in LOWERINGS and name != "reshape":
             problems.append(f"the CPU backend has no kernel for {name}")
         for x in node.inputs:
-            if isinstance(x, Weight) and not (x.encoding.integer or x.encoding.name in FLOATS):
-                problems.append(f"the CPU backend can't run {x.encoding.name} ({name} of {x.name})")
-            if isinstance(x, Weight) and len(x.shape) == 2 and matrices.setdefault(x.name, x) is not x:
-                problems.append(f"two matrices are named {x.name}: the CPU backend keeps them by name")
-            if isinstance(x, StepInput) and x.name != STEP_INPUTS.get(name):
+            if isinstance(x, Weight):
+                problems += _check_weight(name, x, matrices)
+            elif isinstance(x, StepInput) and x.name != STEP_INPUTS.get(name):
                 problems.append(f"the CPU backend's {name} reads the step's {STEP_INPUTS.get(name)}: not {x.name}")
-        if all(x.program is program for x in node.inputs if isinstance(x, Tensor)):
-            problems += _unfit(program, node, context)
-        else:
-            problems.append(f"{name} reads a result of another program")
+            elif isinstance(x, Tensor):
+                problems += _check_tensor(program, node, x)
+        if name in CHECKS:
+            problems += CHECKS[name](node, context)
     if program.nodes and program.nodes[-1].op in ops.QUANTIZED:
         problems.append(f"a program can't end in {program.nodes[-1].op.name}: its result is not float32")
     return list(dict.fromkeys(problems))
 
 
-def _unfit(program: Program, node: Node, context: int) -> list[str]:
-    """What the shape rule of a node's op leaves open and its kernel relies on."""
-    problems, name, shape = list[str](), node.op.name, node.shape
-    tensors = [(x, program.nodes[x.index].op) for x in node.inputs if isinstance(x, Tensor)]
-    weight = next((x for x in node.inputs if isinstance(x, Weight)), None)
-    takes_int8 = node.op in (ops.linear, ops.linear_add) and weight is not None and weight.encoding.integer is not None
-    if any(source in ops.QUANTIZED and not (takes_int8 and i == 0) for i, (_, source) in enumerate(tensors)):
-        problems.append(f"{name} can't read int8: only a product with integer weights does")
-    if node.op in ops.QUANTIZED and _width(shape) % ops.GROUP:
-        problems.append(f"{name} needs rows of a multiple of {ops.GROUP} numbers: not {list(shape)}")
-    if node.op is ops.reshape and any(_width(x.shape) != _width(shape) for x, _ in tensors):
-        problems.append(f"reshape can't make {list(shape)} of {[list(x.shape) for x, _ in tensors]}")
-    if node.op is ops.rope:
-        table = next((x for x in node.inputs if isinstance(x, Constant)), None)
-        if table is None or len(table.value) < context or 2 * table.value.shape[-1] > int(shape[-1]):
-            at_least = f"{context} positions and at most half of {shape[-1]} pairs"
-            problems.append(f"rope needs a table of {at_least}: not {None if table is None else list(table.shape)}")
-    if node.op is ops.attention:
-        cache, keys = next(x for x in node.inputs if isinstance(x, Cache)), tensors[1][0].shape[1:]
-        if keys != (cache.heads, cache.width) or int(shape[1]) % cache.heads:
-            problems.append(f"attention of {list(shape)} needs a cache of such heads: not {cache}")
-        if cache.width > WIDEST_HEAD:
-            problems.append(f"the CPU backend has heads of up to {WIDEST_HEAD} channels: not {cache.width}")
+def _check_weight(name: str, x: Weight, matrices: dict[str, Weight]) -> list[str]:
+    """matrices: those met so far, by name."""
+    problems = []
+    if not (x.encoding.integer or x.encoding.name in FLOATS):
+        problems.append(f"the CPU backend can't run {x.encoding.name} ({name} of {x.name})")
+    if len(x.shape) == 2 and matrices.setdefault(x.name, x) is not x:
+        problems.append(f"two matrices are named {x.name}: the CPU backend keeps them by name")
     return problems
+
+
+def _check_tensor(program: Program, node: Node, x: Tensor) -> list[str]:
+    if x.program is not program:
+        return [f"{node.op.name} reads a result of another program"]
+    if program.nodes[x.index].op in ops.QUANTIZED and not (x is node.inputs[0] and _takes_int8(node)):
+        return [f"{node.op.name} can't read int8: only a product with integer weights does"]
+    return []
+
+
+def _takes_int8(node: Node) -> bool:
+    return node.op in (ops.linear, ops.linear_add) and _weight(node, 1).encoding.integer is not None
+
+
+# What an op's shape rule leaves open and its kernel relies on.
+
+
+def _check_reshape(node: Node, _context: int) -> list[str]:
+    given, wanted = list(_tensor(node, 0).shape), list(node.shape)
+    fits = given[0] == wanted[0] and _width(tuple(given)) == _width(node.shape)
+    return [] if fits else [f"reshape can't make {wanted} of {given}"]
+
+
+def _check_rope(node: Node, context: int) -> list[str]:
+    table, width = node.inputs[2], int(node.shape[-1])
+    assert isinstance(table, Constant)
+    positions, _, pairs = table.value.shape
+    if positions >= context and 2 * pairs <= width:
+        return []
+    return [f"rope needs a table of {context} positions and at most half of {width} pairs: not {list(table.shape)}"]
+
+
+def _check_attention(node: Node, _context: int) -> list[str]:
+    cache, heads = node.inputs[3], int(node.shape[1])
+    assert isinstance(cache, Cache)
+    problems = []
+    if _tensor(node, 1).shape[1:] != (cache.heads, cache.width) or heads % cache.heads:
+        problems.append(f"attention of {list(node.shape)} needs a cache of such heads: not {cache}")
+    if cache.width > WIDEST_HEAD:
+        problems.append(f"the CPU backend has heads of up to {WIDEST_HEAD} channels: not {cache.width}")
+    return problems
+
+
+def _check_quantized(node: Node, _context: int) -> list[str]:
+    if _width(node.shape) % ops.GROUP == 0:
+        return []
+    return [f"{node.op.name} needs rows of a multiple of {ops.GROUP} numbers: not {list(node.shape)}"]
+
+
+CHECKS: dict[str, Callable[[Node, int], list[str]]] = {
+    "attention": _check_attention,
+    "reshape": _check_reshape,
+    "rope": _check_rope,
+    **dict.fromkeys((op.name for op in ops.QUANTIZED), _check_quantized),
+}
 
 
 def result_bytes(node: Node, limits: Mapping[str, int]) -> int:
@@ -206,8 +241,7 @@ def _ints(s: _Site) -> int:
 
 
 def _linear(s: _Site, residual: int = 0) -> list[Call]:
-    weight, x = _weight(s.node, 1), s.node.inputs[0]
-    assert isinstance(x, Tensor)
+    weight, x = _weight(s.node, 1), _tensor(s.node, 0)
     panels, count, size = s.places.panels(weight)
     width = weight.shape[1]
     if x.program.nodes[x.index].op in ops.QUANTIZED:
@@ -294,6 +328,12 @@ def _glu_quantize(s: _Site) -> list[Call]:
 def _rows(s: _Site) -> list[Call]:
     index = s.places.input("logit_rows")
     return [s.call("rows", rows=s.rows, width=s.stored, index=index, x=s.at(0), out=s.out)]
+
+
+def _tensor(node: Node, i: int) -> Tensor:
+    x = node.inputs[i]
+    assert isinstance(x, Tensor)
+    return x
 
 
 def _weight(node: Node, i: int) -> Weight:
