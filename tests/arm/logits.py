@@ -22,7 +22,7 @@ from tests.support.running import limits_for, run_text
 
 from sotol.backends.cpu import PRECISIONS, CpuRunner
 from sotol.backends.cpu.target import Target, host_target
-from sotol.formats import read_gguf, write_gguf
+from sotol.formats import Weight, read_gguf, write_gguf
 from sotol.models import ARCHITECTURES, trace_model
 from sotol.quant import Float32Array
 
@@ -38,11 +38,17 @@ SIZES: dict[str, object] = {
 OTHERS: dict[str, dict[str, object]] = {
     "gemma3": {"attention.sliding_window": 24, "block_count": 7, "final_logit_softcapping": 8.0}
 }
+ODD: dict[str, object] = {  # widths that are no whole vectors
+    "embedding_length": 60,
+    "feed_forward_length": 172,
+    "attention.head_count": 5,
+    "attention.head_count_kv": 5,
+}
 CHUNKS = (70, 1, 1, 9)  # a prompt that is no multiple of any tile, two single tokens, a few more
 
 
 def write_models(folder: Path) -> None:
-    """A small random model of each architecture, its matrices in all encodings in turn."""
+    """A small random model of each architecture, its matrices in all encodings in turn; and one of odd widths."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.gguf"):
         old.unlink()
@@ -50,6 +56,11 @@ def write_models(folder: Path) -> None:
         checkpoint = random_checkpoint(name, SIZES | OTHERS.get(name, {}), optional=name != "gemma3")
         mixed = mixed_encodings(checkpoint, first=number)
         write_gguf(folder / f"{name}.gguf", mixed.metadata, mixed.weights.values())
+    odd = random_checkpoint("qwen3", SIZES | ODD, optional=True)
+    halves = [
+        Weight.from_values(w.name, w.decode(), "F16" if len(w.shape) == 2 else "F32") for w in odd.weights.values()
+    ]
+    write_gguf(folder / "odd.gguf", odd.metadata, halves)
 
 
 def run(folder: Path, out: Path) -> None:

@@ -1,34 +1,46 @@
 """Attention over a paged cache against its meaning: ragged steps, any block tables, windows, caps, codecs."""
 
+from collections.abc import Mapping
+from contextlib import closing
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.running import make_step
 from tests.support.single_op import Inputs, cpu, ids, reference
 
-from sotol.backends.cpu import runner
+from sotol.backends.cpu import CpuRunner, runner
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.program.trace import Cache, Program
+from sotol.quant import Float32Array
 
 VOCABULARY = 40
+Tables = Mapping[str, Float32Array]
+
+
+def random_tables(heads: int, kv_heads: int, width: int, seed: int) -> dict[str, Float32Array]:
+    """q, k and v of each token [VOCABULARY, heads, width]."""
+    rng, counts = np.random.default_rng(seed), {"q": heads, "k": kv_heads, "v": kv_heads}
+    return {name: rng.normal(size=(VOCABULARY, count, width)).astype(np.float32) for name, count in counts.items()}
+
+
+def program_of(tables: Tables, **options: float) -> Program:
+    """Attention whose q, k and v are rows of three tables, named by the token."""
+    inputs = Inputs()
+    q, k, v = (inputs.rows(x.reshape(VOCABULARY, -1), name).reshape("T", *x.shape[1:]) for name, x in tables.items())
+    _, kv_heads, width = tables["k"].shape
+    cache, scale = Cache(0, kv_heads, width), width**-0.5
+    out = ops.attention(q, k, v, cache, inputs.step, scale=scale, **options)
+    out.reshape("T", tables["q"][0].size)
+    return inputs.program
 
 
 def attention_program(heads: int, kv_heads: int, width: int, seed: int, **options: float) -> Program:
-    """Attention whose q, k and v are rows of three random tables, named by the token."""
-    rng = np.random.default_rng(seed)
-    inputs = Inputs()
-
-    def part(name: str, count: int) -> object:
-        values = rng.normal(size=(VOCABULARY, count * width)).astype(np.float32)
-        return inputs.rows(values, name).reshape("T", count, width)
-
-    q, k, v = part("q", heads), part("k", kv_heads), part("v", kv_heads)
-    ops.attention(q, k, v, Cache(0, kv_heads, width), inputs.step, scale=width**-0.5, **options).reshape(
-        "T", heads * width
-    )
-    return inputs.program
+    """The same of random tables."""
+    return program_of(random_tables(heads, kv_heads, width, seed), **options)
 
 
 def ragged_steps(rng: np.random.Generator, lengths: list[int], chunk: int) -> tuple[list[Step], Limits]:
@@ -51,7 +63,20 @@ def ragged_steps(rng: np.random.Generator, lengths: list[int], chunk: int) -> tu
     return steps, Limits(widest, len(lengths), widest, max(lengths), sum(needed))
 
 
-SHAPES = st.sampled_from([(1, 1, 16), (3, 1, 32), (4, 2, 64), (6, 3, 64), (2, 2, 80), (4, 1, 256)])
+SHAPES = st.sampled_from(
+    [
+        (1, 1, 16),
+        (3, 1, 32),
+        (4, 2, 64),
+        (6, 3, 64),
+        (2, 2, 80),
+        (4, 1, 256),
+        (1, 1, 1),
+        (3, 3, 8),
+        (3, 1, 100),
+        (6, 3, 120),
+    ]
+)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,3 +161,53 @@ def test_large_scores_do_not_overflow(target: Target) -> None:
     got = cpu(inputs.program, steps, target, codec="f32", limits=limits)
     want = reference(inputs.program, steps, limits).reshape(got.shape)
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [0, 5])
+@pytest.mark.parametrize("codec", ["f16", "f32"])
+@pytest.mark.parametrize("part", ["k", "v"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_stays_with_who_sees_it(
+    target: Target, value: float, part: str, codec: str, window: int
+) -> None:
+    """Not with tokens before it in its chunk, nor beyond a window, nor beside it, nor who has its blocks next."""
+    tables, bad, at = random_tables(2, 1, 24, 3), VOCABULARY - 1, 20
+    tables[part][bad, 0, 7] = value
+    program = program_of(tables, window=window)
+    rng = np.random.default_rng(1)
+    healthy, other, later = (rng.integers(0, bad, n).tolist() for n in (39, 30, 9))
+    spoilt = [*healthy[:at], bad, *healthy[at:]]
+    limits = Limits(80, 2, 80, 80, 6)
+
+    def run(runner: CpuRunner, *texts: list[int]) -> list[Float32Array]:
+        step = make_step(texts, [0] * len(texts), [[2, 0, 5], [1, 4, 3]][: len(texts)], range(sum(map(len, texts))))
+        return np.split(runner.run(step).copy(), step.starts[1:-1])
+
+    def fresh(text: list[int]) -> Float32Array:
+        with closing(CpuRunner(program, limits, threads=1, codec=codec, target=target)) as runner:
+            return run(runner, text)[0]
+
+    with closing(CpuRunner(program, limits, threads=2, codec=codec, target=target)) as runner:
+        first, second = run(runner, spoilt, other)
+        third = run(runner, later)[0]
+    sees = [at <= i and (not window or i < at + window) for i in range(len(spoilt))]
+    np.testing.assert_array_equal(np.isnan(first), np.repeat(np.array(sees)[:, None], 48, axis=1))
+    np.testing.assert_array_equal(first[:at].view(np.int32), fresh(spoilt[:at]).view(np.int32))
+    np.testing.assert_array_equal(second.view(np.int32), fresh(other).view(np.int32))
+    np.testing.assert_array_equal(third.view(np.int32), fresh(later).view(np.int32))
+    want = reference(program, [make_step([spoilt], [0], [[2, 0, 5]], range(40))], limits)
+    np.testing.assert_array_equal(np.isnan(want.reshape(first.shape)), np.isnan(first))
+
+
+@pytest.mark.parametrize("codec", ["f16", "f32"])
+def test_numbers_beyond_the_cache_are_its_largest(target: Target, codec: str) -> None:
+    """65504 in f16. The keys' large channel meets zeros of the queries: an infinity there would give NaN."""
+    tables = random_tables(2, 1, 24, 4)
+    tables["q"][:, :, 3] = 0
+    tables["k"][::2, :, 3], tables["v"][1::3, :, 5], tables["v"][1::4, :, 6] = 1e6, -1e30, 65510
+    program = program_of(tables)
+    steps, limits = ragged_steps(np.random.default_rng(5), [50, 20], 16)
+    got = cpu(program, steps, target, threads=2, codec=codec, limits=limits)
+    want = reference(program, steps, limits, cache={"f16": "float16", "f32": "float32"}[codec]).reshape(got.shape)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(got).all()

@@ -19,7 +19,7 @@ INTEGER = [name for name, encoding in ENCODINGS.items() if encoding.integer and 
 quickly = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 seeds = st.integers(0, 2**31)
 counts = st.integers(1, 21)
-widths = st.sampled_from([16, 32, 48, 96, 176])
+widths = st.sampled_from([1, 5, 16, 32, 48, 72, 96, 100, 176])
 
 
 def numbers(seed: int, *shape: int) -> Float32Array:
@@ -39,9 +39,10 @@ def check(inputs: Inputs, tokens: int, target: Target, tolerance: float = 2e-6, 
         np.testing.assert_array_equal(got[0].view(np.int32), other.view(np.int32))
 
 
-def test_embed_of_floats(target: Target) -> None:
+@pytest.mark.parametrize("width", [3, 32, 45])
+def test_embed_of_floats(target: Target, width: int) -> None:
     inputs = Inputs()
-    inputs.rows(numbers(0, 5, 32), "x")
+    inputs.rows(numbers(0, 5, width), "x")
     check(inputs, 5, target, tolerance=0)
 
 
@@ -66,7 +67,7 @@ def test_rms_norm(target: Target, seed: int, tokens: int, width: int) -> None:
 
 
 @quickly
-@given(seed=seeds, tokens=counts, heads=st.integers(1, 4), width=st.sampled_from([16, 32, 64]))
+@given(seed=seeds, tokens=counts, heads=st.integers(1, 4), width=st.sampled_from([1, 8, 16, 24, 64, 100]))
 def test_rms_norm_of_heads(target: Target, seed: int, tokens: int, heads: int, width: int) -> None:
     inputs = Inputs()
     x = inputs.rows(numbers(seed, tokens, heads * width), "x").reshape("T", heads, width)
@@ -96,10 +97,12 @@ def test_elementwise(target: Target, name: str, seed: int, tokens: int, width: i
 
 @pytest.mark.parametrize("style", ["halves", "pairs"])
 @quickly
-@given(seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([32, 64]), part=st.booleans())
+@given(
+    seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([3, 8, 32, 50, 64]), part=st.booleans()
+)
 def test_rope(target: Target, style: str, seed: int, tokens: int, heads: int, width: int, part: bool) -> None:
-    """The whole head rotates, or its first half."""
-    pairs = width // 4 if part else width // 2
+    """The whole head rotates (of an odd one all but a channel), or its first half."""
+    pairs = max(1, width // 4) if part else width // 2
     inputs = Inputs()
     x = inputs.rows(numbers(seed, tokens, heads * width), "x").reshape("T", heads, width)
     table = Constant("table", np.random.default_rng(seed).normal(size=(tokens, 2, pairs)).astype(np.float32))
@@ -119,8 +122,9 @@ def test_rows(target: Target, seed: int, tokens: int, width: int) -> None:
 @settings(quickly, max_examples=5)
 @given(seed=seeds, tokens=counts, outputs=st.integers(1, 70), blocks=st.integers(1, 3))
 def test_linear_of_f32(target: Target, encoding: str, seed: int, tokens: int, outputs: int, blocks: int) -> None:
-    """The last op may have any number of outputs."""
-    inputs, width = Inputs(), blocks * max(32, ENCODINGS[encoding].values)
+    """Any number of outputs and, of floats, of inputs."""
+    inputs, values = Inputs(), ENCODINGS[encoding].values
+    width = 37 * blocks - 5 if values == 1 else blocks * values
     x = inputs.rows(numbers(seed, tokens, width), "x")
     ops.linear(x, weight(numbers(seed + 1, outputs, width), encoding))
     check(inputs, tokens, target, tolerance=1e-5)
@@ -141,3 +145,18 @@ def test_linear_of_int8(target: Target, encoding: str, seed: int, tokens: int, o
     np.testing.assert_allclose(got[0], want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
     for other in got[1:]:
         np.testing.assert_array_equal(got[0].view(np.int32), other.view(np.int32))
+
+
+@pytest.mark.parametrize("encoding", INTEGER)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_shows_in_its_row_alone(target: Target, encoding: str, value: float) -> None:
+    """Rounded to int8, one NaN among numbers would be just another number."""
+    x, w = numbers(1, 3, ENCODINGS[encoding].values), weight(numbers(2, 20, ENCODINGS[encoding].values), encoding)
+    results = []
+    for last in (x[1, 17], np.float32(value)):
+        x[1, 17] = last
+        inputs = Inputs()
+        ops.linear(inputs.rows(x, "x"), w)
+        results.append(cpu(inputs.program, [single_step(3)], target, precision="int8"))
+    assert np.isnan(results[1][1]).all()
+    np.testing.assert_array_equal(results[0][[0, 2]].view(np.int32), results[1][[0, 2]].view(np.int32))

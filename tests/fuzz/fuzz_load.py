@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tests.support.checkpoints import DEFAULTS, OPTIONAL, VOCABULARY, random_checkpoint
+from tests.support.checkpoints import DEFAULTS, VOCABULARY, full_name, fused, optional_names, random_checkpoint
 from tests.support.fuzzing import Broken, run
 from tests.support.running import make_step
 
@@ -67,7 +67,9 @@ def vocabulary(rng: random.Random) -> Fields:
 def odd_sizes(rng: random.Random) -> Fields:
     """Sizes that belong together, though no real model has them."""
     heads = rng.choice([1, 1, 2, 3, 4, 6, 8])
-    head_width = rng.choice([w for w in (2, 4, 8, 16, 16, 32, 48, 64, 80, 128, 256, 512, 1024) if w * heads <= 1024])
+    head_width = rng.choice(
+        [w for w in (2, 4, 6, 8, 16, 16, 32, 36, 48, 64, 80, 128, 256, 512, 1024) if w * heads <= 1024]
+    )
     width = rng.choice([w for w in (heads * head_width, heads * rng.choice([2, 16, 17, 32]), 256) if w <= 512])
     fields: Fields = {
         "block_count": rng.choice([1, 1, 2, 7]),
@@ -220,10 +222,13 @@ def mutant(rng: random.Random) -> Checkpoint:
     if rng.random() < 0.3:
         sizes |= {"embedding_length": 256, "feed_forward_length": 256}
     checkpoint = random_checkpoint(architecture, sizes, optional=rng.random() < 0.5, seed=rng.randrange(99))
+    if rng.random() < 0.2:
+        checkpoint = fused(checkpoint)
     fields, weights = {**checkpoint.metadata, **vocabulary(rng)}, dict(checkpoint.weights)
     if rng.random() < 0.5:
-        for name in OPTIONAL:
-            weights.pop(f"{name}.weight", None)
+        for name in optional_names(architecture):
+            for layer in range(int(str(sizes.get("block_count", 2)))):
+                weights.pop(full_name(name.format(layer)), None)
     reencode_all(weights, rng)
     for _ in range(rng.choice([0, 1, 1, 2, 3])):
         if "general.architecture" in fields and weights:

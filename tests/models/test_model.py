@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.checkpoints import OPTIONAL, full_name, random_checkpoint, with_weights
+from tests.support.checkpoints import full_name, fused, optional_names, random_checkpoint, with_weights
 from tests.support.running import limits_for, make_step, run_text
 
 from sotol.backends.reference import ReferenceRunner
 from sotol.errors import ModelError
-from sotol.formats.weights import Checkpoint
+from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES, trace_model
+from sotol.program import ops
 from sotol.program.step import Limits
-from sotol.quant import ENCODINGS
+from sotol.quant import ENCODINGS, Float32Array
 
 CONTEXT = 48
 WINDOWED = {"gemma3": {"attention.sliding_window": 5, "attention.sliding_window_pattern": 2}}
@@ -30,7 +31,7 @@ def checkpoint_of(architecture: str, *, optional: bool = False) -> Checkpoint:
 def required_names() -> Iterator[tuple[str, str]]:
     for architecture, module in ARCHITECTURES.items():
         for name in module.WEIGHTS:
-            if name not in OPTIONAL:
+            if name not in optional_names(architecture):
                 yield architecture, name.format(1)
 
 
@@ -128,7 +129,79 @@ def test_sequences_side_by_side_do_not_touch(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_untied_head_is_used_if_it_is_there(architecture: str) -> None:
     tied, untied = (trace_model(checkpoint_of(architecture, optional=o), CONTEXT) for o in (False, True))
-    assert [getattr(x.nodes[-1].inputs[1], "name", "") for x in (tied, untied)] == [
-        "token_embd.weight",
-        "output.weight",
-    ]
+    heads = [[node for node in program.nodes if node.op is ops.linear][-1] for program in (tied, untied)]
+    assert [getattr(head.inputs[1], "name", "") for head in heads] == ["token_embd.weight", "output.weight"]
+
+
+def reference_logits(checkpoint: Checkpoint) -> Float32Array:
+    ids = np.random.default_rng(4).integers(0, 48, 12).tolist()
+    runner = ReferenceRunner(trace_model(checkpoint, CONTEXT), limits_for(CONTEXT), np.float64, np.float64)
+    return run_text(runner, ids, [len(ids)])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [(a, name) for a in ARCHITECTURES for name in sorted(optional_names(a)) if name.endswith(".bias")],
+)
+def test_each_bias_that_a_file_may_have_counts(architecture: str, name: str) -> None:
+    """One of zeros changes nothing, another one does."""
+    plain, full = checkpoint_of(architecture), full_name(name.format(1))
+    shape = checkpoint_of(architecture, optional=True).weights[full].shape
+    expected = reference_logits(plain)
+    np.testing.assert_array_equal(reference_logits(with_weights(plain, {full: np.zeros(shape, np.float32)})), expected)
+    other = with_weights(plain, {full: np.linspace(-1, 2, shape[0], dtype=np.float32)})
+    # A constant on keys would cancel in the softmax, were it not rotated.
+    assert np.abs(reference_logits(other) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("encoding", ["F32", "Q8_0"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_queries_keys_and_values_may_lie_in_one_weight(architecture: str, encoding: str) -> None:
+    plain = checkpoint_of(architecture, optional=True)
+    encoded = {
+        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 else w
+        for name, w in plain.weights.items()
+    }
+    plain = plain._replace(weights=encoded)
+    joined = fused(plain)
+    assert {"blk.0.attn_qkv.weight", "blk.1.attn_qkv.bias"} <= joined.weights.keys()
+    assert "blk.0.attn_q.weight" not in joined.weights
+    np.testing.assert_array_equal(reference_logits(joined), reference_logits(plain))
+
+
+def test_a_joined_weight_beside_its_parts_is_extra() -> None:
+    plain = checkpoint_of("llama")
+    both = plain._replace(weights={**plain.weights, **fused(plain).weights})
+    with pytest.raises(ModelError, match=r"weight 'blk\.0\.attn_qkv' \(of 2\) is not part"):
+        trace_model(both, CONTEXT)
+
+
+def test_a_joined_weight_of_other_rows_is_named() -> None:
+    wrong = {"blk.1.attn_qkv.weight": np.zeros((96, 32), np.float32)}
+    with pytest.raises(ModelError, match=r"weight blk\.1\.attn_qkv has shape \[96, 32\], not \[64, 32\]$"):
+        trace_model(with_weights(fused(checkpoint_of("llama")), wrong), CONTEXT)
+
+
+def test_a_joined_bias_that_can_not_be_cut_is_named() -> None:
+    """Blocks of 32 numbers may reach from one part into the next."""
+    joined = fused(checkpoint_of("qwen2"))
+    bias = joined.weights["blk.0.attn_qkv.bias"]
+    changed = Weight.from_values(bias.name, bias.decode(), "Q8_0")
+    with pytest.raises(ModelError, match=r"weight blk\.0\.attn_qkv\.bias is Q8_0: it can't be cut into its parts$"):
+        trace_model(joined._replace(weights={**joined.weights, bias.name: changed}), CONTEXT)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_ones_before_a_shape_do_not_matter(architecture: str) -> None:
+    plain = fused(checkpoint_of(architecture, optional=True))
+    longer = plain._replace(weights={name: replace(w, shape=(1, *w.shape)) for name, w in plain.weights.items()})
+    np.testing.assert_array_equal(reference_logits(longer), reference_logits(plain))
+    with pytest.raises(ModelError, match=r"weight output_norm has shape \[2, 32\], not \[32\]$"):
+        trace_model(with_weights(plain, {"output_norm.weight": np.ones((2, 32), np.float32)}), CONTEXT)
+
+
+def test_frequencies_that_the_metadata_says_anyway_are_left_out() -> None:
+    plain = checkpoint_of("llama")
+    buffers = ["rope.freqs", "blk.1.attn_rot_embd.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+    more = with_weights(plain, {name: np.ones(8, np.float32) for name in buffers})
+    np.testing.assert_array_equal(reference_logits(more), reference_logits(plain))

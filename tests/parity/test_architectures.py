@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from bench.accuracy import llama_cpp_logits
+from tests.support.checkpoints import fused, random_checkpoint
 from tests.support.converting import convert
 from tests.support.running import RUNNERS, limits_for, run_text
 
 from sotol.formats import read_gguf, write_gguf
+from sotol.formats.weights import Checkpoint
 from sotol.models import trace_model
 
 torch = pytest.importorskip("torch", reason="torch is not installed: `make parity` has it")
@@ -44,7 +46,7 @@ class Case:
     config: str
     tokens: int = 45
     options: dict[str, Any] = field(default_factory=dict)
-    peer: bool = True  # whether llama.cpp reads all of the metadata that `transformers`' config gives
+    peer: bool = True  # whether llama.cpp reads all of the metadata and biases that `transformers`' config gives
 
 
 def yarn(**more: float) -> dict[str, Any]:
@@ -61,12 +63,15 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 4.0}
+ODD = {"hidden_size": 60, "intermediate_size": 172, "num_attention_heads": 5, "num_key_value_heads": 5}
 GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "tie_word_embeddings": True, "sliding_window": 7}
 
 CASES = [
     Case("llama-gqa", "llama", "LlamaConfig"),
     Case("llama-mha-tied", "llama", "LlamaConfig", options={"num_key_value_heads": 4, "tie_word_embeddings": True}),
     Case("llama-wide-heads", "llama", "LlamaConfig", options={"head_dim": 48}),
+    Case("llama-odd-biases", "llama", "LlamaConfig", options={**ODD, "attention_bias": True, "mlp_bias": True}),
+    Case("llama-heads-of-100", "llama", "LlamaConfig", options={"head_dim": 100, "intermediate_size": 77}),
     Case("llama-linear", "llama", "LlamaConfig", options={"rope_parameters": LINEAR}),
     Case(
         "llama-yarn",
@@ -77,8 +82,12 @@ CASES = [
     ),
     Case("llama3", "llama", "LlamaConfig", tokens=90, options={"rope_parameters": LLAMA3, "head_dim": 32}),
     Case("qwen2-gqa", "qwen2", "Qwen2Config"),
+    Case("qwen2-odd", "qwen2", "Qwen2Config", options=ODD),
     Case("qwen2-tied-yarn", "qwen2", "Qwen2Config", options={"tie_word_embeddings": True, "rope_parameters": yarn()}),
     Case("qwen3-gqa", "qwen3", "Qwen3Config", options={"head_dim": 32}),
+    Case(
+        "qwen3-odd-biases", "qwen3", "Qwen3Config", options={**ODD, "head_dim": 18, "attention_bias": True}, peer=False
+    ),
     Case("qwen3-tied", "qwen3", "Qwen3Config", options={"head_dim": 16, "tie_word_embeddings": True}),
     Case(
         "qwen3-yarn-factor",
@@ -95,6 +104,20 @@ CASES = [
         peer=False,
     ),
     Case("gemma3", "gemma3", "Gemma3TextConfig", options={**GEMMA, "num_hidden_layers": 7}),
+    Case(
+        "gemma3-odd-biases",
+        "gemma3",
+        "Gemma3TextConfig",
+        options={
+            **GEMMA,
+            **ODD,
+            "num_hidden_layers": 7,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 12,
+            "attention_bias": True,
+        },
+        peer=False,
+    ),
     Case(
         "gemma3-period-3-linear",
         "gemma3",
@@ -189,18 +212,32 @@ def test_logits_are_those_of_transformers(judged: Judged, backend: str, chunks: 
 def test_logits_are_those_of_llama_cpp(judged: Judged, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: `make parity` builds it")
     if not judged.case.peer:
-        pytest.skip("llama.cpp ignores YaRN's bounds and attention factor in files of this architecture")
-    checkpoint, prefix = read_gguf(judged.path), judged.case.architecture
+        pytest.skip("llama.cpp ignores YaRN's bounds and factor, and biases of outputs, in files of this architecture")
+    logits = peer_logits(read_gguf(judged.path), judged.ids, tmp_path / "peer.gguf")
+    # Its GELU is a table of float16.
+    assert worst(logits, judged.logits) <= (5e-3 if judged.case.architecture == "gemma3" else TOLERANCE)
+
+
+def test_joined_queries_keys_and_values_are_those_of_llama_cpp(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: `make parity` builds it")
+    checkpoint = fused(random_checkpoint("llama", {"attention.key_length": 16}))._replace(types={})
+    assert "blk.0.attn_qkv.weight" in checkpoint.weights
+    ids = np.random.default_rng(8).integers(0, 48, 20).tolist()
+    logits = peer_logits(checkpoint, ids, tmp_path / "peer.gguf")
+    with RUNNERS["cpu"](trace_model(checkpoint, 64), limits_for(64)) as runner:
+        assert worst(run_text(runner, ids, [20]), logits) <= TOLERANCE
+
+
+def peer_logits(checkpoint: Checkpoint, ids: list[int], path: Path) -> Array:
+    """llama.cpp's logits [T, V] of a checkpoint, which is written with what it needs besides."""
+    prefix = str(checkpoint.metadata["general.architecture"])
     needed = {
         "tokenizer.ggml.model": "none",
-        f"{prefix}.vocab_size": VOCABULARY,
+        f"{prefix}.vocab_size": checkpoint.weights["token_embd.weight"].shape[0],
         f"{prefix}.rope.dimension_count": checkpoint.metadata[f"{prefix}.attention.key_length"],
     }
-    path = tmp_path / "peer.gguf"
     write_gguf(path, {**checkpoint.metadata, **needed}, checkpoint.weights.values(), types=checkpoint.types)
-    logits = llama_cpp_logits(path, judged.ids, codec="f32", threads=1)
-    # Its GELU is a table of float16.
-    assert worst(logits, judged.logits) <= (5e-3 if prefix == "gemma3" else TOLERANCE)
+    return llama_cpp_logits(path, ids, codec="f32", threads=1)
 
 
 def worst(logits: Array, expected: Array) -> float:

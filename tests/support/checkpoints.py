@@ -10,7 +10,16 @@ from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES
 from sotol.quant import ENCODINGS, Float32Array
 
-__all__ = ["DEFAULTS", "OPTIONAL", "RUNNABLE", "full_name", "mixed_encodings", "random_checkpoint", "with_weights"]
+__all__ = [
+    "DEFAULTS",
+    "RUNNABLE",
+    "full_name",
+    "fused",
+    "mixed_encodings",
+    "optional_names",
+    "random_checkpoint",
+    "with_weights",
+]
 
 DEFAULTS: dict[str, object] = {
     "block_count": 2,
@@ -24,7 +33,14 @@ DEFAULTS: dict[str, object] = {
 }
 VOCABULARY = 48
 RUNNABLE = [name for name, encoding in ENCODINGS.items() if encoding.encode]  # each of them has kernels
-OPTIONAL = frozenset({"output", "rope_freqs"})  # weights that a checkpoint may lack
+BIASED = {"qwen2": {"blk.{}.attn_q.bias", "blk.{}.attn_k.bias", "blk.{}.attn_v.bias"}}  # that may not be missing
+
+
+def optional_names(architecture: str) -> frozenset[str]:
+    """Names of an architecture's table that a checkpoint may lack."""
+    table = ARCHITECTURES[architecture].WEIGHTS
+    names = {name for name in table if name in {"output", "rope_freqs"} or name.endswith(".bias")}
+    return frozenset(names - BIASED.get(architecture, set()))
 
 
 def full_name(name: str) -> str:
@@ -42,9 +58,9 @@ def random_checkpoint(
     fields = {key: value for key, value in {**DEFAULTS, **(metadata or {})}.items() if value is not None}
     rng = np.random.default_rng(seed)
     dims = _dims(fields)
-    weights: list[Weight] = []
+    weights, left_out = list[Weight](), frozenset[str]() if optional else optional_names(architecture)
     for name, (_, shape) in ARCHITECTURES[architecture].WEIGHTS.items():
-        if name in OPTIONAL and not optional:
+        if name in left_out:
             continue
         sizes = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in shape.split())
         for i in range(dims["layers"] if "{}" in name else 1):
@@ -67,6 +83,19 @@ def mixed_encodings(checkpoint: Checkpoint, first: int = 0) -> Checkpoint:
         for i, w in enumerate(matrices)
     }
     return checkpoint._replace(weights={**checkpoint.weights, **changed})
+
+
+def fused(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with the rows of each layer's queries, keys and values in one weight, as some files have them."""
+    weights = dict(checkpoint.weights)
+    for name in checkpoint.weights:
+        if ".attn_q." in name:
+            parts = [weights.pop(name.replace("attn_q", f"attn_{part}")) for part in "qkv"]
+            shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+            data = np.concatenate([part.data for part in parts])
+            whole = Weight(name.replace("attn_q", "attn_qkv"), parts[0].encoding, shape, data)
+            weights[whole.name] = whole
+    return checkpoint._replace(weights=weights)
 
 
 def with_weights(checkpoint: Checkpoint, changes: Mapping[str, Float32Array | None]) -> Checkpoint:

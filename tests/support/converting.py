@@ -46,7 +46,7 @@ def convert(model: Any, architecture: str, path: Path) -> Path:
                 continue
             if architecture == "gemma3" and name.endswith("norm"):
                 values = values + np.float32(1)
-            if architecture == "llama" and name.endswith(("attn_q", "attn_k")):
+            if architecture == "llama" and name.removesuffix(".bias").endswith(("attn_q", "attn_k")):
                 values = _pairs_together(values, width)
             weights.append(Weight.from_values(full_name(name.format(i)), values, "F32"))
     if rope.get("rope_type") == "llama3":
@@ -89,8 +89,8 @@ def _gemma(config: Any) -> dict[str, object]:
 
 
 def _pairs_together(values: Float32Array, width: int) -> Float32Array:
-    """Rows of each head from (first halves, second halves) to pairs side by side: [H d, D]."""
-    return values.reshape(-1, 2, width // 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+    """Rows of each head from (first halves, second halves) to pairs side by side: [H d, D] or [H d]."""
+    return values.reshape(-1, 2, width // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
 
 
 def _llama3_divisors(rope: Mapping[str, Any], width: int) -> Float32Array:

@@ -79,7 +79,7 @@ def _embed(encoding: str) -> Program:
 
 
 def _short_contexts(target: Target) -> Iterator[tuple[str, Float32Array]]:
-    for shape in ((3, 1, 32), (4, 2, 64), (2, 2, 80), (4, 1, 256)):
+    for shape in ((3, 1, 32), (4, 2, 64), (2, 2, 80), (4, 1, 256), (3, 1, 100)):
         for codec in ("f16", "f32"):
             for window, cap in ((0, 0.0), (40, 5.0)):
                 program = attention_program(*shape, 1, window=window, cap=cap)
@@ -123,9 +123,14 @@ def _small_ops() -> Iterator[tuple[str, Program]]:
         inputs = Inputs()
         op(inputs.rows(numbers(6, 5, 176), "x"), inputs.rows(numbers(7, 5, 176), "y"))
         yield name, inputs.program
+    for width in (176, 90):
+        inputs = Inputs()
+        ops.rms_norm(inputs.rows(numbers(8, 5, width), "x"), weight(numbers(9, width)), eps=1e-5)
+        yield f"rms_norm {width}", inputs.program
     inputs = Inputs()
-    ops.rms_norm(inputs.rows(numbers(8, 5, 176), "x"), weight(numbers(9, 176)), eps=1e-5)
-    yield "rms_norm", inputs.program
+    heads = inputs.rows(numbers(8, 5, 60), "x").reshape("T", 5, 12)
+    ops.rms_norm(heads, weight(numbers(9, 12)), eps=1e-5).reshape("T", 60)
+    yield "rms_norm of heads", inputs.program
     for style in ("halves", "pairs"):
         inputs = Inputs()
         table = Constant("table", np.random.default_rng(10).normal(size=(5, 2, 16)).astype(np.float32))

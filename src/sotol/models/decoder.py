@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.errors import ModelError
-from sotol.formats.weights import Checkpoint, Weight
+from sotol.formats.weights import Checkpoint
 from sotol.models.metadata import Fields
 from sotol.models.model import Layer, Table
 from sotol.models.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.trace import Tensor
 
-__all__ = ["WEIGHTS", "Config", "Sizes", "feed_forward", "heads", "read_sizes"]
+__all__ = ["WEIGHTS", "Config", "Sizes", "feed_forward", "heads", "project", "read_sizes"]
 
 WIDEST_HEAD = 4096  # far beyond any model's
 
+# Every projection of attention may have a bias, as `attention_bias` of transformers' configs gives them.
 WEIGHTS: Table = {
     "token_embd": ("model.embed_tokens", "V D"),
     "output_norm": ("model.norm", "D"),
@@ -28,6 +29,10 @@ WEIGHTS: Table = {
     "blk.{}.attn_k": ("model.layers.{}.self_attn.k_proj", "K*d D"),
     "blk.{}.attn_v": ("model.layers.{}.self_attn.v_proj", "K*d D"),
     "blk.{}.attn_output": ("model.layers.{}.self_attn.o_proj", "D H*d"),
+    "blk.{}.attn_q.bias": ("model.layers.{}.self_attn.q_proj.bias", "H*d"),
+    "blk.{}.attn_k.bias": ("model.layers.{}.self_attn.k_proj.bias", "K*d"),
+    "blk.{}.attn_v.bias": ("model.layers.{}.self_attn.v_proj.bias", "K*d"),
+    "blk.{}.attn_output.bias": ("model.layers.{}.self_attn.o_proj.bias", "D"),
     "blk.{}.ffn_norm": ("model.layers.{}.post_attention_layernorm", "D"),
     "blk.{}.ffn_gate": ("model.layers.{}.mlp.gate_proj", "F D"),
     "blk.{}.ffn_up": ("model.layers.{}.mlp.up_proj", "F D"),
@@ -84,7 +89,7 @@ class Config(NamedTuple):
 def read_sizes(fields: Fields, checkpoint: Checkpoint) -> Sizes:
     """The sizes, from the metadata; the vocabulary from the embedding matrix. ModelError where they disagree."""
     embedding = checkpoint.weights.get("token_embd.weight")
-    if embedding is None or len(embedding.shape) != 2:
+    if embedding is None or len(embedding.shape) < 2:
         raise ModelError(f"{checkpoint.path}: weight token_embd.weight is missing or no matrix")
     layers = fields.integer("block_count")
     if layers > len(checkpoint.weights):
@@ -101,18 +106,22 @@ def read_sizes(fields: Fields, checkpoint: Checkpoint) -> Sizes:
     if fields.integer("attention.value_length", head_width) != head_width:
         raise ModelError(f"{checkpoint.path}: keys and values of different widths are not supported")
     ffn_width = fields.integer("feed_forward_length")
-    return Sizes(layers, width, heads, kv_heads, head_width, ffn_width, embedding.shape[0])
+    return Sizes(layers, width, heads, kv_heads, head_width, ffn_width, embedding.shape[-2])
 
 
-def heads(x: Tensor, weight: Weight, count: int, bias: Weight | None = None) -> Tensor:
+def project(x: Tensor, w: Layer, name: str, *, biased: bool = False) -> Tensor:
+    """x [T, N] times the matrix of this name, plus its bias: [T, M]. biased: the file must have one; else it may."""
+    projected = ops.linear(x, w(name))
+    return ops.add_bias(projected, w(f"{name}.bias")) if biased or w.has(f"{name}.bias") else projected
+
+
+def heads(x: Tensor, w: Layer, name: str, count: int, *, biased: bool = False) -> Tensor:
     """A projection of x [T, D] cut into heads: [T, count, d]."""
-    projected = ops.linear(x, weight)
-    if bias is not None:
-        projected = ops.add_bias(projected, bias)
-    return projected.reshape("T", count, weight.shape[0] // count)
+    projected = project(x, w, name, biased=biased)
+    return projected.reshape("T", count, int(projected.shape[1]) // count)
 
 
 def feed_forward(h: Tensor, w: Layer, act: str) -> Tensor:
     """The gated feed-forward network, act(h G') * (h U') down to [T, D] (Shazeer 2020, arXiv 2002.05202)."""
-    gated = ops.glu(ops.linear(h, w("ffn_gate")), ops.linear(h, w("ffn_up")), act=act)  # [T, F]
-    return ops.linear(gated, w("ffn_down"))
+    gated = ops.glu(project(h, w, "ffn_gate"), project(h, w, "ffn_up"), act=act)  # [T, F]
+    return project(gated, w, "ffn_down")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
 from sotol.models import decoder
-from sotol.models.decoder import Sizes, feed_forward, heads, read_sizes
+from sotol.models.decoder import Sizes, feed_forward, heads, project, read_sizes
 from sotol.models.metadata import Fields
 from sotol.models.model import Layer, Model, StepSymbols, Table
 from sotol.models.rope import Rope, read_rope
@@ -94,9 +94,9 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
 def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s, window = c.sizes, c.windows[w.index]
-    q, k, v = heads(h, w("attn_q"), s.heads), heads(h, w("attn_k"), s.kv_heads), heads(h, w("attn_v"), s.kv_heads)
+    q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)
     q, k = ops.rms_norm(q, w("attn_q_norm"), eps=c.eps), ops.rms_norm(k, w("attn_k_norm"), eps=c.eps)
     q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
     cache = m.cache(w.index, s.kv_heads, s.head_width)
     out = ops.attention(q, k, v, cache, step.step, scale=c.scale, window=window, cap=c.attention_cap)  # [T, H, d]
-    return ops.linear(out.reshape("T", s.heads * s.head_width), w("attn_output"))
+    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")

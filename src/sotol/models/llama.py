@@ -6,7 +6,7 @@ V vocabulary.
 """
 
 from sotol.models import decoder
-from sotol.models.decoder import Config, feed_forward, heads
+from sotol.models.decoder import Config, feed_forward, heads, project
 from sotol.models.model import Layer, Model, StepSymbols, Table
 from sotol.program import ops
 from sotol.program.trace import Constant, Tensor
@@ -15,6 +15,9 @@ __all__ = ["WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
+    "blk.{}.ffn_gate.bias": ("model.layers.{}.mlp.gate_proj.bias", "F"),  # `mlp_bias` of transformers' config
+    "blk.{}.ffn_up.bias": ("model.layers.{}.mlp.up_proj.bias", "F"),
+    "blk.{}.ffn_down.bias": ("model.layers.{}.mlp.down_proj.bias", "D"),
     "rope_freqs": ("", "r"),  # Llama 3's divisors of the frequencies, computed when the file was made
 }
 
@@ -34,9 +37,9 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
 def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s = c.sizes
-    q, k, v = heads(h, w("attn_q"), s.heads), heads(h, w("attn_k"), s.kv_heads), heads(h, w("attn_v"), s.kv_heads)
+    q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)
     # GGUF stores Llama's q and k with the channels of a pair side by side, as Meta's own checkpoints do.
     q, k = (ops.rope(x, step.positions, table, style="pairs") for x in (q, k))
     cache = m.cache(w.index, s.kv_heads, s.head_width)
     out = ops.attention(q, k, v, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
-    return ops.linear(out.reshape("T", s.heads * s.head_width), w("attn_output"))
+    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")

@@ -2,14 +2,15 @@
 
 An architecture is a module with `Config.read(fields, checkpoint)`, `WEIGHTS` (the name of each weight in GGUF, its name
 in Hugging Face checkpoints, its shape in the config's letters) and `forward(m, config, step)`. Every weight of the file
-is bound to a name of the table and checked against its shape; one that is missing, extra or in an unknown encoding is
-an error that names it.
+must be in the table, and one that forward asks for must have its shape; one that is missing, extra or in an unknown
+encoding is an error that names it. Files may write two things in another way, as llama.cpp takes them: the rows of
+attn_q, attn_k and attn_v as one attn_qkv, and shapes with ones before them.
 """
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
@@ -25,6 +26,9 @@ from sotol.program.trace import Cache, Program, StepInput, Tensor
 __all__ = ["Config", "Layer", "Model", "StepSymbols", "Table", "trace"]
 
 Table = Mapping[str, tuple[str, str]]  # GGUF name with {} for the layer -> (Hugging Face name, shape in letters)
+
+# RoPE's frequencies as buffers of the trained model: the metadata says them, so converters leave these out, most times.
+DERIVED = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd|.*rotary_emb\.inv_freq")
 
 
 class Config(Protocol):
@@ -53,7 +57,11 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, table: Table, config: Config, context: int) -> None:
         self.context = context
         self._table, self._config, self._path = table, config, checkpoint.path
-        self._weights = {name.removesuffix(".weight"): w for name, w in checkpoint.weights.items()}
+        named = ((name.removesuffix(".weight"), w) for name, w in checkpoint.weights.items())
+        self._weights = {name: weight for name, weight in named if not DERIVED.fullmatch(name)}
+        for i in range(config.layers):
+            for suffix in ("", ".bias"):
+                self._split(f"blk.{i}.attn_qkv{suffix}", [f"blk.{i}.attn_{part}{suffix}" for part in "qkv"])
         known = {name.format(i) for name in table for i in range(config.layers if "{}" in name else 1)}
         extra = sorted(self._weights.keys() - known)
         if extra:
@@ -72,15 +80,39 @@ class Model:
         weight = self._weights.get(name)
         if weight is None:
             raise ModelError(f"{self._path}: weight {name} is missing")
-        shape = tuple(
-            math.prod(self._config.dims[letter] for letter in side.split("*"))
-            for side in self._table[re.sub(r"\.\d+\.", ".{}.", name, count=1)][1].split()
-        )
-        if weight.shape != shape:
-            raise ModelError(f"{self._path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
+        weight = self._weights[name] = self._shaped(name, weight, self._shape(name))
         if weight.encoding.decode is None:
             raise ModelError(f"{self._path}: weight {name} is {weight.encoding.name}, which sotol can't run yet")
         return weight
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """What the table says of a name."""
+        return tuple(
+            math.prod(self._config.dims[letter] for letter in side.split("*"))
+            for side in self._table[re.sub(r"\.\d+\.", ".{}.", name, count=1)][1].split()
+        )
+
+    def _shaped(self, name: str, weight: Weight, shape: tuple[int, ...]) -> Weight:
+        """The weight in this shape, which its own may only precede by ones."""
+        if (1,) * (len(weight.shape) - len(shape)) + shape != weight.shape:
+            raise ModelError(f"{self._path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
+        return weight if weight.shape == shape else replace(weight, shape=shape)
+
+    def _split(self, name: str, parts: Sequence[str]) -> None:
+        """Put the rows of a weight, if the file has it, in the place of weights that the file has not."""
+        if name not in self._weights or any(part in self._weights for part in parts):
+            return  # what is left of it is extra
+        shapes = [self._shape(part) for part in parts]
+        counts = [shape[0] for shape in shapes]
+        weight = self._shaped(name, self._weights.pop(name), (sum(counts), *shapes[0][1:]))
+        row, rest = divmod(weight.data.size, weight.shape[0])
+        if rest:
+            raise ModelError(f"{self._path}: weight {name} is {weight.encoding.name}: it can't be cut into its parts")
+        end = 0
+        for part, shape in zip(parts, shapes, strict=True):
+            begin, end = end, end + shape[0]
+            cut = f"{weight.name}[{begin}:{end}]"  # backends keep matrices by name
+            self._weights[part] = replace(weight, name=cut, shape=shape, data=weight.data[begin * row : end * row])
 
     def layer(self, i: int) -> "Layer":
         """The weights of layer i, by their names within it."""
@@ -104,6 +136,10 @@ class Layer:
 
     def __call__(self, name: str) -> Weight:
         return self.model.w(f"blk.{self.index}.{name}")
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has this weight."""
+        return self.model.has(f"blk.{self.index}.{name}")
 
 
 def trace(architecture: ModuleType, checkpoint: Checkpoint, context: int) -> Program:

@@ -6,7 +6,7 @@ V vocabulary.
 """
 
 from sotol.models import decoder
-from sotol.models.decoder import Config, feed_forward, heads
+from sotol.models.decoder import Config, feed_forward, heads, project
 from sotol.models.model import Layer, Model, StepSymbols, Table
 from sotol.program import ops
 from sotol.program.trace import Constant, Tensor
@@ -15,9 +15,7 @@ __all__ = ["WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
-    "blk.{}.attn_q.bias": ("model.layers.{}.self_attn.q_proj.bias", "H*d"),
-    "blk.{}.attn_k.bias": ("model.layers.{}.self_attn.k_proj.bias", "K*d"),
-    "blk.{}.attn_v.bias": ("model.layers.{}.self_attn.v_proj.bias", "K*d"),
+    "output.bias": ("lm_head.bias", "V"),  # llama.cpp's models/qwen2.cpp adds it where a file has it
 }
 
 
@@ -30,16 +28,17 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
         x = x + attend(m, c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=c.eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+    logits = ops.linear(x, m.w("output", otherwise="token_embd"))
+    return ops.add_bias(logits, m.w("output.bias")) if m.has("output.bias") else logits
 
 
 def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s = c.sizes
-    q = heads(h, w("attn_q"), s.heads, w("attn_q.bias"))  # [T, H, d]
-    k = heads(h, w("attn_k"), s.kv_heads, w("attn_k.bias"))  # [T, K, d]
-    v = heads(h, w("attn_v"), s.kv_heads, w("attn_v.bias"))
+    q = heads(h, w, "attn_q", s.heads, biased=True)  # [T, H, d]
+    k = heads(h, w, "attn_k", s.kv_heads, biased=True)  # [T, K, d]
+    v = heads(h, w, "attn_v", s.kv_heads, biased=True)
     q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
     cache = m.cache(w.index, s.kv_heads, s.head_width)
     out = ops.attention(q, k, v, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
-    return ops.linear(out.reshape("T", s.heads * s.head_width), w("attn_output"))
+    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")

@@ -6,7 +6,7 @@ V vocabulary.
 """
 
 from sotol.models import decoder
-from sotol.models.decoder import Config, feed_forward, heads
+from sotol.models.decoder import Config, feed_forward, heads, project
 from sotol.models.model import Layer, Model, StepSymbols, Table
 from sotol.program import ops
 from sotol.program.trace import Constant, Tensor
@@ -35,10 +35,10 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
 def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s = c.sizes
-    q = ops.rms_norm(heads(h, w("attn_q"), s.heads), w("attn_q_norm"), eps=c.eps)  # [T, H, d]
-    k = ops.rms_norm(heads(h, w("attn_k"), s.kv_heads), w("attn_k_norm"), eps=c.eps)  # [T, K, d]
-    v = heads(h, w("attn_v"), s.kv_heads)
+    q = ops.rms_norm(heads(h, w, "attn_q", s.heads), w("attn_q_norm"), eps=c.eps)  # [T, H, d]
+    k = ops.rms_norm(heads(h, w, "attn_k", s.kv_heads), w("attn_k_norm"), eps=c.eps)  # [T, K, d]
+    v = heads(h, w, "attn_v", s.kv_heads)
     q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
     cache = m.cache(w.index, s.kv_heads, s.head_width)
     out = ops.attention(q, k, v, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
-    return ops.linear(out.reshape("T", s.heads * s.head_width), w("attn_output"))
+    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")

@@ -17,6 +17,7 @@ __all__ = [
     "add",
     "add_bias",
     "attention",
+    "cached",
     "embed",
     "gelu_tanh",
     "glu",
@@ -129,6 +130,19 @@ def rope(x: Array, positions: Array, table: Array, *, style: str) -> Array:
     return out
 
 
+def cached(k: Array, v: Array, kind: np.finfo[Any]) -> tuple[Array, Array]:
+    """Keys and values [T, K, d] as a cache of some floating-point type keeps them: beyond its range as its largest.
+
+    Where a token's key or value in a head is not finite, the key is NaN and the value 0: who sees it gets NaN, and
+    nobody else can be spoilt by it, since 0 times its value is 0.
+    """
+    most = min(float(kind.max), float(np.finfo(k.dtype).max))
+    broken = ~(np.isfinite(k).all(axis=-1) & np.isfinite(v).all(axis=-1))  # [T, K]
+    keys, values = np.clip(k, -most, most), np.clip(v, -most, most)
+    keys[broken], values[broken] = np.nan, 0
+    return keys, values
+
+
 @op("T H d, T K d, T K d, _, _ -> T H d")
 def attention(
     q: Array, k: Array, v: Array, cache: Any, step: Step, *, scale: float, window: int = 0, cap: float = 0.0
@@ -137,10 +151,10 @@ def attention(
 
     Each of the K kv heads serves H / K query heads (GQA, arXiv 2305.13245). window: keys a token sees, itself
     included; 0: all. cap: scores pass through cap * tanh(s / cap); 0: as they are. The cache holds `keys` and
-    `values`, [slots, K, d].
+    `values`, [slots, K, d], as `cached` makes them; what a token does not see does not enter its result.
     """
     slots = step.slots
-    cache.keys[slots], cache.values[slots] = k, v
+    cache.keys[slots], cache.values[slots] = cached(k, v, np.finfo(cache.keys.dtype))
     out, group = np.empty_like(q), q.shape[1] // k.shape[1]
     for s, (start, end) in enumerate(zip(step.starts[:-1], step.starts[1:], strict=True)):
         context = np.arange(step.positions[end - 1] + 1)

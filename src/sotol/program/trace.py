@@ -116,12 +116,13 @@ class Program:
 
 
 class Op(NamedTuple):
-    """An op: its name, its shape rule and its meaning."""
+    """An op: its name, its shape rule, its meaning and the names of its attributes."""
 
     name: str
     inputs: tuple[tuple[str, ...] | None, ...]  # dimension letters of each input; None: not an array
     output: tuple[str, ...]
     meaning: Callable[..., Any]
+    attributes: frozenset[str] = frozenset()
 
     @overload
     def __call__(self, *inputs: "Operand", **attributes: Any) -> Tensor: ...
@@ -137,6 +138,8 @@ class Op(NamedTuple):
         """The result's shape; ModelError that names the op, the operand and both shapes where they do not fit."""
         if len(inputs) != len(self.inputs):
             raise ModelError(f"{self.name} takes {len(self.inputs)} inputs, not {len(inputs)}")
+        if unknown := sorted(attributes.keys() - self.attributes):
+            raise ModelError(f"{self.name} has no attribute {unknown[0]!r}; it has {sorted(self.attributes)}")
         bound: dict[str, Any] = {}
         for rule, value in zip(self.inputs, inputs, strict=True):
             if rule is None:
@@ -160,7 +163,9 @@ def op(rule: str) -> Callable[[Callable[..., Any]], Op]:
     def make(meaning: Callable[..., Any]) -> Op:
         left, _, right = rule.partition("->")
         inputs = tuple(None if part.strip() == "_" else tuple(part.split()) for part in left.split(","))
-        OPS[meaning.__name__] = Op(meaning.__name__, inputs, tuple(right.split()), meaning)
+        code = meaning.__code__
+        attributes = frozenset(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+        OPS[meaning.__name__] = Op(meaning.__name__, inputs, tuple(right.split()), meaning, attributes)
         return OPS[meaning.__name__]
 
     return make

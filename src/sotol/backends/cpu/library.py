@@ -19,7 +19,7 @@ from sotol.backends.cpu.sources import source_digest
 from sotol.backends.cpu.store import KernelStore
 from sotol.backends.cpu.stored import Compiled, Key, unseal
 from sotol.backends.cpu.target import Target
-from sotol.errors import SotolError
+from sotol.errors import SotolError, explained
 
 if TYPE_CHECKING:
     from sotol.backends.cpu.stores import Store
@@ -105,7 +105,8 @@ class Library:
 
     def _map(self, found: Mapping[Key, Compiled]) -> None:
         """Put kernels into memory where they can run."""
-        memory = load([Image.read(compiled.code) for compiled in found.values()])
+        with explained("putting kernels into memory"):
+            memory = load([Image.read(compiled.code) for compiled in found.values()])
         self._memory.append(memory)
         for (key, compiled), address in zip(found.items(), memory.addresses, strict=True):
             self._codes[key] = Code(address, compiled.fields)

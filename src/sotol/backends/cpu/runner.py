@@ -84,7 +84,7 @@ class CpuRunner:
         count = default_threads() if threads is None else threads
         if not 1 <= count <= MOST_THREADS:
             raise ValueError(f"threads must be from 1 to {MOST_THREADS}: not {count}")
-        for problem in missing(program):
+        for problem in missing(program, limits.context):
             raise ModelError(problem)
         report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
@@ -103,8 +103,7 @@ class CpuRunner:
                 self._calls = lower(self._program, self._memory)
         finally:
             _drop_bytes(self._program)  # `matrices` has those that are still wanted
-        with explained("loading LLVM"):
-            library = library_for(target or host_target())
+        library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
         codes = library.load(keys, lambda done, total: report("compiling kernels", done, total))
         work = [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()]
@@ -173,12 +172,12 @@ class _Memory:
         self._vectors: dict[int, tuple[str, Array]] = {}  # by the id of the operand, with its name
         caches = program.caches()
         self._caches = {
-            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * c.width * CODEC_BYTES[codec]) for c in caches
+            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * padded(c.width) * CODEC_BYTES[codec]) for c in caches
         }
         rows = min(SPAN_ROWS, limits.tokens * -(-limits.context // SPAN))
         heads = max((int(node.shape[1]) for node in program.nodes if node.op is ops.attention), default=0)
         widest, kv_heads = (max((getattr(c, size) for c in caches), default=0) for size in ("width", "heads"))
-        self._span_sums = _zeros(rows * heads * (widest + SUMS_EXTRA) * 4)
+        self._span_sums = _zeros(rows * heads * (padded(widest) + SUMS_EXTRA) * 4)
         tiles = limits.sequences + limits.tokens // TILE_TOKENS
         self._finished = np.zeros(tiles * kv_heads, np.int64)
         t, s = limits.tokens, limits.sequences
@@ -214,7 +213,10 @@ class _Memory:
         if id(x) not in self._vectors:
             assert isinstance(x, Weight | Constant)
             values = in_memory(x).decode() if isinstance(x, Weight) else x.value
-            self._vectors[id(x)] = x.name, np.ascontiguousarray(values, np.float32)
+            values = np.ascontiguousarray(values, np.float32).reshape(-1)
+            if rest := padded(values.size) - values.size:  # kernels read whole vectors
+                values = np.concatenate([values, np.zeros(rest, np.float32)])
+            self._vectors[id(x)] = x.name, values
         return int(self._vectors[id(x)][1].ctypes.data)
 
     def cache(self, cache: Cache) -> int:

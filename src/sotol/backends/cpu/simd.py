@@ -26,6 +26,7 @@ HALF = ir.HalfType()
 VF = ir.VectorType(F32, WIDTH)  # 16 f32
 VI = ir.VectorType(I32, WIDTH)  # 16 i32
 VH = ir.VectorType(HALF, WIDTH)  # 16 f16
+LARGEST_HALF = 65504.0  # of f16's finite numbers
 
 
 class Vector(types.Type):
@@ -93,6 +94,12 @@ def lane_ir(b: Builder, v: Value, lane: int) -> Value:
 def fma_ir(b: Builder, x: Value, y: Value, z: Value) -> Value:
     """x * y + z, rounded once."""
     return call(b, "llvm.fma.v16f32", VF, x, y, z)
+
+
+def clamp_ir(b: Builder, x: Value, most: float) -> Value:
+    """x, but at least -most and at most most; NaN stays NaN."""
+    x = b.select(b.fcmp_ordered("<", x, constant(VF, -most)), constant(VF, -most), x)
+    return b.select(b.fcmp_ordered(">", x, constant(VF, most)), constant(VF, most), x)
 
 
 def max_ir(b: Builder, x: Value, y: Value) -> Value:
@@ -337,12 +344,12 @@ def halves_loader(form: str) -> Any:
 
 
 def halves_storer(form: str) -> Any:
-    """store(address, f32x16) as 16 f16, rounded to nearest even, in the target's form."""
+    """store(address, f32x16) as 16 f16, in the target's form: to nearest even, beyond their range as the largest."""
 
     @intrinsic
     def store_halves(_context: Any, _address: Any, _v: Any) -> Any:
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            store_ir(b, to_halves_ir(form, b, args[1]), args[0])
+            store_ir(b, to_halves_ir(form, b, clamp_ir(b, args[1], LARGEST_HALF)), args[0])
             return c.get_dummy_value()
 
         return types.void(types.int64, f32x16), generate

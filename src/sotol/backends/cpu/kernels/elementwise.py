@@ -1,4 +1,4 @@
-"""Ops that treat each number of a row alone. Rows are multiples of 16 wide."""
+"""Ops that treat each number of a row alone. A width is that of rows in memory: whole vectors (`layout.padded`)."""
 
 import numpy as np
 from numba import njit

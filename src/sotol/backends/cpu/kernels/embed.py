@@ -11,7 +11,7 @@ from sotol.quant import ENCODINGS
 
 
 def embed(target: Target, encoding: str) -> Kernel:
-    """out[t] = decoded row tokens[t]."""
+    """out[t] = decoded row tokens[t]; rows of out are `row` bytes apart."""
     put = _integer_row(target, encoding) if ENCODINGS[encoding].integer else _float_row(target, encoding)
 
     def pieces(a):
@@ -19,9 +19,9 @@ def embed(target: Target, encoding: str) -> Kernel:
 
     def piece(a, p):
         token = load_i32(a.tokens + 4 * p)
-        put(a.panels + (token // 16) * a.panel, token % 16, a.out + p * a.width * 4, a.width)
+        put(a.panels + (token // 16) * a.panel, token % 16, a.out + p * a.row, a.width)
 
-    return Kernel("rows:count width tokens panels panel out", pieces, piece)
+    return Kernel("rows:count width row tokens panels panel out", pieces, piece)
 
 
 def _integer_row(target, encoding):

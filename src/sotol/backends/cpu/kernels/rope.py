@@ -9,6 +9,7 @@ def rope(_target: Target, style: str) -> Kernel:
     """Rotate each pair by its position's angle; table: [positions, 2, r] cosines, then sines.
 
     "halves" pairs channel i with r + i (GPT-NeoX, Hugging Face), "pairs" 2 i with 2 i + 1 (Llama's own, GGUF llama).
+    A token's heads lie side by side, in rows `row` bytes apart.
     """
     near, far, step = {"pairs": (1, 0, 2), "halves": (0, 1, 1)}[style]
 
@@ -20,8 +21,8 @@ def rope(_target: Target, style: str) -> Kernel:
         sines = cosines + a.pairs * 4
         partner = 4 * (near + far * a.pairs)
         for head in range(a.heads):
-            x = a.x + (p * a.heads + head) * a.width * 4
-            out = a.out + (p * a.heads + head) * a.width * 4
+            place = p * a.row + head * a.width * 4
+            x, out = a.x + place, a.out + place
             for i in range(a.pairs):
                 at = 4 * step * i
                 u, v, c, s = (
@@ -35,4 +36,4 @@ def rope(_target: Target, style: str) -> Kernel:
             for i in range(8 * a.pairs, 4 * a.width, 4):  # one by one: a vector could reach into the next row
                 store_f32(out + i, load_f32(x + i))  # channels that do not rotate
 
-    return Kernel("rows:count heads width pairs positions table x out", pieces, piece)
+    return Kernel("rows:count heads width row pairs positions table x out", pieces, piece)

@@ -5,13 +5,15 @@ sums, and one query row or six do the same sums. Keys are taken in pieces of 64 
 absolute positions, whatever part of the prompt a step holds: Milakov & Gimelshein 2018 (arXiv 1805.02867) within a
 span. A piece that a row may not see is an exact no-op for it, or left out.
 
-A row's sums are a record: d f32, the weighted sum of values; then, as vectors of equal lanes, the maximum that the
-weights are relative to, and their sum.
+Here d and `width` are channels as the cache has them: whole vectors, those beyond a head's own 0. A row's sums are a
+record: d f32, the weighted sum of values; then, as vectors of equal lanes, the maximum that the weights are relative
+to, and their sum.
 """
 
 import numpy as np
 from numba import njit
 
+from sotol.backends.cpu.kernels.parts import store_part
 from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, WIDEST_HEAD
 from sotol.backends.cpu.simd import (
     exp,
@@ -335,7 +337,7 @@ def copy_record(source, to, width):
 
 
 @njit(error_model="numpy")
-def finish_record(total, out, width):
-    """out [d] = the sum of values / the sum of weights."""
-    for i in range(0, 4 * width, 64):
-        store(out + i, load(total + i) / load(total + 4 * width + 64))
+def finish_record(total, out, width, padded):
+    """out [width] = the sum of values / the sum of weights."""
+    for i in range(0, width, 16):
+        store_part(out + 4 * i, load(total + 4 * i) / load(total + 4 * padded + 64), width - i)
