@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["FormatError", "ModelError", "SotolError", "TemplateError", "plain"]
+__all__ = ["FormatError", "ModelError", "ModelNotFoundError", "SotolError", "TemplateError", "plain"]
 
 # What a terminal obeys, or what shows other text than there is: control characters (C0, DEL, C1), line and paragraph
 # separators, marks and overrides of the writing direction (Unicode Standard Annex 9), tags, halves of surrogate pairs.
@@ -21,6 +21,10 @@ class FormatError(SotolError):
 
 class ModelError(SotolError):
     """A well-formed model that can't be run: an unknown architecture, a missing weight, a wrong shape or encoding."""
+
+
+class ModelNotFoundError(SotolError, FileNotFoundError):
+    """A name that is no model's, or a path where there is no file."""
 
 
 class TemplateError(SotolError):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from threading import Thread
 from time import perf_counter
@@ -19,9 +19,9 @@ PATIENCE = 0.3  # seconds of loading before a bar appears
 
 
 def load(
-    model: str, *, threads: int | None, ctx: int | None, precision: str, quiet: bool = False, color: bool = True
+    model: str | None, *, threads: int | None, ctx: int | None, precision: str, quiet: bool = False, color: bool = True
 ) -> "LLM":
-    """The model of a path or a name. Errors as of `LLM`."""
+    """The model of a path or a name, None for the default. Errors as of `LLM`."""
     from sotol.llm import LLM  # noqa: PLC0415  (NumPy and more: `sotol --help` does without)
 
     with loading(quiet=quiet, color=color) as progress:
@@ -30,7 +30,8 @@ def load(
 
 def prepare() -> None:
     """Begin to map LLVM, which no other import waits for: a model will be loaded."""
-    Thread(target=import_module, args=("llvmlite.binding",), name="sotol-llvm").start()
+    with suppress(RuntimeError):  # no more threads: whether that matters shows later
+        Thread(target=import_module, args=("llvmlite.binding",), name="sotol-llvm").start()
 
 
 @contextmanager
