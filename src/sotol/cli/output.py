@@ -3,6 +3,7 @@
 Pipes get plain text. NO_COLOR (https://no-color.org) and `--no-color` turn styles off in terminals, too.
 """
 
+import io
 import json
 import math
 import os
@@ -105,9 +106,11 @@ def console(*, color: bool = True, file: IO[str] | None = None) -> "Console":
 
 def show(out: "Console", *content: "RenderableType", style: str | None = None) -> None:
     """Write tables or texts without the spaces that would fill their lines. Errors as of `write_piece`."""
-    with out.capture() as captured:
-        out.print(*content, style=style)
-    _write("".join(line.rstrip() + "\n" for line in captured.get().split("\n")[:-1]), out.file)
+    target, drawn = out.file, io.StringIO()
+    out.file = drawn  # Rich's own capturing would touch the target, too
+    out.print(*content, style=style)
+    out.file = target
+    _write("".join(line.rstrip() + "\n" for line in drawn.getvalue().split("\n")[:-1]), target)
 
 
 def size_of(count: int) -> str:
