@@ -1,5 +1,6 @@
 """The table of commands. What they need is imported when they run: `sotol --help` is there at once."""
 
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from sotol.cli.cache import cache
 from sotol.cli.completion import completion
 from sotol.cli.guard import Commands, guarded
 from sotol.cli.info import info
-from sotol.cli.interrupts import at_once, first_raises
+from sotol.cli.interrupts import INTERRUPTED, at_once, first_raises
 from sotol.cli.options import PairsCommand, normalised
 from sotol.cli.profile import profile
 from sotol.cli.run import run
@@ -69,8 +70,11 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """The console script."""
-    first_raises()
     try:
-        app(prog_name="sotol")
-    finally:
-        at_once()  # nothing is left to put in order
+        first_raises()
+        try:
+            app(prog_name="sotol")
+        finally:
+            at_once()  # nothing is left to put in order
+    except KeyboardInterrupt:  # outside of commands, which tell of theirs
+        sys.exit(INTERRUPTED)
