@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+from collections.abc import Callable
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -67,11 +69,12 @@ class Refusing(io.StringIO):
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_what_is_not_taken(terminal: bool) -> None:
-    for write in (
+    writers: tuple[Callable[[IO[str]], None], ...] = (
         lambda file: write_piece("text", file),
         lambda file: answer_writer(file)("text"),
         lambda file: show(console(file=file), "text"),
-    ):
+    )
+    for write in writers:
         with pytest.raises(SotolError, match=r"^the output can't be written: no space left on device$"):
             write(Refusing(errno.ENOSPC, terminal=terminal))
         with pytest.raises(BrokenPipeError):

@@ -269,7 +269,7 @@ def test_settings_that_are_none(line: str, message: str, repl: Repl) -> None:
 
 
 def test_what_a_model_is_loaded_with(repl: Repl, llm: LLM) -> None:
-    loaded = []
+    loaded: list[object] = []
 
     class Old:
         path, context = llm.path, llm.context

@@ -39,13 +39,12 @@ def commands(model: str) -> dict[str, list[str]]:
 NAMES = tuple(commands(""))
 
 
-def shell(redirections: str, *arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+def shell(redirections: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """The command by a shell that redirects its streams."""
     line = f"{shlex.join([*SOTOL, *arguments])} {redirections}"
     return subprocess.run(
-        ["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE,
-        **options,  # type: ignore[call-overload]
-    )  # fmt: skip
+        ["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
 
 
 # ---- standard output

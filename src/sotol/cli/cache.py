@@ -38,15 +38,19 @@ class Store(NamedTuple):
 
 def cache(
     action: Annotated[
-        Action, typer.Argument(help="'clear' removes all compiled kernels: they are compiled again when needed.")
+        Action,
+        typer.Argument(
+            metavar="[show|clear]",
+            help="'clear' removes all compiled kernels: they are compiled again when needed.",
+        ),
     ] = Action.SHOW,
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
     """Show where kernels and models are kept, and how large they are.
 
-    Kernels are compiled on a first use, a minute or two, and kept: one to two MB for each CPU level. Models that come
-    as Python packages are removed by pip uninstall.
+    Kernels are compiled on a first use, a minute or two, and kept: half a MB to a few for each CPU level. Models that
+    come as Python packages are removed by pip uninstall.
     """
     found = stores()
     if action is Action.CLEAR:

@@ -21,7 +21,9 @@ class Shell(StrEnum):
     POWERSHELL = "powershell"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="The shell to write it for.")]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish|powershell", help="The shell.", show_default=False)],
+) -> None:
     """Write the script that teaches a shell to complete.
 
     bash: eval "$(sotol completion bash)" in ~/.bashrc; zsh the same in ~/.zshrc, after compinit; fish: sotol
