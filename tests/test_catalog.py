@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sotol import catalog
-from sotol.catalog import DEFAULT_MODEL, PACKAGED, Packaged, find_model
-from sotol.errors import SotolError
+from sotol.catalog import DEFAULT_MODEL, PACKAGED, Packaged, default_model, find_model, installed
+from sotol.errors import ModelNotFoundError, SotolError
 from sotol.formats import read_gguf
 
 
@@ -25,20 +25,84 @@ def test_a_path_is_a_path(tmp_path: Path) -> None:
     assert find_model(file) == find_model(str(file)) == file
 
 
+@pytest.mark.parametrize("name", ["SmolLM2", "SMOLLM2", None, b"smollm2", Path("smollm2")])
+def test_names_in_any_case(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOTOL_MODEL", raising=False)
+    assert find_model(name).name == PACKAGED["smollm2"].file
+
+
+def test_what_a_shell_would_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHERE", "models")
+    file = tmp_path / "models" / "$x.gguf"
+    file.parent.mkdir()
+    file.touch()
+    assert find_model("~/models/$x.gguf") == find_model("~/$WHERE/$x.gguf") == find_model("$HOME/models/$x.gguf")
+    assert find_model("~/$WHERE/$x.gguf") == file
+    monkeypatch.chdir(file.parent)
+    monkeypatch.setenv("x", "y")
+    assert find_model("$x.gguf") == Path("$x.gguf")  # what is there goes first
+
+
+def test_the_default_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTOL_MODEL", "")
+    assert default_model() == DEFAULT_MODEL
+    (tmp_path / "mine.gguf").touch()
+    monkeypatch.setenv("SOTOL_MODEL", str(tmp_path / "mine.gguf"))
+    assert find_model() == tmp_path / "mine.gguf"
+    monkeypatch.setenv("SOTOL_MODEL", "nowhere")
+    with pytest.raises(ModelNotFoundError, match=re.escape("no model 'nowhere' (SOTOL_MODEL): give")):
+        find_model()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("no/such.gguf", "no model 'no/such.gguf': give the path of a .gguf file, or one of smollm2"),
-        ("smollm3", "no model 'smollm3'"),
-        (".", ". is a folder: give the path of a .gguf file"),
+        ("smolm2", "no model 'smolm2': did you mean smollm2? give the path of a .gguf file, or one of smollm2"),
+        ("smollm3", "no model 'smollm3': did you mean smollm2?"),
         ("", "no model ''"),
         ("a\0b", "no model 'a\\x00b'"),
-        ("x" * 5000, f"no model '{'x' * 199}: File name too long"),
+        ("\udcff", "no model '\\udcff'"),
+        ("~nobody/x", "no model '~nobody/x'"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_model(name: str, message: str) -> None:
-    with pytest.raises(SotolError, match=re.escape(message)):
+    with pytest.raises(ModelNotFoundError, match=re.escape(message)) as error:
         find_model(name)
+    assert isinstance(error.value, FileNotFoundError)
+    assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", ". is a folder: give the path of a .gguf file"),
+        ("x" * 5000, f"no model '{'x' * 198}…: file name too long"),
+        ("https://example.org/x.gguf", "no model 'https://example.org/x.gguf': sotol reads files and fetches none"),
+    ],
+)
+def test_what_is_no_file(name: str, message: str) -> None:
+    with pytest.raises(SotolError, match=re.escape(message)) as error:
+        find_model(name)
+    assert not isinstance(error.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("name", [3, ["smollm2"], object()])
+def test_what_is_no_name(name: Any) -> None:
+    with pytest.raises(ValueError, match="it must be a name, or the path"):
+        find_model(name)
+
+
+def test_files_that_somebody_may_have_meant(tmp_path: Path) -> None:
+    (tmp_path / "Llama-3.2-1B.Q4_K_M.gguf").touch()
+    with pytest.raises(ModelNotFoundError, match=re.escape(f"did you mean {tmp_path / 'Llama-3.2-1B.Q4_K_M.gguf'}?")):
+        find_model(tmp_path / "llama-3.2-1b.Q4_K_S.gguf")
+
+
+def test_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PACKAGED, "other", Packaged("no_such_package", "x.gguf", "pip install other"))
+    assert installed() == {"smollm2": find_model("smollm2")}
 
 
 def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 """Models by name: those that come as a data file of a Python package. Anything else is a path."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sotol.errors import SotolError
+from sotol.errors import ModelNotFoundError, SotolError, plain
 
-__all__ = ["DEFAULT_MODEL", "PACKAGED", "Packaged", "find_model"]
+__all__ = ["DEFAULT_MODEL", "PACKAGED", "Packaged", "default_model", "find_model", "installed"]
 
 
 class Packaged(NamedTuple):
@@ -24,22 +25,75 @@ PACKAGED: dict[str, Packaged] = {
 DEFAULT_MODEL = "smollm2"
 
 
-def find_model(name: str | Path) -> Path:
-    """The GGUF file of a name of the table, or of a path; SotolError that says how to get what is absent."""
-    known = PACKAGED.get(str(name))
-    if known is None:
-        path, said = Path(name), f"{str(name)!r:.200}"
+def default_model() -> str:
+    """The model where none is named: the environment variable SOTOL_MODEL, or else `DEFAULT_MODEL`."""
+    return os.environ.get("SOTOL_MODEL") or DEFAULT_MODEL
+
+
+def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
+    """The GGUF file of a name of the table, in whatever case, or of a path; None is the default model.
+
+    A path may begin with ~ and contain environment variables. Raises ModelNotFoundError, which is a FileNotFoundError
+    too, where there is no such file; SotolError for a folder, an address, or what can't be a path; ValueError for what
+    is neither text nor a path. Each says what to give instead.
+    """
+    given = default_model() if name is None else name
+    if not isinstance(given, str | bytes | os.PathLike):
+        raise ValueError(f"model is {plain(repr(given))}; it must be a name, or the path of a .gguf file")
+    given = os.fsdecode(given)
+    if given.casefold() in PACKAGED:
+        return _packaged(given.casefold())
+    said = f"no model {plain(repr(given))}" + (" (SOTOL_MODEL)" if name is None else "")
+    if "://" in given:
+        raise SotolError(f"{said}: sotol reads files and fetches none; download it, then give its path")
+    for path in dict.fromkeys((Path(given), _expanded(given))) if given else ():
         try:
-            if str(name) and path.is_dir():
-                raise SotolError(f"{path} is a folder: give the path of a .gguf file")
-            if str(name) and path.exists():
+            if path.is_dir():
+                raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file")
+            if path.exists():
                 return path
         except OSError as error:  # no permission, or a text where a name should be: too long for one
-            raise SotolError(f"no model {said}: {error.strerror}") from None
-        raise SotolError(f"no model {said}: give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
+            raise SotolError(f"{said}: {str(error.strerror).lower()}") from None
+    raise ModelNotFoundError(f"{said}: {_hint(given)}give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
+
+
+def _expanded(given: str) -> Path:
+    """The path with ~ and environment variables replaced, as a shell would."""
+    return Path(os.path.expanduser(os.path.expandvars(given)))  # noqa: PTH111  (Path's own fails for unknown users)
+
+
+def installed() -> dict[str, Path]:
+    """The models of the table that are there, and where."""
+    found = {}
+    for name in PACKAGED:
+        try:
+            found[name] = _packaged(name)
+        except SotolError:
+            continue
+    return found
+
+
+def _packaged(name: str) -> Path:
+    """The file of a name of the table; ModelNotFoundError tells how to get it."""
+    known = PACKAGED[name]
     spec = find_spec(known.package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / known.file
         if path.exists():
             return path
-    raise SotolError(f"the model {name!r} is not installed: get it with `{known.install}`")
+    raise ModelNotFoundError(f"the model {name!r} is not installed: get it with `{known.install}`")
+
+
+def _hint(given: str) -> str:
+    """The names, of the table and of the files beside a path, that somebody who typed this may have meant."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
+    path = _expanded(given)
+    try:
+        beside = {file.name.casefold(): str(file) for file in path.parent.glob("*.gguf")}
+    except (OSError, ValueError):
+        beside = {}
+    names = {name: name for name in PACKAGED}
+    near = [names[found] for found in get_close_matches(given.casefold(), names)]
+    near += [beside[found] for found in get_close_matches(path.name.casefold(), beside)]
+    return f"did you mean {' or '.join(plain(name) for name in near[:3])}? " if near else ""

@@ -2,10 +2,26 @@
 
 import copy
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["FormatError", "ModelError", "ModelNotFoundError", "SotolError", "TemplateError", "again", "explained"]
+__all__ = [
+    "FormatError",
+    "ModelError",
+    "ModelNotFoundError",
+    "SotolError",
+    "TemplateError",
+    "again",
+    "explained",
+    "plain",
+]
+
+# What a terminal obeys, or what shows other text than there is: control characters (C0, DEL, C1), line and paragraph
+# separators, marks and overrides of the writing direction (Unicode Standard Annex 9), tags, halves of surrogate pairs.
+UNSHOWN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]+"
+)
 
 
 class SotolError(Exception):
@@ -16,12 +32,12 @@ class FormatError(SotolError):
     """A file that is not what it claims to be: names the file, the field and the offset."""
 
 
-class ModelNotFoundError(SotolError, FileNotFoundError):
-    """No model of this name, and no file at this path."""
-
-
 class ModelError(SotolError):
     """A well-formed model that can't be run: an unknown architecture, a missing weight, a wrong shape or encoding."""
+
+
+class ModelNotFoundError(SotolError, FileNotFoundError):
+    """A name that is no model's, or a path where there is no file."""
 
 
 class TemplateError(SotolError):
@@ -56,3 +72,15 @@ def again(error: Exception) -> Exception:
         twin = SotolError(f"{type(error).__name__}: {error}")
     twin.__cause__ = error
     return twin
+
+
+def plain(text: object, limit: int = 200) -> str:
+    """What comes from outside (a file, a message, another library), as a sentence may quote it: one line, short.
+
+    Runs of white space, control characters and direction marks become one space; what is longer than `limit`
+    characters ends in "…". Looks only at the first 4 * `limit` characters.
+    """
+    whole = str(text)
+    seen = whole[: 4 * limit]
+    shown = " ".join(UNSHOWN.sub(" ", seen).split())
+    return shown if len(shown) <= limit and len(seen) == len(whole) else shown[: limit - 1] + "…"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.backends.cpu.runner import MOST_THREADS, PRECISIONS, CpuRunner
-from sotol.catalog import DEFAULT_MODEL, find_model
+from sotol.catalog import find_model
 from sotol.engine.engine import Engine
 from sotol.engine.sampling import Sampler, Sampling
 from sotol.engine.sequence import Failed, Generation, Scoring
@@ -43,9 +43,10 @@ Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how
 class LLM:
     """A loaded model.
 
-    model: a path, or a name of `sotol.catalog`. threads: of the CPU; None takes the physical cores. ctx: tokens of
-    prompt and answer together; None takes the model's own, up to 4096. precision: "int8" quantises activations before
-    quantised weights, "f32" does not. progress: called while weights load and kernels compile.
+    model: a path, or a name of `sotol.catalog`; None is its default. threads: of the CPU; None takes the physical
+    cores. ctx: tokens of prompt and answer together; None takes the model's own, up to 4096. precision: "int8"
+    quantises activations before quantised weights, "f32" does not. progress: called while weights load and kernels
+    compile.
 
     Raises SotolError (FormatError for a broken file or one that changes while it is loaded, ModelError for a model that
     sotol can't run), ValueError for a bad option. Once loaded, the file is not read again.
@@ -56,7 +57,7 @@ class LLM:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model: str | Path | None = None,
         *,
         threads: int | None = None,
         ctx: int | None = None,

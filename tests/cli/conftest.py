@@ -19,6 +19,12 @@ class FakeTerminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def no_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the one who runs the tests likes best."""
+    monkeypatch.delenv("SOTOL_MODEL", raising=False)
+
+
 @pytest.fixture
 def sotol() -> Sotol:
     """Invoke the command: sotol("run", "smollm2", stdin="text") -> exit_code, stdout, stderr."""

@@ -17,10 +17,10 @@ BLOCK = re.compile(r"```console\n(?P<command>(?:\$ sotol|>) .*)\n(?:[^`]|`(?!``)
 
 def said(command: str) -> str:
     """What a command of the page gives."""
-    if command == "> /help":
+    if command == "> /?":
         nothing: Any = None
         console = Console(file=StringIO(), width=120, color_system=None)
-        Repl(nothing, console, nothing, nothing).take("/help")
+        Repl(nothing, console, nothing, nothing).take("/?")
         return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
     arguments = command.removeprefix("$ sotol ").split()
     return CliRunner().invoke(app, arguments, prog_name="sotol", env={"COLUMNS": "80"}).stdout
@@ -37,7 +37,7 @@ def test_the_page_shows_what_the_commands_say() -> None:
 
 def test_the_page_has_every_command() -> None:
     shown = [match["command"] for match in BLOCK.finditer(PAGE.read_text())]
-    assert shown == ["$ sotol --help", *(f"$ sotol {name} --help" for name in ("run",)), "> /help",
+    assert shown == ["$ sotol --help", *(f"$ sotol {name} --help" for name in ("run",)), "> /?",
                      *(f"$ sotol {name} --help" for name in COMMANDS if name != "run")]  # fmt: skip
 
 

@@ -1,10 +1,13 @@
 """`sotol info` describes any GGUF file, also one that sotol can't run."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.cli.conftest import Sotol
+from tests.support.tiny_model import tiny_model
 
 from sotol.cli.info import describe
 from sotol.formats import read_gguf
@@ -67,12 +70,43 @@ def test_a_model_that_sotol_cannot_run(sotol: Sotol, tmp_path: Path) -> None:
     assert "architecture 'strange'" in shown
 
 
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202egnp.exe"
+OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")  # all but newlines
+
+
 def test_metadata_cannot_write_to_the_terminal(sotol: Sotol, tmp_path: Path) -> None:
-    path = strange(tmp_path, **{"general.name": "\x1b]0;owned\x07[red]name", "x.y": "a\nb\x1b[31m"})
+    path = strange(tmp_path, **{"general.name": "\x1b]0;owned\x07[red]name", "x.y": "a\nb\x1b[31m", HOSTILE: [HOSTILE]})
     shown = sotol("info", path).stdout
-    assert not any(ord(c) < 32 and c != "\n" for c in shown)
+    assert not OBEYED.search(shown)
     assert "]0;owned[red]name" in shown
     assert "a\\nb[31m" in shown
+    written = sotol("info", path, "--json").stdout
+    assert not OBEYED.search(written)
+    assert json.loads(written)["metadata"][HOSTILE] == [HOSTILE]
+
+
+@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["run", "hi", "-n1"], ["tokenize", "hi"]])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"general.architecture": HOSTILE},
+        {"tokenizer.ggml.model": HOSTILE},
+        {"tokenizer.ggml.pre": HOSTILE},
+        {"tokenizer.chat_template": f"{{{{ raise_exception('{HOSTILE}') }}}}"},
+        {"tokenizer.chat_template": f"{{% {HOSTILE} %}}"},
+        {"general.architecture": "x" * 100_000},
+    ],
+)
+def test_no_error_about_a_file_writes_to_the_terminal(
+    fields: dict[str, object], command: list[str], sotol: Sotol, tmp_path: Path
+) -> None:
+    path = str(tiny_model(tmp_path, fields))
+    result = (
+        sotol(command[0], path, *command[1:], "-n1") if command[0] == "run" else sotol(command[0], path, *command[1:])
+    )
+    assert not OBEYED.search(result.stdout + result.stderr)
+    assert result.stderr.count("\n") <= 1
+    assert len(result.stderr) < 1200
 
 
 def test_long_values_are_short_in_tables(sotol: Sotol, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """What reaches terminals, pipes and JSON."""
 
+import errno
 import io
 import json
 import math
+import os
+from collections.abc import Callable
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -10,7 +14,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 from tests.cli.conftest import FakeTerminal
 
-from sotol.cli.output import as_json, console, printable, show, write_piece
+from sotol.cli import output as module
+from sotol.cli.output import answer_writer, as_json, cell, console, printable, show, size_of, write_piece
+from sotol.errors import SotolError
 
 
 @given(st.text())
@@ -28,6 +34,64 @@ def test_a_pipe_gets_all_characters(text: str) -> None:
     out = io.StringIO(newline="")
     write_piece(text, out)
     assert out.getvalue() == text
+
+
+HIDDEN = [*map(chr, range(32)), "\x7f", "\x9b", "\u202e", "\u2066", "\u200f", "\u2028", "\ud800", "\U000e0041"]
+
+
+@given(st.text(st.characters() | st.sampled_from(HIDDEN)))
+def test_json_does_nothing_to_a_terminal(text: str) -> None:
+    written = as_json({"a": [text], text: "b"})
+    assert json.loads(written) == {"a": [text], text: "b"}
+    assert not any(c in written for c in HIDDEN if c != "\n")
+    assert not any("\x80" <= c < "\xa0" for c in written)
+
+
+@given(st.text(st.characters() | st.sampled_from(HIDDEN)))
+def test_a_cell_is_one_line_of_what_can_be_seen(text: str) -> None:
+    assert not any(c in cell(text) for c in HIDDEN)
+    assert cell("a\nb") == "a\\nb"
+
+
+class Refusing(io.StringIO):
+    """A file that takes nothing."""
+
+    def __init__(self, number: int, *, terminal: bool) -> None:
+        super().__init__()
+        self._number, self._terminal = number, terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def flush(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_not_taken(terminal: bool) -> None:
+    writers: tuple[Callable[[IO[str]], None], ...] = (
+        lambda file: write_piece("text", file),
+        lambda file: answer_writer(file)("text"),
+        lambda file: show(console(file=file), "text"),
+    )
+    for write in writers:
+        with pytest.raises(SotolError, match=r"^the output can't be written: no space left on device$"):
+            write(Refusing(errno.ENOSPC, terminal=terminal))
+        with pytest.raises(BrokenPipeError):
+            write(Refusing(errno.EPIPE, terminal=terminal))
+
+
+def test_only_terminals_get_their_lines_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_columns", lambda _file: 10)
+    for term, file, wrap, written in (
+        ("xterm", FakeTerminal(), True, "long word\x1b[4D\x1b[K\nwords"),
+        ("xterm", FakeTerminal(), False, "long words"),
+        ("xterm", io.StringIO(), True, "long words"),
+        ("dumb", FakeTerminal(), True, "long words"),
+    ):
+        monkeypatch.setenv("TERM", term)
+        answer_writer(file, wrap=wrap)("long words")
+        assert file.getvalue() == written
 
 
 def test_json_has_no_infinities() -> None:
@@ -64,3 +128,10 @@ def test_a_table_has_no_spaces_at_the_ends_of_lines() -> None:
     show(console(file=out), table)
     assert " ".join(out.getvalue().split()) == "a b a long cell a longer one"
     assert all(line == line.rstrip() for line in out.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (98_356_000, "98.36 MB"), (5 * 10**12, "5000 GB")]
+)
+def test_sizes(count: int, said: str) -> None:
+    assert size_of(count) == said

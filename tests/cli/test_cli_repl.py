@@ -1,39 +1,29 @@
-"""The conversation: commands, the model's side of it, and keys, through prompt_toolkit's own pipe for input."""
+"""The conversation: what each line does to it. How lines are typed: test_cli_editing.py."""
 
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import pytest
-from prompt_toolkit.application import create_app_session
-from prompt_toolkit.input import PipeInput, create_pipe_input
-from prompt_toolkit.output import DummyOutput
 
 from sotol import LLM, Sampling, SotolError
 from sotol.cli import repl as module
 from sotol.cli.output import console
-from sotol.cli.repl import COMMANDS, Repl, history_path, prompt_session
+from sotol.cli.repl import COMMANDS, KEYS, Repl
 
 GREEDY = Sampling(temperature=0, max_tokens=8)
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state folder of the test's own."""
-    monkeypatch.setattr(platformdirs, "user_state_dir", lambda name: str(tmp_path / name))
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own."""
+    monkeypatch.setattr(platformdirs, "user_data_dir", lambda name: str(tmp_path / name))
     return tmp_path / "sotol"
 
 
-@pytest.fixture
-def keys() -> Iterator[PipeInput]:
-    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
-        yield pipe
-
-
-def refuse(name: str) -> LLM:
+def refuse(name: str, **_loading: object) -> LLM:
     raise SotolError(f"no model {name!r}")
 
 
@@ -112,14 +102,26 @@ def test_small_commands(repl: Repl, llm: LLM) -> None:
     repl.take("/model")
     assert output(repl) == f"{llm.path}, context 256\n"
     repl.take("/nonsense now")
-    assert output(repl).startswith("unknown command /nonsense: /help")
+    assert output(repl).startswith("unknown command /nonsense: /? lists them")
 
 
 def test_help_names_every_command(repl: Repl) -> None:
     repl.take("/help")
     lines = output(repl).splitlines()
-    for name, (_, text) in COMMANDS.items():
-        assert any(line.split(maxsplit=1) == [name, text] for line in lines)
+    shown = [line[:14].strip() for line in lines if line[:14].strip()]
+    assert shown == [*COMMANDS, "/bye", *(key for key, _ in KEYS)]
+    for _, text in COMMANDS.values():
+        assert text in " ".join(line[14:] for line in lines)
+
+
+def test_help_fits_a_narrow_terminal(llm: LLM) -> None:
+    narrow = console(file=StringIO())
+    narrow.width = 40
+    repl = Repl(llm, narrow, GREEDY, refuse)
+    repl.take("/?")
+    lines = output(repl).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "answer the last message again" in " ".join(line[14:] for line in lines).replace("  ", " ")
 
 
 def test_debug_shows_the_prompt(repl: Repl) -> None:
@@ -140,7 +142,7 @@ def test_another_model(repl: Repl, llm: LLM) -> None:
             closed.append(self)
 
     old: Any = Old()
-    repl.llm, repl.load = old, lambda name: llm if name == "new" else refuse(name)
+    repl.llm, repl.load = old, lambda name, **_loading: llm if name == "new" else refuse(name)
     with pytest.raises(SotolError):
         repl.take("/model nonsense")
     assert (repl.llm, closed) == (old, [])
@@ -151,72 +153,184 @@ def test_another_model(repl: Repl, llm: LLM) -> None:
 def test_an_interrupted_answer_is_kept_as_far_as_it_came(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces: list[str] = []
 
-    def write(piece: str, _file: object) -> None:
+    def write(piece: str) -> None:
         pieces.append(piece)
         if len(pieces) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_piece", write)
+    monkeypatch.setattr(module, "answer_writer", lambda *_, **__: write)
     with pytest.raises(KeyboardInterrupt):
         repl.answer("Tell me a story.")
     assert repl.turns[1:] == [{"role": "assistant", "content": "".join(pieces)}]
 
 
-# ---- keys
-
-Ask = Callable[[str], str]
+# ---- taking back, again, keeping
 
 
-@pytest.fixture
-def ask(keys: PipeInput) -> Ask:
-    """What the prompt returns for these keys."""
+def said(repl: Repl, *lines: str) -> list[str]:
+    """What these inputs have written, each."""
+    texts = []
+    for line in lines:
+        repl.take(line)
+        texts.append(output(repl))
+    return texts
 
-    def ask(typed: str) -> str:
-        keys.send_text(typed)
-        return prompt_session().prompt()
 
-    return ask
+def test_taking_back(repl: Repl) -> None:
+    said(repl, "Hi", "What is your name?")
+    first = list(repl.turns[:2])
+    assert said(repl, "/undo") == ["taken back; 2 messages stay\n"]
+    assert repl.turns == first
+    assert said(repl, "/undo", "/undo") == ["taken back; 0 messages stay\n", "there is nothing to take back\n"]
+
+
+def test_again(repl: Repl) -> None:
+    assert said(repl, "/retry") == ["there is no message to answer again\n"]
+    said(repl, "Hi", "What is your name?")
+    before = list(repl.turns)
+    for command in ("/retry", "/regen"):
+        assert said(repl, command) == [before[-1]["content"] + "\ncut off at --max-tokens\n"]
+        assert repl.turns == before
+
+
+def test_what_could_not_be_answered_again_stays(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
+    said(repl, "Hi")
+    before = list(repl.turns)
+
+    def fail(*_: object, **__: object) -> Any:
+        raise SotolError("no answer")
+
+    monkeypatch.setattr(LLM, "chat_prompt", fail)
+    with pytest.raises(SotolError):
+        repl.take("/retry")
+    assert repl.turns == before
+
+
+def test_keeping_a_conversation(repl: Repl, llm: LLM, data: Path) -> None:
+    said(repl, "/system Be brief.", "Hi")
+    (kept,) = said(repl, "/save first talk")
+    assert kept.replace("\n", "").endswith(f"{data / 'conversations' / 'first talk.json'}".replace("\n", ""))
+    other = Repl(llm, console(file=StringIO()), GREEDY, refuse)
+    assert said(other, "/load first talk") == ["2 messages\n"]
+    assert other.messages() == repl.messages()
+    with pytest.raises(SotolError, match=r"no conversation 'second'; there are: first talk"):
+        other.take("/load second")
+
+
+def test_texts_go_before_the_next_message(repl: Repl, tmp_path: Path) -> None:
+    file = tmp_path / "a file.txt"
+    file.write_text("one\ntwo\n")
+    assert said(repl, f"/read {file}") == ["2 lines go before your next message\n"]
+    said(repl, "Count.", "Again.")
+    assert [turn["content"] for turn in repl.turns[::2]] == ["one\ntwo\n\nCount.", "Again."]
+    with pytest.raises(SotolError, match="can't be read: no such file"):
+        repl.take(f"/read {tmp_path / 'none'}")
+
+
+def test_a_block_in_quotes_is_a_message_whatever_it_says(repl: Repl) -> None:
+    said(repl, '"""/help\nexit"""')
+    assert repl.turns[0]["content"] == "/help\nexit"
+
+
+@pytest.mark.parametrize("line", ["/bye", "/quit", "/exit", "exit", " quit ", "bye"])
+def test_leaving(line: str, repl: Repl) -> None:
+    assert not repl.take(line)
+
+
+# ---- /set
+
+
+def test_parameters(repl: Repl) -> None:
+    assert said(repl, "/set parameter temperature 0.5", "/set parameter num_predict 3", "/set parameter seed 7") == [
+        "temperature: 0.5\n", "max_tokens: 3\n", "seed: 7\n",
+    ]  # fmt: skip
+    assert repl.sampling == Sampling(temperature=0.5, max_tokens=3, seed=7)
+    said(repl, "/set parameter seed -1", "/set parameter stop END")
+    assert repl.sampling == Sampling(temperature=0.5, max_tokens=3, stop=["END"])
+    (table,) = said(repl, "/set parameter")
+    rows = dict(line.split(maxsplit=1) for line in table.splitlines() if len(line.split()) > 1)
+    assert (rows["temperature"], rows["ctx"]) == ("0.5", "256")
 
 
 @pytest.mark.parametrize(
-    ("typed", "text"),
+    ("line", "message"),
     [
-        ("one\r", "one"),
-        ("one\x1b\rtwo\r", "one\ntwo"),
-        ("one\\\rtwo\r", "one\ntwo"),
-        ("\x1b[200~pasted\nlines\x1b[201~\r", "pasted\nlines"),
+        ("/set parameter temprature 1", "did you mean temperature"),
+        ("/set parameter temperature hot", "temperature is 'hot'; it must be a number"),
+        ("/set parameter top_k 1.5", "top_k is '1.5'; it must be a whole number"),
+        ("/set parameter top_p 2", "top_p is 2"),
+        ("/set nonsense", "/set takes parameter"),
     ],
 )
-def test_editing(typed: str, text: str, ask: Ask) -> None:
-    assert ask(typed) == text
+def test_settings_that_are_none(line: str, message: str, repl: Repl) -> None:
+    with pytest.raises(ValueError, match=message):
+        repl.take(line)
+    assert repl.sampling == GREEDY
 
 
-def test_history_and_reverse_search(ask: Ask, state: Path) -> None:
-    for line in ("alpha one", "beta two", "gamma"):
-        ask(line + "\r")
-    assert history_path() == state / "history"
-    assert stat.S_IMODE((state / "history").stat().st_mode) == 0o600
-    # each of these is a new session: the lines come from the file
-    assert ask("\x1b[A\x1b[A\r") == "beta two"
-    assert ask("\x12alph\r\r") == "alpha one"
+def test_what_a_model_is_loaded_with(repl: Repl, llm: LLM) -> None:
+    loaded: list[object] = []
+
+    class Old:
+        path, context = llm.path, llm.context
+
+        def close(self) -> None:
+            loaded.append("closed")
+
+    old: Any = Old()
+    repl.llm = old
+
+    def load(name: str, **loading: object) -> LLM:
+        loaded.append((name, loading))
+        return llm
+
+    repl.load = load
+    assert said(repl, "/set parameter num_ctx 128") == ["ctx: 128\n"]
+    assert loaded == [(str(llm.path), {"ctx": 128}), "closed"]
+    repl.llm = old
+    said(repl, "/model other")
+    assert loaded[2:] == [("other", {"ctx": 128}), "closed"]
 
 
-def test_without_a_writable_home(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(platformdirs, "user_state_dir", lambda name: str(tmp_path / "file" / name))
-    assert ask("hello\r") == "hello"
+def test_small_settings(repl: Repl) -> None:
+    said(repl, "/set system Be brief.", "/set verbose", "/set nowordwrap", "/set nothink")
+    assert (repl.system, repl.verbose, repl.wordwrap, repl.template) == (
+        "Be brief.", True, False, {"enable_thinking": False},
+    )  # fmt: skip
+    said(repl, "/set quiet", "/set wordwrap", "/set think", "/verbose")
+    assert (repl.verbose, repl.wordwrap, repl.template) == (True, True, {"enable_thinking": True})
 
 
-@pytest.mark.parametrize("end", ["\x04", "/quit\r", "/exit\r"])
-def test_talking(end: str, keys: PipeInput, repl: Repl) -> None:
-    keys.send_text("\x03/model nonsense\rHi\r" + end)
-    repl.talk(prompt_session())
-    said = output(repl).splitlines()
-    assert said[:2] == ["Ctrl-D or /quit ends sotol", "no model 'nonsense'"]
+# ---- the loop
+
+
+class Lines:
+    """A session that types lines; an exception is raised."""
+
+    def __init__(self, *lines: str | type[BaseException]) -> None:
+        self._lines: Iterator[str | type[BaseException]] = iter(lines)
+
+    def prompt(self) -> str:
+        line = next(self._lines, EOFError)
+        if isinstance(line, str):
+            return line
+        raise line
+
+
+@pytest.mark.parametrize("end", [(), ("/quit", "Hi"), ("bye", "Hi")])
+def test_talking(end: tuple[str, ...], repl: Repl) -> None:
+    repl.talk(Lines(KeyboardInterrupt, "/model nonsense", "Hi", *end))
+    lines = output(repl).splitlines()
+    assert lines[:2] == ["Ctrl-D or /quit ends sotol", "no model 'nonsense'"]
     assert len(repl.turns) == 2
 
 
-def test_errors_show_tracebacks_in_debug(keys: PipeInput, repl: Repl) -> None:
-    keys.send_text("/debug\r/model nonsense\r\x04")
-    repl.talk(prompt_session())
+def test_an_error_can_not_write_to_the_terminal(repl: Repl) -> None:
+    repl.talk(Lines("/model \x1b]0;owned\x07" + "x" * 5000))
+    assert "\x1b" not in (text := output(repl))
+    assert len(text) < 1200
+
+
+def test_errors_show_tracebacks_in_debug(repl: Repl) -> None:
+    repl.talk(Lines("/debug", "/model nonsense"))
     assert "Traceback (most recent call last)" in output(repl)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Sotol
+from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, Sampling
-from sotol.cli.options import parse_bias
 from sotol.cli.run import run
 
 COMMAND = [sys.executable, "-c", "from sotol.cli import main; main()", "run"]
-GREEDY = ("-t", "0", "-n", "12")
+GREEDY = ("--temp", "0", "-n", "12")
 
 
 def answer(llm: LLM, *messages: tuple[str, str]) -> str:
@@ -36,8 +36,38 @@ def test_the_prompt_comes_from_standard_input(arguments: tuple[str, ...], sotol:
     assert result.stdout == answer(llm, ("user", "Name\na colour.")) + "\n"
 
 
-def test_an_argument_leaves_standard_input_alone(sotol: Sotol, llm: LLM) -> None:
-    assert sotol("run", "smollm2", "Hi", *GREEDY, stdin="Name a colour.").stdout == answer(llm, ("user", "Hi")) + "\n"
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "asked"),
+    [
+        (("smollm2", "Name", "a", "colour."), "", "Name a colour."),
+        (("SmolLM2", "Summarise this."), "A text.\n", "A text.\n\nSummarise this."),
+        (("smollm2", "-f", "{file}", "Summarise this."), "", "From a file.\n\nSummarise this."),
+        (("smollm2", "-f", "{file}", "--file", "{file}"), "In.", "In.\n\nFrom a file.\n\nFrom a file."),
+        (("smollm2", "-p", "Summarise this."), "A text.", "A text.\n\nSummarise this."),
+        (("-m", "smollm2", "Name", "a colour."), "", "Name a colour."),
+        (("--model", "smollm2", "-p", "Hi"), "", "Hi"),
+        (("-p", "Hi"), " \n", "Hi"),
+        (("-",), "Name a colour.\n", "Name a colour."),
+        (("smollm2", "-", "Why?"), "Name a colour.\n", "Name a colour.\n\nWhy?"),
+        (("smollm2", "-f", "-", "Why?"), "\ufeffName a colour.\n", "Name a colour.\n\nWhy?"),
+    ],
+)
+def test_what_is_asked(
+    arguments: tuple[str, ...], stdin: str, asked: str, sotol: Sotol, llm: LLM, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").write_text("From a file.\n")
+    result = sotol("run", *(a.format(file=tmp_path / "a file") for a in arguments), *GREEDY, stdin=stdin)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == answer(llm, ("user", asked)) + "\n"
+
+
+def test_the_model_of_the_environment(sotol: Sotol, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTOL_MODEL", "nowhere.gguf")
+    result = sotol("run", "-p", "Hi")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("sotol: no model 'nowhere.gguf' (SOTOL_MODEL): give the path")
+    monkeypatch.setenv("SOTOL_MODEL", str(llm.path))
+    assert sotol("run", "-p", "Hi", *GREEDY).stdout == answer(llm, ("user", "Hi")) + "\n"
 
 
 def test_the_system_message(sotol: Sotol, llm: LLM) -> None:
@@ -66,6 +96,43 @@ def test_sampling_options_arrive(sotol: Sotol, llm: LLM) -> None:
     assert result["tokens"] == list(expected.tokens)
     assert result["finish_reason"] == expected.finish_reason
     assert [len(item["top"]) for item in result["logprobs"]] == [2] * 24
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        (("--temp", "0", "--n-predict", "3"), Sampling(temperature=0, max_tokens=3)),
+        (("--temp=0", "--num_predict", "3", "--seed", "-1"), Sampling(temperature=0, max_tokens=3)),
+        (("-o", "temperature", "0", "-o", "num_predict", "3", "-t", "0"), Sampling(temperature=0, max_tokens=3)),
+        (("-o", "temp", "1", "--temp", "0", "--predict", "3", "-t1"), Sampling(temperature=0, max_tokens=3)),
+        (("-o", "stop", "a", "-o", "stop", "e", "-o", "logit_bias", "7=-inf", "--temp", "0", "-n", "9"),
+         Sampling(temperature=0, max_tokens=9, stop=["a", "e"], logit_bias={7: float("-inf")})),
+        (("-n", "-1", "--temp", "0", "--repetition-penalty", "1.2", "--ctx-size", "40"),
+         Sampling(temperature=0, repeat_penalty=1.2)),
+        (("-n", "-2", "--temp", "0", "-o", "num_ctx", "40"), Sampling(temperature=0)),
+    ],
+)  # fmt: skip
+def test_options_by_the_names_of_others(options: tuple[str, ...], given: Sampling, sotol: Sotol, llm: LLM) -> None:
+    result = json.loads(sotol("run", "smollm2", "Count to ten.", "--json", *options).stdout)
+    expected = llm.chat([{"role": "user", "content": "Count to ten."}], sampling=given)
+    most = 40 - result["usage"]["prompt_tokens"] if given.max_tokens is None else given.max_tokens
+    assert result["tokens"] == list(expected.tokens)[:most]
+
+
+def test_options_of_the_template(sotol: Sotol, tmp_path: Path) -> None:
+    shown = "{{ messages[0].content }}{% if enable_thinking is defined %}[{{ enable_thinking }}]{% endif %}{{ word }}"
+    path = str(tiny_model(tmp_path, {"tokenizer.chat_template": shown}))
+    with LLM(path) as tiny:
+        for options, text in (
+            ([], "ab"),
+            (["--think"], "ab[True]"),
+            (["--no-think"], "ab[False]"),
+            (["--template-option", "word=xyz", "--template-option", "enable_thinking=null"], "ab[None]xyz"),
+            (["--template-option", "word=5"], "ab5"),
+        ):
+            result = json.loads(sotol("run", path, "ab", "--json", "-n", "1", *options).stdout)
+            ids = tiny.tokenizer.encode(text, special=True, add_special=False)
+            assert result["usage"]["prompt_tokens"] == len(ids) + 1  # the beginning of the text
 
 
 def test_json_has_the_completion_and_its_speed(sotol: Sotol, llm: LLM) -> None:
@@ -97,11 +164,20 @@ def broken(folder: Path) -> str:
         (["Why is the sky blue?"], 1, "no model 'Why is the sky blue.'.* comes after the model"),
         (["{folder}", "hi"], 1, "is a folder: give the path"),
         (["{broken}", "hi"], 1, r"broken\.gguf: the number of"),
+        (["smolm2", "hi"], 1, "no model 'smolm2': did you mean smollm2"),
         (["smollm2", ""], 2, "the prompt is empty"),
+        (["smollm2", "hi", "-f", "{folder}/none"], 1, "none can't be read: no such file"),
+        (["smollm2", "hi", "-f", "{folder}"], 1, "can't be read: is a directory"),
+        (["smollm2", "hi", "-f", "{broken}"], 2, "broken.gguf is not UTF-8 text: invalid start byte at byte 8"),
+        (["smollm2", "\udcff"], 2, "the prompt is not text in the encoding of this locale"),
+        (["smollm2", "hi", "-o", "temprature", "1"], 2, "no parameter 'temprature': did you mean temperature"),
+        (["smollm2", "hi", "--seed", "-2"], 2, "seed is -2"),
+        (["smollm2", "hi", "--template-option", "messages=1"], 2, "it must be NAME=VALUE"),
+        (["smollm2", "hi", "--raw", "--think"], 2, "--raw takes neither"),
         (["smollm2", "hi", "--top-k=-1"], 2, "top_k is -1; it must be"),
         (["smollm2", "hi", "--logit-bias=x"], 2, "--logit-bias is 'x'"),
         (["smollm2", "hi", "--logit-bias=999999=1", "-n1"], 2, "token 999999"),
-        (["smollm2", "hi", "--raw", "--system=x"], 2, "--raw takes no --system"),
+        (["smollm2", "hi", "--raw", "--system=x"], 2, "--raw takes neither --system nor"),
         (["smollm2", "hi", "--logprobs=1"], 2, "add --json"),
         (["smollm2", "hi", "--ctx=8"], 2, "the prompt has .* tokens, but the context holds 7"),
         (["smollm2", "hi", "--ctx=99999"], 2, "ctx is 99999, but the model was made for"),
@@ -113,10 +189,11 @@ def test_errors_are_one_line(arguments: list[str], code: int, said: str, sotol: 
     assert re.fullmatch(f"sotol: .*{said}.*\n", result.stderr)
 
 
-def test_input_that_is_not_text(sotol: Sotol) -> None:
-    result = sotol("run", stdin=b"\xff\xfe")
+@pytest.mark.parametrize("words", [(), ("Hi",)])
+def test_input_that_is_not_text(words: tuple[str, ...], sotol: Sotol) -> None:
+    result = sotol("run", "smollm2", *words, stdin=b"\xff\xfe")
     assert result.exit_code == 2
-    assert re.fullmatch("sotol: standard input is not utf-8 text: .*\n", result.stderr)
+    assert re.fullmatch("sotol: standard input is not UTF-8 text: invalid start byte at byte 0\n", result.stderr)
 
 
 def test_the_help_tells_the_defaults() -> None:
@@ -125,13 +202,6 @@ def test_the_help_tells_the_defaults() -> None:
             continue  # off unless given
         (option,) = run.__annotations__[name].__metadata__
         assert option.help.endswith(f"[default: {default}]"), name
-
-
-def test_biases() -> None:
-    assert parse_bias(["1=2.5", "3=-inf"]) == {1: 2.5, 3: float("-inf")}
-    for wrong in ("", "1", "=1", "a=1", "1=b"):
-        with pytest.raises(ValueError, match="--logit-bias is"):
-            parse_bias([wrong])
 
 
 # ---- as a process: signals and pipes
@@ -178,10 +248,3 @@ def test_output_that_is_not_utf8_lacks_characters_and_does_not_fail(
         assert (process.returncode, err) == (0, b"")
         assert json.loads(out)["tokens"] == [29989]
         assert "?" in json.loads(out)["text"]
-
-
-def test_a_closed_standard_input() -> None:
-    script = '"$@" <&-'
-    done = subprocess.run(["sh", "-c", script, "sh", *COMMAND], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "sotol: there is no standard input: give the text as an argument\n"

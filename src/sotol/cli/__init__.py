@@ -3,11 +3,16 @@
 import gc
 import os
 
+from sotol.cli.interrupts import at_once
+from sotol.cli.streams import put_in_order
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """The console script."""
+    at_once()
+    put_in_order()
     # Starting makes a great many objects that stay: looking through them for garbage again and again takes a tenth
     # of the time that imports and loading take.
     gc.set_threshold(100_000, 20, 20)

@@ -1,6 +1,5 @@
 """The table of commands. What they need is imported when they run: `sotol --help` is there at once."""
 
-import io
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -9,8 +8,12 @@ import typer
 
 from sotol import __version__
 from sotol.cli.bench import bench
-from sotol.cli.guard import guarded
+from sotol.cli.cache import cache
+from sotol.cli.completion import completion
+from sotol.cli.guard import Commands, guarded
 from sotol.cli.info import info
+from sotol.cli.interrupts import INTERRUPTED, at_once, first_raises
+from sotol.cli.options import PairsCommand, normalised
 from sotol.cli.profile import profile
 from sotol.cli.run import run
 from sotol.cli.tokenize import tokenize
@@ -23,6 +26,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tokenize": tokenize,
     "bench": bench,
     "profile": profile,
+    "cache": cache,
+    "completion": completion,
 }
 
 EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is at fault; 2 an option or a prompt is;
@@ -31,13 +36,16 @@ EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is
 
 # Typer's own help is plain text: it needs no further import, and reads the same in a terminal, a pipe and the docs.
 app = typer.Typer(
+    cls=Commands,
     help="Run language models on this machine.",
     epilog=EXIT_CODES,
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": normalised,
+    },
 )
 
 
@@ -50,19 +58,23 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options of `sotol` itself; `--version` acts while it is read."""
 
 
 for name, command in COMMANDS.items():
-    app.command(name)(guarded(command))
+    app.command(name, cls=PairsCommand if name == "run" else None)(guarded(command))
 
 
 def main() -> None:
     """The console script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal or pipe that is not UTF-8 lacks most characters
-    app(prog_name="sotol")
+    try:
+        first_raises()
+        try:
+            app(prog_name="sotol")
+        finally:
+            at_once()  # nothing is left to put in order
+    except KeyboardInterrupt:  # outside of commands, which tell of theirs
+        sys.exit(INTERRUPTED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sotol import __version__
-from sotol.catalog import DEFAULT_MODEL, find_model
+from sotol.catalog import find_model
 from sotol.cli.loading import load
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, PromptTokens, Quiet, Repeats, Threads
 from sotol.cli.output import as_json, console, show, write_piece
@@ -22,7 +22,7 @@ __all__ = ["bench", "measure"]
 
 
 def bench(
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     prompt: PromptTokens = 512,
     generate: Annotated[int, typer.Option("--generate", "-n", min=1, metavar="N", help="Tokens of the answer.")] = 64,
     repeats: Repeats = 5,
@@ -101,5 +101,5 @@ def _show(record: dict[str, object], times: list[tuple[str, int, list[float]]], 
     for test, tokens, seconds in times:
         table.add_row(test, f"{tokens / min(seconds):.1f}", f"{tokens / median(seconds):.1f}")
     out = console(color=color)
-    out.print(f"{record['model']}, {record['threads']} threads, {record['precision']}, {record['repeats']} repeats\n")
+    show(out, f"{record['model']}, {record['threads']} threads, {record['precision']}, {record['repeats']} repeats\n")
     show(out, table)

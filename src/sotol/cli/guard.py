@@ -1,20 +1,60 @@
-"""What a command's errors become: one sentence on standard error, and an exit code for scripts."""
+"""What goes wrong in a command, as one sentence on standard error and an exit code for scripts."""
 
 import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from sotol.errors import SotolError
+from sotol.cli.interrupts import INTERRUPTED
+from sotol.cli.streams import drop, listen, refused, say
+from sotol.errors import SotolError, plain
 
-__all__ = ["FAILED", "INTERRUPTED", "NO_READER", "USAGE", "guarded", "sentence"]
+__all__ = ["COMPLETE_VARIABLE", "FAILED", "INTERRUPTED", "NO_READER", "USAGE", "Commands", "guarded", "sentence"]
 
-FAILED, USAGE, INTERRUPTED, NO_READER = 1, 2, 130, 141
+FAILED, USAGE, NO_READER = 1, 2, 141
+COMPLETE_VARIABLE = "_SOTOL_COMPLETE"
+LONGEST = 1000  # characters of a sentence
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Commands(TyperGroup):
+    """`sotol` and its commands: Typer's group, but an error of use is one line like any other."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *_unused: Any, **extra: Any
+    ) -> NoReturn:
+        """Run the command of these arguments (None: those of the process; none at all: the help), then exit."""
+        extra.pop("standalone_mode", None)
+        name, words = prog_name or "sotol", list(sys.argv[1:] if args is None else args)
+        try:
+            if sys.stdout is None:
+                raise SotolError("standard output is closed: there is no place for an answer")
+            code = self._completed(name) if COMPLETE_VARIABLE in os.environ else self._run(name, words, extra)
+        except (typer.TyperException, SotolError, KeyboardInterrupt) as error:
+            code = told(error)
+        except OSError as error:  # commands tell their own: this is the help
+            code = told(refused(error))
+        sys.exit(ended(code))
+
+    def _run(self, name: str, words: list[str], extra: dict[str, Any]) -> int:
+        try:
+            with self.make_context(name, words or ["--help"], **extra) as ctx:
+                self.invoke(ctx)
+        except typer.Exit as end:
+            return end.exit_code
+        return 0
+
+    def _completed(self, name: str) -> int:
+        """Tell a shell what may come next; its script (`sotol completion`) says in the environment what is typed."""
+        from typer.completion import get_completion_inspect_parameters, shell_complete  # noqa: PLC0415
+
+        get_completion_inspect_parameters()  # makes Typer's shells known
+        return shell_complete(self, {}, name, COMPLETE_VARIABLE, os.environ[COMPLETE_VARIABLE])
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,20 +62,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(*, debug: bool = False, **options: object) -> None:
+        listen(quiet=bool(options.get("quiet")))
         try:
             command(**options)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # Python flushes once more when it ends: into nothing, then
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(NO_READER) from None
-        except Exception as error:
-            if debug:
+        except (Exception, KeyboardInterrupt) as error:
+            if debug and not isinstance(error, KeyboardInterrupt | BrokenPipeError):
                 raise
-            typer.echo(f"sotol: {sentence(error)}", err=True)
-            raise typer.Exit(USAGE if isinstance(error, ValueError) else FAILED) from None
+            raise typer.Exit(told(error)) from None
 
     # Typer reads the options off the signature
     extra = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
@@ -46,11 +79,50 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def sentence(error: Exception) -> str:
-    """An error as one line for a user. Those that nobody foresaw are named as such."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror.lower()}"
-    if isinstance(error, SotolError | ValueError | OSError):
-        return " ".join(str(error).split())
-    text = " ".join(str(error).split())
+def told(error: BaseException) -> int:
+    """The exit code of an error, after the sentence about it, if there is one to write."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        drop(sys.stdout)
+        return NO_READER
+    say(f"sotol: {sentence(error)}")
+    return USAGE if isinstance(error, ValueError | typer.TyperException) else FAILED
+
+
+def ended(code: int) -> int:
+    """The exit code after all that was written is out: that a file or a reader did not take it is an error, too."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        code = code or told(refused(error))
+        drop(sys.stdout)
+    return code
+
+
+def sentence(error: BaseException) -> str:
+    """An error as one line for a user, with nothing in it that a terminal obeys. Bugs are named as such."""
+    if isinstance(error, typer.TyperException):
+        return _of_use(error)
+    text = plain(error, LONGEST)
+    if isinstance(error, SotolError | ValueError):
+        return text
+    if isinstance(error, OSError):
+        if error.strerror is None:
+            return text
+        where = "" if error.filename is None else f"{plain(error.filename)}: "
+        return where + plain(error.strerror).lower()
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
     return f"a bug in sotol, {type(error).__name__}: {text} (add --debug to see where, and please report it)"
+
+
+def _of_use(error: typer.TyperException) -> str:
+    """What is wrong with the options of a command line."""
+    near = getattr(error, "possibilities", None)
+    said = plain(error.message if near else error.format_message(), LONGEST).rstrip(".")
+    said = (said[:1].lower() + said[1:]).replace(". Did you mean", "; did you mean")
+    said += f"; did you mean {' or '.join(near)}?" if near else ""
+    context = getattr(error, "ctx", None)
+    return said + (f" ({context.command_path} --help tells more)" if context is not None else "")

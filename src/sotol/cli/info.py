@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sotol.catalog import DEFAULT_MODEL, find_model
+from sotol.catalog import find_model
 from sotol.cli.options import Json, Model, NoColor
-from sotol.cli.output import as_json, console, printable, show, write_piece
+from sotol.cli.output import as_json, cell, console, show, size_of, write_piece
 from sotol.errors import SotolError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SIZES = {
 TOKEN_NAMES = ("bos", "eos", "eot", "eom", "unknown", "padding")
 
 
-def info(model: Model = DEFAULT_MODEL, json: Json = False, no_color: NoColor = False) -> None:
+def info(model: Model = None, json: Json = False, no_color: NoColor = False) -> None:
     """Describe a model file.
 
     Its sizes, encodings, tokenizer and metadata, and whether sotol can run it.
@@ -143,15 +143,15 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
         for i, name in enumerate(head or [""] * len(rows[0])):
             grid.add_column(name, justify="right" if head and i else "left", overflow="fold", style="" if i else "cyan")
         for row in rows:
-            grid.add_row(*(Text(printable(str(cell))) for cell in row))
+            grid.add_row(*(Text(cell(value)) for value in row))
         if title:
-            out.print(Text(f"\n{title}", style="bold"))
+            show(out, Text(f"\n{title}", style="bold"))
         show(out, grid)
 
     tokenizer = facts["tokenizer"]
     table("", [
         ("file", facts["file"] + (f" ({facts['parts']} parts)" if facts["parts"] > 1 else "")),
-        ("size", _bytes(facts["bytes"])),
+        ("size", size_of(facts["bytes"])),
         ("name", facts["name"]),
         ("architecture", facts["architecture"]),
         ("parameters", f"{facts['parameters']:,}"),
@@ -168,7 +168,7 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
                 e["encoding"],
                 e["weights"],
                 f"{e['parameters']:,}",
-                _bytes(e["bytes"]),
+                size_of(e["bytes"]),
                 f"{8 * e['bytes'] / e['parameters']:.2f}",
             )
             for e in facts["encodings"]
@@ -182,14 +182,4 @@ def _cell(value: object) -> str:
     if isinstance(value, dict):
         return f"{value['length']:,} x {value['type'].removesuffix('[]')}: {_cell(value['first'])[1:-1]}, …"
     text = repr(value) if isinstance(value, list) else str(value)
-    text = text.replace("\n", "\\n")
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
-
-
-def _bytes(count: int) -> str:
-    """A size for people: 1 MB is 10^6 bytes."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.4g} GB"

@@ -17,9 +17,9 @@ PATIENCE = 0.3  # seconds of loading before a bar appears
 
 
 def load(
-    model: str, *, threads: int | None, ctx: int | None, precision: str, quiet: bool = False, color: bool = True
+    model: str | None, *, threads: int | None, ctx: int | None, precision: str, quiet: bool = False, color: bool = True
 ) -> "LLM":
-    """The model of a path or a name. Errors as of `LLM`."""
+    """The model of a path or a name, None for the default. Errors as of `LLM`."""
     from sotol.llm import LLM  # noqa: PLC0415  (NumPy and more: `sotol --help` does without)
 
     with loading(quiet=quiet, color=color) as progress:

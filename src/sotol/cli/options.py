@@ -1,15 +1,59 @@
-"""What commands read: the options that they share, and standard input."""
+"""What commands read from their command line: the options of several commands, and those of `sotol run`."""
 
-import sys
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer.core import TyperCommand
 
-from sotol.catalog import PACKAGED
+from sotol.catalog import DEFAULT_MODEL, PACKAGED
 
-__all__ = ["Context", "Json", "Model", "NoColor", "Precision", "PrecisionOption", "PromptTokens", "Quiet", "Repeats",
-           "Threads", "parse_bias", "standard_input"]  # fmt: skip
+__all__ = [
+    "Context", "Files", "FrequencyPenalty", "IgnoreEos", "Json", "LogitBias", "Logprobs", "MaxTokens", "MinP", "Model",
+    "ModelOption", "NoColor", "NoWordWrap", "Pairs", "PairsCommand", "Precision", "PrecisionOption", "PresencePenalty",
+    "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "RepeatLastN", "RepeatPenalty", "Repeats", "Seed", "Stop",
+    "System", "Temperature", "TemplateOptions", "Think", "Threads", "TopK", "TopP", "Verbose", "normalised",
+]  # fmt: skip
+
+
+# What ollama, llama.cpp, llm and transformers call the same options.
+OTHER_NAMES = {
+    "temp": "temperature",
+    "ctx-size": "ctx",
+    "num-ctx": "ctx",
+    "n-predict": "max-tokens",
+    "predict": "max-tokens",
+    "num-predict": "max-tokens",
+    "max-new-tokens": "max-tokens",
+    "num-thread": "threads",
+    "repetition-penalty": "repeat-penalty",
+    "system-prompt": "system",
+    "no-wordwrap": "nowordwrap",
+}
+
+
+def normalised(name: str) -> str:
+    """The name by which sotol knows an option; Typer asks for each that it meets, without its dashes."""
+    dashed = name.replace("_", "-")
+    return OTHER_NAMES.get(dashed, dashed)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """What a shell may offer for a model: names and the files of the current folder; none lets it offer any path."""
+    files = (str(path) for path in sorted(Path().glob("*.gguf")))
+    return [name for name in (*PACKAGED, *files) if name.startswith(incomplete)]
+
+
+def parse_threads(text: str | int) -> int | None:
+    """A number of threads; 0 is as if none was given."""
+    try:
+        threads = int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number (a temperature is --temp)") from None
+    if threads < 0:
+        raise typer.BadParameter(f"{threads} is less than 0")
+    return threads or None
 
 
 class Precision(StrEnum):
@@ -19,14 +63,43 @@ class Precision(StrEnum):
     F32 = "f32"
 
 
-Model: TypeAlias = Annotated[str, typer.Argument(help=f"A .gguf file, or a name: {', '.join(PACKAGED)}.")]
+class PairsCommand(TyperCommand):
+    """A command whose option `--option` takes a name and a value each time, as that of `llm` does.
+
+    Typer knows options that are given several times, and options of two words, but none that is both.
+    """
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        for parameter in self.params:
+            if parameter.name == "option":
+                parameter.nargs = 2
+
+
+Whole: TypeAlias = int | None
+Number: TypeAlias = float | None
+
+# ---- options of several commands
+
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        help=f"A .gguf file, or a name: {', '.join(PACKAGED)}.  [default: SOTOL_MODEL, or else {DEFAULT_MODEL}]",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads; the physical cores if not given.")
+    Whole,
+    typer.Option(
+        "--threads", "-t", metavar="N", parser=parse_threads, help="CPU threads; the physical cores if 0 or not given."
+    ),
 ]
 Context: TypeAlias = Annotated[
-    int | None,
+    Whole,
     typer.Option(
         "--ctx",
+        "-c",
         min=1,
         metavar="N",
         help="Tokens of prompt and answer together; the model's own up to 4096 if not given.",
@@ -45,24 +118,125 @@ PromptTokens: TypeAlias = Annotated[
 ]
 Repeats: TypeAlias = Annotated[int, typer.Option("--repeats", "-r", min=1, metavar="N", help="How often to measure.")]
 
+# ---- what `sotol run` is asked
 
-def parse_bias(given: list[str]) -> dict[int, float]:
-    """`ID=X` options as `Sampling.logit_bias`; ValueError for anything else."""
-    biases = {}
-    for item in given:
-        token, _, number = item.partition("=")
-        try:
-            biases[int(token)] = float(number)
-        except ValueError:
-            raise ValueError(f"--logit-bias is {item!r}; it must be ID=X, for instance 42=-1.5") from None
-    return biases
+PromptWords: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[prompt]...",
+        help="What to ask, in as many words as you like. What comes in on standard input goes before it; '-' alone is"
+        " standard input. With neither, in a terminal, a conversation begins.",
+        show_default=False,
+    ),
+]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="The model, in another place: all words are the prompt then.",
+        autocompletion=complete_model,
+    ),
+]
+Prompt: TypeAlias = Annotated[
+    str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt, in another place.")
+]
+Files: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--file", "-f", metavar="FILE", help="A text to put before the prompt. May be given several times."),
+]
+System: TypeAlias = Annotated[
+    str | None, typer.Option("--system", "-s", metavar="TEXT", help="The system message, before the prompt.")
+]
+Raw: TypeAlias = Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")]
+Think: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--think/--no-think",
+        help="Whether a model that can do either thinks before it answers (enable_thinking of its template).",
+        show_default=False,
+    ),
+]
+TemplateOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-option",
+        metavar="NAME=VALUE",
+        help="A variable for the chat template, as JSON or text. May be given several times.",
+    ),
+]
 
+# ---- sampling; a test holds the defaults against `Sampling`, which would take NumPy to import
 
-def standard_input() -> str:
-    """The text on standard input, to its end; ValueError if it is not text."""
-    if sys.stdin is None:  # closed by the caller
-        raise ValueError("there is no standard input: give the text as an argument")
-    try:
-        return str(sys.stdin.read())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"standard input is not {error.encoding} text: {error.reason} at {error.start}") from None
+MaxTokens: TypeAlias = Annotated[
+    Whole,
+    typer.Option(
+        "--max-tokens",
+        "-n",
+        metavar="N",
+        help="Tokens to generate at most; to the end of the context if -1 or not given.",
+    ),
+]
+Temperature: TypeAlias = Annotated[
+    Number,
+    typer.Option(
+        "--temperature", metavar="X", help="0 takes the likeliest token, 1 draws as the model says. [default: 0.8]"
+    ),
+]
+TopK: TypeAlias = Annotated[
+    Whole, typer.Option("--top-k", metavar="N", help="Keep the k likeliest tokens; 0 keeps all. [default: 40]")
+]
+TopP: TypeAlias = Annotated[
+    Number,
+    typer.Option("--top-p", metavar="X", help="Keep the fewest tokens whose probabilities reach p. [default: 0.95]"),
+]
+MinP: TypeAlias = Annotated[
+    Number,
+    typer.Option("--min-p", metavar="X", help="Keep tokens at least this times as likely as the best. [default: 0.05]"),
+]
+RepeatPenalty: TypeAlias = Annotated[
+    Number,
+    typer.Option(
+        "--repeat-penalty", metavar="X", help="Against the last tokens, by division; 1 is off. [default: 1.0]"
+    ),
+]
+RepeatLastN: TypeAlias = Annotated[
+    Whole,
+    typer.Option("--repeat-last-n", metavar="N", help="How many tokens that looks at; -1 is all. [default: 64]"),
+]
+FrequencyPenalty: TypeAlias = Annotated[
+    Number,
+    typer.Option("--frequency-penalty", metavar="X", help="Against generated tokens, each time. [default: 0.0]"),
+]
+PresencePenalty: TypeAlias = Annotated[
+    Number, typer.Option("--presence-penalty", metavar="X", help="Against generated tokens, once. [default: 0.0]")
+]
+Seed: TypeAlias = Annotated[
+    Whole, typer.Option("--seed", metavar="N", help="The same seed gives the same text; random if -1 or not given.")
+]
+Stop: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End before this text. May be given several times."),
+]
+LogitBias: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logit-bias",
+        metavar="ID=X",
+        help="Add X to a token's logit, -inf forbids it. May be given several times.",
+    ),
+]
+Logprobs: TypeAlias = Annotated[
+    Whole,
+    typer.Option("--logprobs", metavar="N", help="With --json: log-probabilities, and those of so many alternatives."),
+]
+IgnoreEos: TypeAlias = Annotated[bool, typer.Option("--ignore-eos", help="Go on where the model would end.")]
+Pairs: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", metavar="NAME VALUE", help="The same options by name: -o temperature 0 -o num_ctx 2048."
+    ),
+]
+Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say how long it took, on standard error.")]
+NoWordWrap: TypeAlias = Annotated[bool, typer.Option("--nowordwrap", help="Let the terminal break lines within words.")]

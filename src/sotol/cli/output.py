@@ -3,19 +3,23 @@
 Pipes get plain text. NO_COLOR (https://no-color.org) and `--no-color` turn styles off in terminals, too.
 """
 
+import io
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from sotol.cli.streams import refused
+from sotol.cli.wrapping import WordWrap
+from sotol.errors import UNSHOWN
 
-__all__ = ["as_json", "console", "printable", "show", "write_piece"]
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["answer_writer", "as_json", "cell", "console", "printable", "show", "size_of", "write_piece"]
 
 # In a terminal these could move the cursor, rename the window or worse: all but tab and newline.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -27,15 +31,51 @@ def printable(text: str) -> str:
     return CONTROLS.sub("", text)
 
 
+def cell(value: object) -> str:
+    """A value of a file for a table: on one line, without marks that hide characters or turn their order."""
+    return UNSHOWN.sub("", str(value).replace("\n", "\\n"))
+
+
 def write_piece(piece: str, file: IO[str]) -> None:
-    """Write a piece of an answer at once; a terminal gets no control characters."""
-    file.write(printable(piece) if file.isatty() else piece)
-    file.flush()
+    """Write a piece of an answer at once; a terminal gets no control characters.
+
+    Raises BrokenPipeError if the reader left, SotolError if the disk is full or the like.
+    """
+    _write(printable(piece) if file.isatty() else piece, file)
+
+
+def _write(text: str, file: IO[str]) -> None:
+    try:
+        file.write(text)
+        file.flush()
+    except OSError as error:
+        raise refused(error) from None
+
+
+def answer_writer(file: IO[str], *, wrap: bool = True) -> Callable[[str], None]:
+    """What writes the pieces of an answer: `write_piece`, which on a terminal keeps words whole."""
+    dumb = os.environ.get("TERM", "dumb") == "dumb" and os.name != "nt"  # it can't take back what it shows
+    if not wrap or dumb or not file.isatty():
+        return lambda piece: write_piece(piece, file)
+    lines = WordWrap(lambda: _columns(file))
+    return lambda piece: _write(lines.take(printable(piece)), file)
+
+
+def _columns(terminal: IO[str]) -> int:
+    """How wide a terminal is now; 0 if it does not say."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def as_json(value: object) -> str:
-    """A value as indented JSON, which has no infinities: they become null."""
-    return json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+    """A value as indented JSON, which has no infinities: they become null.
+
+    Control characters and direction marks are escaped, all of them, so that JSON does nothing to a terminal.
+    """
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+    return UNSHOWN.sub(lambda found: "".join(c if c == "\n" else json.dumps(c)[1:-1] for c in found[0]), text)
 
 
 def _finite(value: object) -> Any:
@@ -64,9 +104,20 @@ def console(*, color: bool = True, file: IO[str] | None = None) -> "Console":
     )
 
 
-def show(out: "Console", table: "Table") -> None:
-    """Write a table without the spaces that would fill its last column."""
-    with out.capture() as captured:
-        out.print(table)
-    for line in captured.get().splitlines():
-        out.file.write(line.rstrip() + "\n")
+def show(out: "Console", *content: "RenderableType", style: str | None = None) -> None:
+    """Write tables or texts without the spaces that would fill their lines. Errors as of `write_piece`."""
+    target, drawn = out.file, io.StringIO()
+    out.file = drawn  # Rich's own capturing would touch the target, too
+    out.print(*content, style=style)
+    out.file = target
+    _write("".join(line.rstrip() + "\n" for line in drawn.getvalue().split("\n")[:-1]), target)
+
+
+def size_of(count: int) -> str:
+    """A size in bytes for people: 1 MB is 10^6 bytes."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} GB"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from sotol.catalog import DEFAULT_MODEL, find_model
+from sotol.catalog import find_model
 from sotol.cli.loading import load
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, PromptTokens, Quiet, Repeats, Threads
 from sotol.cli.output import as_json, console, show, write_piece
@@ -51,7 +51,7 @@ class Phase:
 
 
 def profile(
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     prompt: PromptTokens = 512,
     repeats: Repeats = 5,
     threads: Threads = None,
@@ -156,10 +156,10 @@ def _show(phase: Phase, threads: int, out: "Console") -> None:
     from rich.table import Table  # noqa: PLC0415  (see output.py)
 
     tokens = f"{phase.tokens} token{'s' if phase.tokens > 1 else ''} after {phase.position}"
-    out.print(f"{phase.name} of {tokens}, {threads} threads: {phase.seconds * 1e3:.2f} ms\n", style="bold")
+    show(out, f"{phase.name} of {tokens}, {threads} threads: {phase.seconds * 1e3:.2f} ms\n", style="bold")
     width = min(FLAME, out.width)
     for line in flame(phase, width):
-        out.print(line)
+        show(out, line)
     for head, shares in (("op", phase.ops), ("part", phase.layers)):
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         table.add_column(head, style="cyan")
@@ -171,9 +171,9 @@ def _show(phase: Phase, threads: int, out: "Console") -> None:
             bar = "█" * round(BAR * share.seconds / most)
             percent = 100 * share.seconds / phase.seconds
             table.add_row(share.name, str(share.calls), f"{share.seconds * 1e3:.3f}", f"{percent:.1f}", bar)
-        out.print()
+        show(out, "")
         show(out, table)
-    out.print()
+    show(out, "")
 
 
 def flame(phase: Phase, width: int) -> "list[Text]":

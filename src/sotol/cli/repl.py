@@ -1,61 +1,72 @@
-"""A conversation at a terminal: `sotol run` without a prompt. Knows nothing of how the model was loaded."""
+"""A conversation at a terminal: `sotol run` without a prompt. Knows nothing of how lines are typed or models loaded."""
 
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Protocol
 
-import platformdirs
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import WordCompleter
-from prompt_toolkit.filters import is_searching
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import ColorDepth
-
+from sotol.cli import conversations
+from sotol.cli.conversations import Conversation
 from sotol.cli.guard import sentence
-from sotol.cli.output import printable, write_piece
+from sotol.cli.output import answer_writer, printable
+from sotol.cli.parameters import LOADING, parse_parameter
+from sotol.cli.reading import read_file
 from sotol.cli.report import summary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sotol.engine.sampling import Sampling
-    from sotol.llm import LLM, Message
+    from sotol.llm import LLM
     from sotol.results import Completion
 
-__all__ = ["COMMANDS", "Repl", "history_path", "prompt_session"]
+__all__ = ["COMMANDS", "KEYS", "QUITTING", "QUOTES", "SETTINGS", "Repl"]
 
+QUOTES = '"""'
 KEYS = (
     ("Enter", "send"),
-    ("Alt-Enter", "a new line; so does Enter after a backslash"),
+    ("Alt-Enter", f"a new line; so does Enter after a backslash, or between {QUOTES} and {QUOTES}"),
     ("Up, Down", "earlier lines"),
     ("Ctrl-R", "search earlier lines"),
-    ("Tab", "complete a command"),
+    ("Tab", "complete a command, a model, a path"),
+    ("Ctrl-G", "write in $EDITOR; so does Ctrl-X Ctrl-E"),
     ("Ctrl-C", "stop the answer"),
+    ("Ctrl-Z", "suspend sotol; fg in the shell goes on"),
     ("Ctrl-D", "quit"),
 )
+
+
+class Session(Protocol):
+    """Where lines come from: prompt_toolkit's session."""
+
+    def prompt(self) -> str:
+        """The next line. EOFError at the end, KeyboardInterrupt for Ctrl-C."""
 
 
 @dataclass(slots=True)
 class Repl:
     """The state of a conversation, and what each line of input does to it.
 
-    load: gives the model of a path or a name, for /model. The caller closes `llm`, whichever it is in the end.
+    load: gives the model of a path or a name, for /model; it takes what `parameters.LOADING` names as keywords. The
+    caller closes `llm`, whichever it is in the end.
     """
 
     llm: "LLM"
     console: "Console"
     sampling: "Sampling"
-    load: Callable[[str], "LLM"]
+    load: Callable[..., "LLM"]
     system: str | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
     verbose: bool = False
+    wordwrap: bool = True
     debug: bool = False
-    turns: list["Message"] = field(default_factory=list)
+    loading: dict[str, Any] = field(default_factory=dict)  # what /set parameter changed
+    attached: list[str] = field(default_factory=list)  # texts that go before the next message
+    turns: list[dict[str, str]] = field(default_factory=list)
     last: "Completion | None" = None
 
-    def talk(self, session: PromptSession[str]) -> None:
+    def talk(self, session: Session) -> None:
         """Read and obey lines until the end of input."""
         while True:
             try:
@@ -77,34 +88,45 @@ class Repl:
         """Obey one input, a command or a message; False ends the conversation."""
         if text.startswith("/"):
             name, _, argument = text.partition(" ")
+            name = name.strip()
             if name in QUITTING:
                 return False
-            if name not in COMMANDS:
-                self.note(f"unknown command {name}: /help lists them, and a space before the / sends it to the model")
+            command = COMMANDS.get(ALIASES.get(name, name))
+            if command is None:
+                self.note(f"unknown command {name}: /? lists them, and a space before the / sends it to the model")
                 return True
-            COMMANDS[name][0](self, argument.strip())
+            command[0](self, argument.strip())
+        elif text.strip() in LEAVING:
+            return False
         elif text.strip():
-            self.answer(text.strip())
+            before = len(self.turns)
+            said = text.strip().removeprefix(QUOTES).removesuffix(QUOTES).strip()
+            try:
+                self.answer("\n\n".join([*self.attached, said]))
+            finally:
+                if len(self.turns) > before:
+                    self.attached.clear()
         return True
 
     def answer(self, text: str) -> None:
         """Send a message and stream the answer; both join the conversation, unless nothing was answered."""
-        asked: Message = {"role": "user", "content": text}
-        ids = self.llm.chat_prompt([*self.messages(), asked])
+        asked = {"role": "user", "content": text}
+        ids = self.llm.chat_prompt([*self.messages(), asked], **self.template)
         if len(ids) >= self.llm.context:
             self.note(
                 f"the conversation and this message have {len(ids)} tokens, and the context holds {self.llm.context}"
-                " with the answer: /clear begins anew, or give --ctx more"
+                " with the answer: /clear begins anew, /set parameter ctx N makes room"
             )
             return
         if self.debug:
             self.note(self.llm.detokenize(ids, special=True))
         pieces: list[str] = []
+        write = answer_writer(self.console.file, wrap=self.wordwrap)
         try:
             with self.llm.stream(ids, sampling=self.sampling) as stream:
                 for piece in stream:
                     pieces.append(piece)
-                    write_piece(piece, self.console.file)
+                    write(piece)
         finally:
             if pieces:
                 self.turns += [asked, {"role": "assistant", "content": "".join(pieces)}]
@@ -121,7 +143,7 @@ class Repl:
         if self.verbose:
             self.note(summary(done))
 
-    def messages(self) -> list["Message"]:
+    def messages(self) -> list[dict[str, str]]:
         """The conversation so far, the system message first."""
         return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
 
@@ -133,12 +155,54 @@ class Repl:
 
     def clear(self, _: str) -> None:
         self.turns.clear()
+        self.attached.clear()
         self.last = None
         self.note("a new conversation" + (", with the same system message" if self.system else ""))
 
+    def retry(self, _: str) -> None:
+        before = list(self.turns)
+        asked = self._take_back()
+        if asked is None:
+            self.note("there is no message to answer again")
+            return
+        try:
+            self.answer(asked)
+        finally:
+            if len(self.turns) < len(before):  # nothing was answered
+                self.turns = before
+
+    def undo(self, _: str) -> None:
+        asked = self._take_back()
+        self.note("there is nothing to take back" if asked is None else f"taken back; {len(self.turns)} messages stay")
+
+    def _take_back(self) -> str | None:
+        """Drop the last message and what answered it; the message, or None if there is none."""
+        for i in reversed(range(len(self.turns))):
+            if self.turns[i]["role"] == "user":
+                asked = self.turns[i]["content"]
+                del self.turns[i:]
+                return asked
+        return None
+
+    def read(self, name: str) -> None:
+        text = read_file(name)
+        self.attached.append(text.removesuffix("\n"))
+        self.note(f"{len(text.splitlines())} lines go before your next message")
+
+    def save(self, name: str) -> None:
+        path = conversations.save(name, Conversation(str(self.llm.path), self.system, self.turns))
+        self.note(f"{len(self.turns)} messages are kept in {path}")
+
+    def restore(self, name: str) -> None:
+        kept = conversations.load(name)
+        self.system, self.turns, self.last = kept.system, kept.turns, None
+        other = "" if kept.model == str(self.llm.path) else f", held with {kept.model}"
+        self.note(f"{len(self.turns)} messages{other}")
+
     def context(self, _: str) -> None:
         messages = self.messages()
-        used = len(self.llm.chat_prompt(messages, add_generation_prompt=False)) if messages else 0
+        options = {**self.template, "add_generation_prompt": False}
+        used = len(self.llm.chat_prompt(messages, **options)) if messages else 0
         self.note(f"{len(messages)} messages of {used} tokens; the context holds {self.llm.context}")
 
     def set_system(self, text: str) -> None:
@@ -146,12 +210,41 @@ class Repl:
             self.system = None if text == "off" else text
         self.note(f"system message: {self.system or 'none'}")
 
+    def set(self, argument: str) -> None:
+        setting, _, rest = argument.partition(" ")
+        if setting not in SETTINGS:
+            raise ValueError(f"/set takes {', '.join(SETTINGS)}: not {setting!r}")
+        SETTINGS[setting](self, rest.strip())
+
+    def set_parameter(self, argument: str) -> None:
+        name, _, text = argument.partition(" ")
+        if name:
+            own, value = parse_parameter(name, text.strip())
+            if own in LOADING:
+                self._change_model(str(self.llm.path), {**self.loading, own: value})
+            else:
+                self.sampling = type(self.sampling).of(self.sampling, **{own: value})
+            self.note(f"{own}: {'default' if value is None else value}")
+            return
+        shown = {item.name: getattr(self.sampling, item.name) for item in fields(self.sampling)}
+        shown |= {"ctx": self.llm.context, "threads": self.llm.runner.threads}
+        for known, value in shown.items():
+            self.note(f"{known:<18}{'' if value is None else value}")
+
     def stats(self, _: str) -> None:
         self.note(summary(self.last) if self.last else "no finished answer to tell about")
 
-    def toggle_verbose(self, _: str) -> None:
-        self.verbose = not self.verbose
-        self.note(f"statistics after each answer: {'on' if self.verbose else 'off'}")
+    def set_verbose(self, on: bool) -> None:
+        self.verbose = on
+        self.note(f"statistics after each answer: {'on' if on else 'off'}")
+
+    def set_wordwrap(self, on: bool) -> None:
+        self.wordwrap = on
+        self.note(f"words stay whole at the end of a line: {'on' if on else 'off'}")
+
+    def set_think(self, on: bool) -> None:
+        self.template = {**self.template, "enable_thinking": on}
+        self.note(f"thinking before answers, if the model can do without: {'on' if on else 'off'}")
 
     def toggle_debug(self, _: str) -> None:
         self.debug = not self.debug
@@ -159,73 +252,52 @@ class Repl:
 
     def model(self, name: str) -> None:
         if name:
-            llm = self.load(name)  # first, so that the old one stays if this fails
-            self.llm.close()
-            self.llm = llm
+            self._change_model(name, self.loading)
         self.note(f"{self.llm.path}, context {self.llm.context}")
 
+    def _change_model(self, name: str, loading: dict[str, Any]) -> None:
+        llm = self.load(name, **loading)  # first, so that the old one stays if this fails
+        self.llm.close()
+        self.llm, self.loading = llm, loading
+
     def help(self, _: str) -> None:
-        rows = [*((name, text) for name, (_, text) in COMMANDS.items()), ("/quit", "end sotol"), *KEYS]
+        rows = [*((name, text) for name, (_, text) in COMMANDS.items()), ("/bye", "end sotol; so does /quit"), *KEYS]
         for name, text in rows:
-            self.console.print(f"  {name:<16}{text}")
+            self.console.print(
+                fill(text, max(self.console.width, 30), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+            )
 
 
 COMMANDS: dict[str, tuple[Callable[[Repl, str], None], str]] = {
     "/clear": (Repl.clear, "begin a new conversation"),
-    "/context": (Repl.context, "how much of the context is used"),
+    "/retry": (Repl.retry, "answer the last message again"),
+    "/undo": (Repl.undo, "take the last message and its answer back"),
+    "/read": (Repl.read, "/read FILE puts a text before the next message"),
+    "/save": (Repl.save, "/save NAME keeps the conversation"),
+    "/load": (Repl.restore, "/load NAME goes on with one that was kept"),
     "/system": (Repl.set_system, "show the system message; /system TEXT sets it, /system off removes it"),
-    "/stats": (Repl.stats, "how long the last answer took"),
-    "/verbose": (Repl.toggle_verbose, "statistics after each answer, on or off"),
-    "/debug": (Repl.toggle_debug, "show prompts as the model sees them, and tracebacks, on or off"),
+    "/set": (
+        Repl.set,
+        "parameter NAME VALUE (temperature, top_k, seed, ctx, …; without a name: show all), system TEXT, verbose or"
+        " quiet, wordwrap or nowordwrap, think or nothink",
+    ),
     "/model": (Repl.model, "show the model; /model NAME changes it and keeps the conversation"),
-    "/help": (Repl.help, "this list"),
+    "/context": (Repl.context, "how much of the context is used"),
+    "/stats": (Repl.stats, "how long the last answer took"),
+    "/verbose": (lambda repl, _: repl.set_verbose(not repl.verbose), "statistics after each answer, on or off"),
+    "/debug": (Repl.toggle_debug, "show prompts as the model sees them, and tracebacks, on or off"),
+    "/?": (Repl.help, "this list; so does /help"),
 }
-QUITTING = ("/quit", "/exit")
-
-
-def history_path() -> Path:
-    """Where the lines of former conversations are kept."""
-    return Path(platformdirs.user_state_dir("sotol")) / "history"
-
-
-def prompt_session(*, color: bool = True) -> PromptSession[str]:
-    """How lines are edited: see KEYS. Without a writable home, lines are remembered until the end only."""
-    return PromptSession(
-        "> ",
-        history=_history(history_path()),
-        multiline=True,
-        prompt_continuation="… ",
-        key_bindings=_bindings(),
-        completer=WordCompleter([*COMMANDS, *QUITTING], sentence=True),
-        complete_while_typing=False,
-        color_depth=None if color else ColorDepth.DEPTH_1_BIT,
-    )
-
-
-def _history(path: Path) -> History:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # what people ask is nobody else's business
-    except OSError:
-        return InMemoryHistory()
-    return FileHistory(str(path))
-
-
-def _bindings() -> KeyBindings:
-    """Enter sends, though the input may have many lines."""
-    bindings = KeyBindings()
-
-    @bindings.add("enter", filter=~is_searching)
-    def _send(event: KeyPressEvent) -> None:
-        buffer = event.current_buffer
-        if buffer.document.text_before_cursor.endswith("\\"):
-            buffer.delete_before_cursor()
-            buffer.insert_text("\n")
-        else:
-            buffer.validate_and_handle()
-
-    @bindings.add("escape", "enter", filter=~is_searching)
-    def _new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return bindings
+SETTINGS: dict[str, Callable[[Repl, str], None]] = {
+    "parameter": Repl.set_parameter,
+    "system": Repl.set_system,
+    "verbose": lambda repl, _: repl.set_verbose(True),
+    "quiet": lambda repl, _: repl.set_verbose(False),
+    "wordwrap": lambda repl, _: repl.set_wordwrap(True),
+    "nowordwrap": lambda repl, _: repl.set_wordwrap(False),
+    "think": lambda repl, _: repl.set_think(True),
+    "nothink": lambda repl, _: repl.set_think(False),
+}
+ALIASES = {"/help": "/?", "/regen": "/retry", "/regenerate": "/retry"}
+QUITTING = ("/bye", "/quit", "/exit")
+LEAVING = ("exit", "quit", "bye")

@@ -1,33 +1,23 @@
 """`sotol run`: a prompt's answer, streamed; or a conversation, where there is no prompt."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from sotol.catalog import DEFAULT_MODEL, PACKAGED, find_model
+from sotol.catalog import PACKAGED, default_model, find_model
+from sotol.cli import options as o
 from sotol.cli.loading import load
-from sotol.cli.options import (
-    Context,
-    Json,
-    Model,
-    NoColor,
-    Precision,
-    PrecisionOption,
-    Quiet,
-    Threads,
-    parse_bias,
-    standard_input,
-)
-from sotol.cli.output import as_json, console, write_piece
+from sotol.cli.output import answer_writer, as_json, console, write_piece
+from sotol.cli.parameters import LOADING, given_or_none, merged, parse_bias, parse_parameter, parse_template
+from sotol.cli.reading import prompt_of
 from sotol.cli.report import speeds, summary
-from sotol.errors import SotolError
+from sotol.cli.streams import say
+from sotol.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sotol.engine.sampling import Sampling
     from sotol.llm import LLM
@@ -35,187 +25,149 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-Number = float | None
-Whole = int | None
-
 
 # Typer wants a parameter for each option.
 def run(
-    model: Model = DEFAULT_MODEL,
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            help="What to ask. Without it, or for '-', standard input is read to its end; in a terminal, a conversation"
-            " begins instead.",
-            show_default=False,
-        ),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="The system message, before the prompt.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
-    ] = False,
-    max_tokens: Annotated[
-        Whole,
-        typer.Option(
-            "--max-tokens",
-            "-n",
-            metavar="N",
-            help="Tokens to generate at most; to the end of the context if not given.",
-        ),
-    ] = None,
-    temperature: Annotated[
-        Number,
-        typer.Option(
-            "--temperature",
-            "-t",
-            metavar="X",
-            help="0 takes the likeliest token, 1 draws as the model says. [default: 0.8]",
-        ),
-    ] = None,
-    top_k: Annotated[
-        Whole, typer.Option("--top-k", metavar="N", help="Keep the k likeliest tokens; 0 keeps all. [default: 40]")
-    ] = None,
-    top_p: Annotated[
-        Number,
-        typer.Option(
-            "--top-p", metavar="X", help="Keep the fewest tokens whose probabilities reach p. [default: 0.95]"
-        ),
-    ] = None,
-    min_p: Annotated[
-        Number,
-        typer.Option(
-            "--min-p", metavar="X", help="Keep tokens at least this times as likely as the best. [default: 0.05]"
-        ),
-    ] = None,
-    repeat_penalty: Annotated[
-        Number,
-        typer.Option(
-            "--repeat-penalty", metavar="X", help="Against the last tokens, by division; 1 is off. [default: 1.0]"
-        ),
-    ] = None,
-    repeat_last_n: Annotated[
-        Whole,
-        typer.Option("--repeat-last-n", metavar="N", help="How many tokens that looks at; -1 is all. [default: 64]"),
-    ] = None,
-    frequency_penalty: Annotated[
-        Number,
-        typer.Option("--frequency-penalty", metavar="X", help="Against generated tokens, each time. [default: 0.0]"),
-    ] = None,
-    presence_penalty: Annotated[
-        Number, typer.Option("--presence-penalty", metavar="X", help="Against generated tokens, once. [default: 0.0]")
-    ] = None,
-    seed: Annotated[
-        Whole, typer.Option("--seed", metavar="N", help="The same seed gives the same text; random if not given.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="End before this text. May be given several times."),
-    ] = None,
-    logit_bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--logit-bias",
-            metavar="ID=X",
-            help="Add X to a token's logit, -inf forbids it. May be given several times.",
-        ),
-    ] = None,
-    logprobs: Annotated[
-        Whole,
-        typer.Option(
-            "--logprobs", metavar="N", help="With --json: log-probabilities, and those of so many alternatives."
-        ),
-    ] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on where the model would end.")] = False,
-    threads: Threads = None,
-    ctx: Context = None,
-    precision: PrecisionOption = Precision.INT8,
-    json: Json = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say how long it took, on standard error.")] = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    model: o.Model = None,
+    prompt: o.PromptWords = None,
+    model_option: o.ModelOption = None,
+    prompt_option: o.Prompt = None,
+    file: o.Files = None,
+    system: o.System = None,
+    raw: o.Raw = False,
+    think: o.Think = None,
+    template_option: o.TemplateOptions = None,
+    max_tokens: o.MaxTokens = None,
+    temperature: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    min_p: o.MinP = None,
+    repeat_penalty: o.RepeatPenalty = None,
+    repeat_last_n: o.RepeatLastN = None,
+    frequency_penalty: o.FrequencyPenalty = None,
+    presence_penalty: o.PresencePenalty = None,
+    seed: o.Seed = None,
+    stop: o.Stop = None,
+    logit_bias: o.LogitBias = None,
+    logprobs: o.Logprobs = None,
+    ignore_eos: o.IgnoreEos = False,
+    option: o.Pairs = None,
+    threads: o.Threads = None,
+    ctx: o.Context = None,
+    precision: o.PrecisionOption = o.Precision.INT8,
+    json: o.Json = False,
+    nowordwrap: o.NoWordWrap = False,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
 ) -> None:
     """Answer a prompt, or hold a conversation.
 
-    `sotol run` talks to the default model, `sotol run smollm2 "Why?"` answers, `sotol run smollm2 < file` reads a file.
+    `sotol run` talks to the default model, `sotol run smollm2 Why?` answers, `cat file | sotol run smollm2 Summarise
+    this` reads standard input, too.
     """
-    talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    if raw and system is not None:
-        raise ValueError("--raw takes no --system: without the chat template there is no place for it")
+    name, words = _split(model, prompt or [], model_option)
+    words += [prompt_option] if prompt_option is not None else []
+    files = file or []
+    talking = not (words or files) and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    template = parse_template(template_option or []) | ({} if think is None else {"enable_thinking": think})
+    if raw and (system is not None or template):
+        raise ValueError("--raw takes neither --system nor options of the template: it goes without the chat template")
     if talking and (raw or json):
         raise ValueError("--raw and --json need a prompt: give it after the model, or on standard input")
     if logprobs is not None and not json:
         raise ValueError("--logprobs shows in JSON only: add --json")
-    given: dict[str, Any] = {
-        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-        "repeat_penalty": repeat_penalty, "repeat_last_n": repeat_last_n, "frequency_penalty": frequency_penalty,
-        "presence_penalty": presence_penalty, "seed": seed, "stop": stop or None, "logprobs": logprobs,
-        "logit_bias": parse_bias(logit_bias or []), "ignore_eos": ignore_eos,
+    own: dict[str, Any] = {
+        "max_tokens": given_or_none("max_tokens", max_tokens), "temperature": temperature, "top_k": top_k,
+        "top_p": top_p, "min_p": min_p, "repeat_penalty": repeat_penalty, "repeat_last_n": repeat_last_n,
+        "frequency_penalty": frequency_penalty, "presence_penalty": presence_penalty,
+        "seed": given_or_none("seed", seed), "stop": stop or None, "logprobs": logprobs,
+        "logit_bias": parse_bias(logit_bias) if logit_bias else None,
+        "ignore_eos": ignore_eos or None, "threads": threads, "ctx": ctx,
     }  # fmt: skip
-    _find(model)
-    if not talking and prompt in (None, "-"):
-        prompt = standard_input().removesuffix("\n")  # the one of `echo` is not part of the question
-    if prompt is not None and not prompt.strip():
-        raise ValueError("the prompt is empty: give it after the model, or on standard input")
+    _find(name)
+    text = None if talking else prompt_of(words, files, quiet=quiet)
+    chosen = merged(parse_parameter(*pair) for pair in option or ()) | {k: v for k, v in own.items() if v is not None}
     from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})
-    opened = partial(load, threads=threads, ctx=ctx, precision=precision, quiet=quiet, color=not no_color)
-    if prompt is None:
-        _talk(model, opened, system, sampling, verbose=verbose, quiet=quiet, color=not no_color)
+    loading: dict[str, Any] = {name: chosen.pop(name, None) for name in LOADING}
+    sampling = Sampling.of(**chosen)
+    opened: Callable[..., LLM] = partial(load, **loading, precision=precision, quiet=quiet, color=not no_color)
+    if text is None:
+        settings = {"system": system, "template": template, "verbose": verbose, "wordwrap": not nowordwrap}
+        _talk(name, opened, sampling, settings, quiet=quiet, color=not no_color)
         return
-    with opened(model) as llm, _begin(llm, prompt, system, raw=raw, sampling=sampling) as stream:
+    with opened(name) as llm, _begin(llm, text, system, template, sampling, raw=raw) as stream:
         if json:
             completion = stream.result()
             record = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
             write_piece(as_json(record) + "\n", sys.stdout)
         else:
+            write = answer_writer(sys.stdout, wrap=not nowordwrap)
             try:
                 for piece in stream:
-                    write_piece(piece, sys.stdout)
+                    write(piece)
             finally:
                 write_piece("\n", sys.stdout)
         if verbose and stream.completion is not None:
-            typer.echo(summary(stream.completion), err=True)
+            say(summary(stream.completion))
 
 
-def _find(model: str) -> None:
+def _split(model: str | None, words: Sequence[str], option: str | None) -> tuple[str | None, list[str]]:
+    """The model's name, and the words of the prompt: the first word is the model, unless an option names it."""
+    if option is not None:
+        return option, [*([] if model is None else [model]), *words]
+    if model == "-":  # standard input, for the default model
+        return None, [model, *words]
+    return model, list(words)
+
+
+def _find(name: str | None) -> None:
     """Look for the model before anything slow; the error says where the prompt goes if it was given alone."""
     try:
-        find_model(model)
-    except SotolError as error:
-        if model in PACKAGED or Path(model).exists():
+        find_model(name)
+    except ModelNotFoundError as error:
+        if name is None or name.casefold() in PACKAGED:
             raise
-        raise SotolError(f"{error}; a prompt comes after the model") from None
+        raise ModelNotFoundError(f"{error}; a prompt comes after the model") from None
 
 
-def _begin(llm: "LLM", prompt: str, system: str | None, *, raw: bool, sampling: "Sampling") -> "Stream":
+def _begin(
+    llm: "LLM",
+    prompt: str,
+    system: str | None,
+    template: "Mapping[str, Any]",
+    sampling: "Sampling",
+    *,
+    raw: bool,
+) -> "Stream":
     if raw:
         return llm.stream(prompt, sampling=sampling)
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    return llm.stream_chat(messages, sampling=sampling)
+    return llm.stream(llm.chat_prompt(messages, **template), sampling=sampling)
 
 
 def _talk(
-    model: str,
-    opened: "Callable[[str], LLM]",
-    system: str | None,
+    name: str | None,
+    opened: "Callable[..., LLM]",
     sampling: "Sampling",
+    settings: "Mapping[str, Any]",
     *,
-    verbose: bool,
     quiet: bool,
     color: bool,
 ) -> None:
     """A conversation, to the end of input."""
-    from sotol.cli.repl import Repl, prompt_session  # noqa: PLC0415  (prompt_toolkit takes a fifth of a second)
+    from sotol.cli.editing import prompt_session  # noqa: PLC0415  (prompt_toolkit takes a fifth of a second)
+    from sotol.cli.interrupts import every_one_raises  # noqa: PLC0415
+    from sotol.cli.repl import Repl  # noqa: PLC0415
 
-    repl = Repl(opened(model), console(color=color), sampling, opened, system, verbose)
+    every_one_raises()
+    repl = Repl(opened(name), console(color=color), sampling, opened, **settings)
     try:
         if not quiet:
-            repl.note(f"{model}: /help lists commands, Ctrl-D quits")
-        repl.talk(prompt_session(color=color))
+            repl.note(f"{name or default_model()}: /? lists commands, Ctrl-D quits")
+        repl.talk(prompt_session(repl.note, color=color))
     finally:
         repl.llm.close()

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sotol.catalog import DEFAULT_MODEL, find_model
-from sotol.cli.options import Json, Model, standard_input
+from sotol.catalog import find_model
+from sotol.cli.options import Json, Model
 from sotol.cli.output import as_json, write_piece
+from sotol.cli.reading import read_input
 
 if TYPE_CHECKING:
     from sotol.tokenizers import Tokenizer
@@ -16,7 +17,7 @@ __all__ = ["tokenize"]
 
 
 def tokenize(
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     text: Annotated[
         str | None,
         typer.Argument(help="What to tokenize; standard input if not given.", show_default=False),
@@ -35,7 +36,7 @@ def tokenize(
     if ids and (json or decode):
         raise ValueError("--ids goes neither with --json nor with --decode: choose one")
     path = find_model(model)
-    given = standard_input() if text is None else text
+    given = read_input() if text in (None, "-") else text
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     tokenizer = Tokenizer.from_gguf(path)

@@ -121,7 +121,7 @@ def library_for(target: Target) -> Library:
 
 
 def stores() -> "list[Store]":
-    """All compiled kernels on this machine's disk, by version of sotol and CPU level, the newest first.
+    """All compiled kernels on this machine's disk, by version of sotol and CPU level: those in use, then the newest.
 
     Raises SotolError where the cache folder can't be read.
     """

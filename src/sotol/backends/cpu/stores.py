@@ -22,7 +22,7 @@ class Store(NamedTuple):
 
 
 def stores_in(top: Path, sources: str) -> list[Store]:
-    """All kernels that are kept below sotol's cache folder, the newest first. OSError where it can't be read."""
+    """All kernels that are kept below sotol's cache folder: those in use, then the newest. OSError where it can't be read."""
     if not (top / KERNELS).is_dir():
         return []
     found = list[tuple[float, Store]]()
@@ -31,7 +31,7 @@ def stores_in(top: Path, sources: str) -> list[Store]:
         digest = level.parent.name
         store = Store(level, digest, level.name, len(sizes), sum(sizes), digest == sources)
         found.append((level.stat().st_mtime, store))
-    return [store for _, store in sorted(found, key=lambda item: -item[0])]
+    return [store for _, store in sorted(found, key=lambda item: (not item[1].current, -item[0]))]
 
 
 def remove_stores(top: Path) -> None:

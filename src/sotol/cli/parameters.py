@@ -1,0 +1,115 @@
+"""Options given by name, with a value as text: `-o temperature 0`, `/set parameter seed 7`, `--logit-bias 42=-1.5`.
+
+Each function raises ValueError for what it can't understand.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from sotol.errors import plain
+
+__all__ = ["LOADING", "given_or_none", "known", "merged", "parse_bias", "parse_parameter", "parse_template"]
+
+# What ollama and llama.cpp call the same parameters.
+OTHER_NAMES = {
+    "temp": "temperature",
+    "num_predict": "max_tokens",
+    "n_predict": "max_tokens",
+    "num_ctx": "ctx",
+    "ctx_size": "ctx",
+    "num_thread": "threads",
+}
+LOADING = ("ctx", "threads")  # what a model is loaded with; all others are `Sampling`'s
+NONE = {"seed": (-1,), "max_tokens": (-1, -2)}  # random; to the end of the context
+RESERVED = frozenset({"self", "messages"})  # what `LLM.chat_prompt` itself takes
+
+
+def known() -> list[str]:
+    """The names of all parameters."""
+    from dataclasses import fields  # noqa: PLC0415  (only where somebody names one)
+
+    from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy)
+
+    return [*(field.name for field in fields(Sampling)), *LOADING]
+
+
+def parse_parameter(name: str, text: str) -> tuple[str, Any]:
+    """A parameter's own name and its value; None for a number is "as if not given", which some have -1 or 0 for."""
+    from sotol.engine.sampling import RANGES  # noqa: PLC0415  (NumPy)
+
+    own = OTHER_NAMES.get(name.casefold().replace("-", "_"), name.casefold().replace("-", "_"))
+    names = known()
+    if own not in names:
+        near = get_close_matches(own, [*names, *OTHER_NAMES])
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"no parameter {plain(repr(name))}: {hint}the parameters are {', '.join(names)}")
+    if own == "stop":
+        return own, [text]
+    if own == "logit_bias":
+        return own, parse_bias([text])
+    if own == "ignore_eos":
+        return own, _yes_or_no(own, text)
+    kind = int if own in LOADING else RANGES[own][0]
+    try:
+        value: Any = kind(text)
+    except ValueError:
+        sort = "whole number" if kind is int else "number"
+        raise ValueError(f"{own} is {plain(repr(text))}; it must be a {sort}") from None
+    if own == "threads":
+        return own, value or None
+    return own, given_or_none(own, value) if own in NONE else value
+
+
+def given_or_none(name: str, number: int | None) -> int | None:
+    """A seed or a limit of tokens, None for the numbers by which llama.cpp and ollama say that there is none."""
+    return None if number in NONE[name] else number
+
+
+def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Parameters by name: the last of several values counts, and of those that are lists, all."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name == "stop":
+            values[name] = [*values.get(name, []), *value]
+        elif name == "logit_bias":
+            values[name] = {**values.get(name, {}), **value}
+        else:
+            values[name] = value
+    return values
+
+
+def parse_bias(given: Sequence[str]) -> dict[int, float]:
+    """`ID=X` options as `Sampling.logit_bias`."""
+    biases = {}
+    for item in given:
+        token, _, number = item.partition("=")
+        try:
+            biases[int(token)] = float(number)
+        except ValueError:
+            raise ValueError(f"--logit-bias is {plain(repr(item))}; it must be ID=X, for instance 42=-1.5") from None
+    return biases
+
+
+def parse_template(given: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` options as variables of a chat template: a value is JSON where it can be, and text otherwise."""
+    variables = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or not name.isidentifier() or name in RESERVED:
+            raise ValueError(
+                f"--template-option is {plain(repr(item))}; it must be NAME=VALUE, for instance enable_thinking=false"
+            )
+        try:
+            variables[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            variables[name] = text
+    return variables
+
+
+def _yes_or_no(name: str, text: str) -> bool:
+    known = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
+    if text.casefold() not in known:
+        raise ValueError(f"{name} is {plain(repr(text))}; it must be true or false")
+    return known[text.casefold()]

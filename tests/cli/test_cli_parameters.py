@@ -1,0 +1,81 @@
+"""Options by name, with values as text."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from sotol import Sampling
+from sotol.cli.parameters import LOADING, given_or_none, known, merged, parse_bias, parse_parameter, parse_template
+
+
+def test_every_option_of_sampling_has_its_name() -> None:
+    assert known() == [*(field.name for field in fields(Sampling)), *LOADING]
+    for field in fields(Sampling):
+        text = {"stop": "x", "logit_bias": "1=2", "ignore_eos": "true"}.get(field.name, "1")
+        name, value = parse_parameter(field.name, text)
+        assert name == field.name
+        Sampling.of(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "own", "value"),
+    [
+        ("temp", "0.5", "temperature", 0.5),
+        ("Top-K", "7", "top_k", 7),
+        ("num_ctx", "2048", "ctx", 2048),
+        ("num_thread", "0", "threads", None),
+        ("num_predict", "-1", "max_tokens", None),
+        ("num_predict", "-2", "max_tokens", None),
+        ("seed", "-1", "seed", None),
+        ("seed", "-2", "seed", -2),
+        ("ignore_eos", "Off", "ignore_eos", False),
+        ("stop", "a b", "stop", ["a b"]),
+        ("logit_bias", "3=-inf", "logit_bias", {3: float("-inf")}),
+    ],
+)
+def test_values(name: str, text: str, own: str, value: object) -> None:
+    assert parse_parameter(name, text) == (own, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("tmp", "1", "no parameter 'tmp': did you mean temp"),
+        ("nonsense", "1", "no parameter 'nonsense': the parameters are temperature, "),
+        ("top_k", "many", "top_k is 'many'; it must be a whole number"),
+        ("min_p", "", "min_p is ''; it must be a number"),
+        ("ignore_eos", "maybe", "ignore_eos is 'maybe'; it must be true or false"),
+        ("logit_bias", "x", "--logit-bias is 'x'"),
+    ],
+)
+def test_what_is_none(name: str, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_parameter(name, text)
+
+
+def test_several_values() -> None:
+    pairs: list[tuple[str, Any]] = [
+        ("seed", 1), ("stop", ["a"]), ("seed", 2), ("stop", ["b"]), ("logit_bias", {1: 2.0}), ("logit_bias", {3: 4.0}),
+    ]  # fmt: skip
+    assert merged(pairs) == {"seed": 2, "stop": ["a", "b"], "logit_bias": {1: 2.0, 3: 4.0}}
+
+
+def test_numbers_that_mean_none() -> None:
+    assert [given_or_none("max_tokens", n) for n in (None, -2, -1, 0, 5)] == [None, None, None, 0, 5]
+    assert [given_or_none("seed", n) for n in (None, -2, -1, 0)] == [None, -2, None, 0]
+
+
+def test_biases() -> None:
+    assert parse_bias(["1=2.5", "3=-inf"]) == {1: 2.5, 3: float("-inf")}
+    for wrong in ("", "1", "=1", "a=1", "1=b"):
+        with pytest.raises(ValueError, match="--logit-bias is"):
+            parse_bias([wrong])
+
+
+def test_variables_of_a_template() -> None:
+    given = ["a=true", "b=text", "c=[1, 2]", "d=", "e=x=y"]
+    assert parse_template(given) == {"a": True, "b": "text", "c": [1, 2], "d": "", "e": "x=y"}
+    for wrong in ("", "a", "=1", "a b=1", "messages=1", "self=1"):
+        with pytest.raises(ValueError, match="it must be NAME=VALUE"):
+            parse_template([wrong])
