@@ -85,7 +85,7 @@ def test_metadata_cannot_write_to_the_terminal(sotol: Sotol, tmp_path: Path) -> 
     assert json.loads(written)["metadata"][HOSTILE] == [HOSTILE]
 
 
-@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["run", "hi", "-n1"], ["tokenize", "hi"]])
+@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["run", "hi", "-qn1"], ["tokenize", "hi"]])
 @pytest.mark.parametrize(
     "fields",
     [

@@ -22,7 +22,10 @@ class Store(NamedTuple):
 
 
 def stores_in(top: Path, sources: str) -> list[Store]:
-    """All kernels that are kept below sotol's cache folder: those in use, then the newest. OSError where it can't be read."""
+    """All kernels that are kept below sotol's cache folder: those in use, then the newest.
+
+    Raises OSError where it can't be read.
+    """
     if not (top / KERNELS).is_dir():
         return []
     found = list[tuple[float, Store]]()
