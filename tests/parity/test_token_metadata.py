@@ -21,7 +21,7 @@ from sotol.tokenizers import Tokenizer
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: `make parity` builds it")
 
 FILES = sorted(Path(os.environ.get("SOTOL_PARITY", ""), "vocabularies").glob("*.gguf"))
-TEXT = "Ends, <s> and <unk>: 12345\n"
+TEXT = "Ends, <s> and <unk>: 12345\n\n  x\t\ty  don't 'LL e\u0301 漢字カナ ½ $1+2=3 ~ | ^ <=> 😀 ___ ..(\"é\") Ünï\n"
 # What llama.cpp says of vocabularies: [path, text] lines in, and [ids, ends] lines out.
 JUDGE = """
 import json, sys
