@@ -171,7 +171,7 @@ def test_what_is_not_finite_stays_with_who_sees_it(
     target: Target, value: float, part: str, codec: str, window: int
 ) -> None:
     """Not with tokens before it in its chunk, nor beyond a window, nor beside it, nor who has its blocks next."""
-    tables, bad, at = random_tables(2, 1, 24, 3), VOCABULARY - 1, 20
+    tables, bad, at = random_tables(3, 1, 24, 3), VOCABULARY - 1, 20
     tables[part][bad, 0, 7] = value
     program = program_of(tables, window=window)
     rng = np.random.default_rng(1)
@@ -191,7 +191,7 @@ def test_what_is_not_finite_stays_with_who_sees_it(
         first, second = run(runner, spoilt, other)
         third = run(runner, later)[0]
     sees = [at <= i and (not window or i < at + window) for i in range(len(spoilt))]
-    np.testing.assert_array_equal(np.isnan(first), np.repeat(np.array(sees)[:, None], 48, axis=1))
+    np.testing.assert_array_equal(np.isnan(first), np.repeat(np.array(sees)[:, None], 72, axis=1))
     np.testing.assert_array_equal(first[:at].view(np.int32), fresh(spoilt[:at]).view(np.int32))
     np.testing.assert_array_equal(second.view(np.int32), fresh(other).view(np.int32))
     np.testing.assert_array_equal(third.view(np.int32), fresh(later).view(np.int32))
@@ -202,7 +202,7 @@ def test_what_is_not_finite_stays_with_who_sees_it(
 @pytest.mark.parametrize("codec", ["f16", "f32"])
 def test_numbers_beyond_the_cache_are_its_largest(target: Target, codec: str) -> None:
     """65504 in f16. The keys' large channel meets zeros of the queries: an infinity there would give NaN."""
-    tables = random_tables(2, 1, 24, 4)
+    tables = random_tables(3, 1, 24, 4)
     tables["q"][:, :, 3] = 0
     tables["k"][::2, :, 3], tables["v"][1::3, :, 5], tables["v"][1::4, :, 6] = 1e6, -1e30, 65510
     program = program_of(tables)

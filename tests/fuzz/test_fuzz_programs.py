@@ -7,8 +7,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("module", "seed"), [("fuzz_load", 1), ("fuzz_templates", 2), ("fuzz_tokenizer", 3)])
+@pytest.mark.parametrize(("module", "seed"), [("fuzz_load", 22), ("fuzz_templates", 2), ("fuzz_tokenizer", 3)])
 def test_some_seconds(module: str, seed: int) -> None:
+    """Of fuzz_load's seed the first case is refused and the second runs with kernels that warm_up had compiled."""
     command = [sys.executable, "-m", f"tests.fuzz.{module}", "--seconds", "4", "--seed", str(seed)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -161,3 +161,16 @@ def test_norms_and_activations() -> None:
     gate, up = np.array([[0.0, 30.0, -30.0, 1.0]]), np.full((1, 4), 3.0)
     np.testing.assert_allclose(ops.glu(gate, up, act="silu"), [[0, 90, 0, 3 / (1 + np.exp(-1))]], atol=1e-9)
     np.testing.assert_allclose(ops.glu(gate, up, act="gelu_tanh"), [[0, 90, 0, 3 * 0.841192]], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_cache_has_no_value_that_spoils_a_sum(kind: type[np.floating[Any]], value: float) -> None:
+    """Not even times 0; the key says that there is something wrong."""
+    k, v = np.full((3, 2, 4), 1e30, np.float32), np.full((3, 2, 4), -7.0, np.float32)
+    k[0, 1, 2], v[2, 0, 3] = value, value
+    keys, values = ops.cached(k, v, np.finfo(kind))
+    spoilt = np.array([[0, 1], [0, 0], [1, 0]], bool)
+    np.testing.assert_array_equal(np.isnan(keys), np.repeat(spoilt[..., None], 4, axis=-1))
+    np.testing.assert_array_equal(values, np.where(spoilt[..., None], 0.0, v))
+    assert keys[1, 0, 0] == min(np.float32(1e30), np.float32(np.finfo(kind).max))

@@ -69,6 +69,7 @@ def test_plus_is_add() -> None:
         (lambda _, x: ops.rms_norm(x, weight("norm", 16), eps=1.0), "rms_norm: norm has shape [16]"),
         (lambda _, x: ops.add(x, ops.linear(x, weight("w", 8, 32))), "add: the result of linear has shape ['T', 8]"),
         (lambda _, x: ops.add_bias(x, weight("bias", 8)), "add_bias: bias has shape [8]"),
+        (lambda _, x: ops.soft_cap(x, cup=5.0), "soft_cap has no attribute 'cup'; it has ['cap']"),
         (lambda _, x: ops.glu(x, x.reshape("T", 8, 4), act="silu"), "glu: the result of reshape has shape"),
         (
             lambda p, _: ops.embed(weight("vector", 8), StepInput(p, "tokens", ("T",))),
