@@ -1,13 +1,10 @@
 """`sotol cache`: where compiled kernels and models are on this machine, how large they are; and an end to kernels."""
 
-import shutil
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-import platformdirs
 import typer
 
 from sotol.catalog import installed
@@ -16,13 +13,6 @@ from sotol.cli.output import as_json, cell, console, show, size_of, write_piece
 from sotol.errors import SotolError
 
 __all__ = ["Store", "cache", "clear", "stores"]
-
-
-class Action(StrEnum):
-    """What `sotol cache` does."""
-
-    SHOW = "show"
-    CLEAR = "clear"
 
 
 class Store(NamedTuple):
@@ -38,12 +28,12 @@ class Store(NamedTuple):
 
 def cache(
     action: Annotated[
-        Action,
+        Literal["show", "clear"],
         typer.Argument(
             metavar="[show|clear]",
             help="'clear' removes all compiled kernels: they are compiled again when needed.",
         ),
-    ] = Action.SHOW,
+    ] = "show",
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
@@ -53,7 +43,7 @@ def cache(
     come as Python packages are removed by pip uninstall.
     """
     found = stores()
-    if action is Action.CLEAR:
+    if action == "clear":
         clear()
         files, size = sum(store.files for store in found), size_of(sum(store.bytes for store in found))
         write_piece(f"removed {files} kernels, {size}\n", sys.stdout)
@@ -91,8 +81,10 @@ def stores() -> list[Store]:
 
 def clear() -> None:
     """Remove all compiled kernels; processes that run keep theirs. SotolError where that can't be done."""
+    from shutil import rmtree  # noqa: PLC0415  (other commands start without)
+
     try:
-        shutil.rmtree(_folder())
+        rmtree(_folder())
     except FileNotFoundError:
         return
     except OSError as error:
@@ -100,6 +92,8 @@ def clear() -> None:
 
 
 def _folder() -> Path:
+    import platformdirs  # noqa: PLC0415
+
     return Path(platformdirs.user_cache_dir("sotol")) / "kernels"
 
 
