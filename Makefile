@@ -22,7 +22,7 @@ PROMPT ?= Explain in two sentences why the sky is blue.
 .PHONY: demo test lint unit wheel parity test-arm test-x86 fuzz bench bench-vllm clean
 
 demo: $(VENV)/installed $(VENV)/model
-	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120
+	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120 < /dev/null
 
 test: lint unit wheel
 

@@ -178,7 +178,7 @@ def _start(job: Job, left_out: dict[str, str]) -> Result:
     names = [name for name in _able(job, left_out) if name != "plain read"]
     commands = {name: [*_command(job, name, 1024, 1), "first", *map(str, ids)] for name in names}
     code = "from sotol.cli import main; main()"
-    options = ["--raw", "-n", "1", "-t", "0", "--threads", str(job.threads), "--quiet"]
+    options = ["--raw", "-n", "1", "--temperature", "0", "--threads", str(job.threads), "--quiet"]
     commands["sotol"] = [job.pythons["sotol"], "-c", code, "run", str(job.model), text, *options]
     times: dict[str, list[float]] = {}
     busy = []

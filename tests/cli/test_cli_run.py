@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,29 +36,44 @@ def test_the_prompt_comes_from_standard_input(arguments: tuple[str, ...], sotol:
     assert result.stdout == answer(llm, ("user", "Name\na colour.")) + "\n"
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    """A model that loads at once; it knows lower case letters."""
+    with LLM(tiny_model(tmp_path_factory.mktemp("tiny")), threads=1) as llm:
+        yield llm
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "asked"),
     [
-        (("smollm2", "Name", "a", "colour."), "", "Name a colour."),
-        (("SmolLM2", "Summarise this."), "A text.\n", "A text.\n\nSummarise this."),
-        (("smollm2", "-f", "{file}", "Summarise this."), "", "From a file.\n\nSummarise this."),
-        (("smollm2", "-f", "{file}", "--file", "{file}"), "In.", "In.\n\nFrom a file.\n\nFrom a file."),
-        (("smollm2", "-p", "Summarise this."), "A text.", "A text.\n\nSummarise this."),
-        (("-m", "smollm2", "Name", "a colour."), "", "Name a colour."),
-        (("--model", "smollm2", "-p", "Hi"), "", "Hi"),
-        (("-p", "Hi"), " \n", "Hi"),
-        (("-",), "Name a colour.\n", "Name a colour."),
-        (("smollm2", "-", "Why?"), "Name a colour.\n", "Name a colour.\n\nWhy?"),
-        (("smollm2", "-f", "-", "Why?"), "\ufeffName a colour.\n", "Name a colour.\n\nWhy?"),
+        (("{model}", "name", "a", "colour."), "", "name a colour."),
+        (("{model}", "sum it up."), "a text.\n", "a text.\n\nsum it up."),
+        (("{model}", "-f", "{file}", "sum it up."), "", "from a file.\n\nsum it up."),
+        (("{model}", "-f", "{file}", "--file", "{file}"), "in.", "in.\n\nfrom a file.\n\nfrom a file."),
+        (("{model}", "-p", "sum it up."), "a text.", "a text.\n\nsum it up."),
+        (("-m", "{model}", "name", "a colour."), "", "name a colour."),
+        (("--model", "{model}", "-p", "hi"), "", "hi"),
+        (("{model}", "-p", "hi", "there"), " \n", "there hi"),
+        (("{model}", "-", "why?"), "name a colour.\n", "name a colour.\n\nwhy?"),
+        (("{model}", "-f", "-", "why?"), "\ufeffname a colour.\n", "name a colour.\n\nwhy?"),
+        (("{model}",), "name\na colour.\n", "name\na colour."),
     ],
 )
 def test_what_is_asked(
-    arguments: tuple[str, ...], stdin: str, asked: str, sotol: Sotol, llm: LLM, tmp_path: Path
+    arguments: tuple[str, ...], stdin: str, asked: str, sotol: Sotol, tiny: LLM, tmp_path: Path
 ) -> None:
-    (tmp_path / "a file").write_text("From a file.\n")
-    result = sotol("run", *(a.format(file=tmp_path / "a file") for a in arguments), *GREEDY, stdin=stdin)
+    (tmp_path / "a file").write_text("from a file.\n")
+    given = (a.format(file=tmp_path / "a file", model=tiny.path) for a in arguments)
+    result = sotol("run", *given, "--temp", "0", "-n", "4", "--raw", "--json", stdin=stdin)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == answer(llm, ("user", asked)) + "\n"
+    record, expected = json.loads(result.stdout), tiny.generate(asked, temperature=0, max_tokens=4)
+    assert record["usage"]["prompt_tokens"] == expected.usage.prompt_tokens == len(tiny.tokenize(asked))
+    assert record["tokens"] == list(expected.tokens)
+
+
+def test_input_for_the_default_model(sotol: Sotol, llm: LLM) -> None:
+    result = sotol("run", "-", *GREEDY, stdin="Name a colour.\n")
+    assert result.stdout == answer(llm, ("user", "Name a colour.")) + "\n"
 
 
 def test_the_model_of_the_environment(sotol: Sotol, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +127,9 @@ def test_sampling_options_arrive(sotol: Sotol, llm: LLM) -> None:
         (("-n", "-2", "--temp", "0", "-o", "num_ctx", "40"), Sampling(temperature=0)),
     ],
 )  # fmt: skip
-def test_options_by_the_names_of_others(options: tuple[str, ...], given: Sampling, sotol: Sotol, llm: LLM) -> None:
-    result = json.loads(sotol("run", "smollm2", "Count to ten.", "--json", *options).stdout)
-    expected = llm.chat([{"role": "user", "content": "Count to ten."}], sampling=given)
+def test_options_by_the_names_of_others(options: tuple[str, ...], given: Sampling, sotol: Sotol, tiny: LLM) -> None:
+    result = json.loads(sotol("run", str(tiny.path), "count to ten.", "--json", *options).stdout)
+    expected = tiny.chat([{"role": "user", "content": "count to ten."}], sampling=given)
     most = 40 - result["usage"]["prompt_tokens"] if given.max_tokens is None else given.max_tokens
     assert result["tokens"] == list(expected.tokens)[:most]
 

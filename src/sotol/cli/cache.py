@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,21 +13,14 @@ from sotol.cli.output import as_json, cell, console, show, size_of, write_piece
 __all__ = ["cache"]
 
 
-class Action(StrEnum):
-    """What `sotol cache` does."""
-
-    SHOW = "show"
-    CLEAR = "clear"
-
-
 def cache(
     action: Annotated[
-        Action,
+        Literal["show", "clear"],
         typer.Argument(
             metavar="[show|clear]",
             help="'clear' removes all compiled kernels: they are compiled again when needed.",
         ),
-    ] = Action.SHOW,
+    ] = "show",
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
@@ -40,7 +32,7 @@ def cache(
     from sotol.backends.cpu.library import clear, stores  # noqa: PLC0415  (`sotol --help` does without)
 
     found = stores()
-    if action is Action.CLEAR:
+    if action == "clear":
         clear()
         files, size = sum(store.files for store in found), size_of(sum(store.bytes for store in found))
         write_piece(f"removed {files} kernels, {size}\n", sys.stdout)

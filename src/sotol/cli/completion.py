@@ -1,8 +1,7 @@
 """`sotol completion`: what a shell needs to complete sotol's commands, options, models and paths."""
 
 import sys
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,17 +11,11 @@ from sotol.cli.output import write_piece
 __all__ = ["completion"]
 
 
-class Shell(StrEnum):
-    """The shells that Typer knows how to serve."""
-
-    BASH = "bash"
-    ZSH = "zsh"
-    FISH = "fish"
-    POWERSHELL = "powershell"
-
-
 def completion(
-    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish|powershell", help="The shell.", show_default=False)],
+    shell: Annotated[
+        Literal["bash", "zsh", "fish", "powershell"],
+        typer.Argument(metavar="bash|zsh|fish|powershell", help="The shell.", show_default=False),
+    ],
 ) -> None:
     """Write the script that teaches a shell to complete.
 
@@ -31,5 +24,5 @@ def completion(
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    script = get_completion_script(prog_name="sotol", complete_var=COMPLETE_VARIABLE, shell=shell.value)
+    script = get_completion_script(prog_name="sotol", complete_var=COMPLETE_VARIABLE, shell=shell)
     write_piece(script + "\n", sys.stdout)

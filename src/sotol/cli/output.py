@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from sotol.cli.streams import refused
-from sotol.cli.wrapping import WordWrap
 from sotol.errors import UNSHOWN
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def answer_writer(file: IO[str], *, wrap: bool = True) -> Callable[[str], None]:
     dumb = os.environ.get("TERM", "dumb") == "dumb" and os.name != "nt"  # it can't take back what it shows
     if not wrap or dumb or not file.isatty():
         return lambda piece: write_piece(piece, file)
+    from sotol.cli.wrapping import WordWrap  # noqa: PLC0415  (no pipe needs it)
+
     lines = WordWrap(lambda: _columns(file))
     return lambda piece: _write(lines.take(printable(piece)), file)
 

@@ -3,9 +3,8 @@
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sotol.catalog import find_model
 from sotol.cli.loading import load
@@ -28,8 +27,7 @@ FLAME_STYLES = ("black on bright_yellow", "black on yellow", "black on dark_oran
 LAYER = re.compile(r"blk\.(\d+)\.")  # in the names of weights
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one kind of op, or one part of the network, takes of a step."""
 
     name: str
@@ -37,8 +35,7 @@ class Share:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(NamedTuple):
     """Where the time of one step went, the mean of several runs. `tree`: part of the network -> kernel -> seconds."""
 
     name: str
@@ -78,12 +75,17 @@ def profile(
         ]
         count = llm.runner.threads
     if json:
-        record = {"model": str(llm.path), "threads": count, "repeats": repeats, "phases": [asdict(p) for p in phases]}
+        record = {"model": str(llm.path), "threads": count, "repeats": repeats, "phases": [_record(p) for p in phases]}
         write_piece(as_json(record) + "\n", sys.stdout)
         return
     out = console(color=not no_color)
     for phase in phases:
         _show(phase, count, out)
+
+
+def _record(phase: Phase) -> dict[str, Any]:
+    """A phase for JSON."""
+    return phase._asdict() | {name: [share._asdict() for share in getattr(phase, name)] for name in ("ops", "layers")}
 
 
 def _measure(name: str, llm: "LLM", step: "Step", repeats: int) -> Phase:

@@ -10,11 +10,11 @@ from typing import BinaryIO
 from sotol.cli.streams import say
 from sotol.errors import SotolError, plain
 
-__all__ = ["MOST", "has_input", "prompt_of", "read_file", "read_input"]
+__all__ = ["MOST", "prompt_of", "read_file", "read_input"]
 
 MOST = 64 << 20  # bytes of a text: no context holds as much, and a pipe may never end
 PATIENCE = 2.0  # seconds of silence on standard input until a person is told what is waited for
-BESIDE = "standard input"
+INPUT = "standard input"
 
 
 def prompt_of(words: Sequence[str], files: Sequence[str] = (), *, quiet: bool = False) -> str:
@@ -28,7 +28,7 @@ def prompt_of(words: Sequence[str], files: Sequence[str] = (), *, quiet: bool = 
     demanded = "-" in words or "-" in files or not (words or files)
     if demanded:
         parts = [read_input()]
-    elif has_input():
+    elif _has_input():
         parts = [_optional_input(quiet=quiet)]
     else:
         parts = []
@@ -40,7 +40,7 @@ def prompt_of(words: Sequence[str], files: Sequence[str] = (), *, quiet: bool = 
     return "\n\n".join(parts)
 
 
-def has_input() -> bool:
+def _has_input() -> bool:
     """Whether there is a standard input that is not a person's terminal."""
     return sys.stdin is not None and not sys.stdin.isatty()
 
@@ -50,9 +50,9 @@ def read_input() -> str:
     if sys.stdin is None:  # closed by the caller
         raise ValueError("there is no standard input: give the text as an argument")
     try:
-        return _text(sys.stdin.buffer, BESIDE)
+        return _text(sys.stdin.buffer, INPUT)
     except OSError as error:
-        raise SotolError(f"{BESIDE} can't be read: {str(error.strerror).lower()}") from None
+        raise SotolError(f"{INPUT} can't be read: {str(error.strerror).lower()}") from None
 
 
 def _optional_input(*, quiet: bool) -> str:
@@ -64,11 +64,11 @@ def _optional_input(*, quiet: bool) -> str:
         if not select([sys.stdin.fileno()], [], [], PATIENCE)[0] and not quiet:
             say("sotol: waiting for the end of standard input, to go before the prompt (none: < /dev/null)")
     try:
-        return _text(sys.stdin.buffer, BESIDE)
+        return _text(sys.stdin.buffer, INPUT)
     except OSError as error:
         if error.errno in (EBADF, EISDIR):  # open for writing, or a folder: some services start their commands so
             return ""
-        raise SotolError(f"{BESIDE} can't be read: {str(error.strerror).lower()}") from None
+        raise SotolError(f"{INPUT} can't be read: {str(error.strerror).lower()}") from None
 
 
 def read_file(name: str) -> str:

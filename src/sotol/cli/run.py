@@ -90,7 +90,7 @@ def run(
     chosen = merged(parse_parameter(*pair) for pair in option or ()) | {k: v for k, v in own.items() if v is not None}
     from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    loading: dict[str, Any] = {name: chosen.pop(name, None) for name in LOADING}
+    loading: dict[str, Any] = {key: chosen.pop(key, None) for key in LOADING}
     sampling = Sampling.of(**chosen)
     opened: Callable[..., LLM] = partial(load, **loading, precision=precision, quiet=quiet, color=not no_color)
     if text is None:
