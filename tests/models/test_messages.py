@@ -7,6 +7,7 @@ from sotol.errors import SotolError
 from sotol.formats.weights import Checkpoint
 from sotol.models import trace_model
 from sotol.tokenizers import Tokenizer
+from sotol.tokenizers.chat import ChatTemplate
 
 LONG, LINES = "x" * 100_000, "a\nb"
 
@@ -48,6 +49,22 @@ def test_texts_where_texts_belong() -> None:
     with pytest.raises(SotolError) as caught:
         Tokenizer.from_metadata({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.pre": [0] * 100_000}, "m.gguf")
     check(caught.value)
+
+
+@pytest.mark.parametrize("name", [LONG, LINES])
+def test_chat_templates(name: str) -> None:
+    def template(value: object) -> ChatTemplate:
+        metadata = {f"tokenizer.chat_template.{name}": value, "tokenizer.chat_template.b": ""}
+        return ChatTemplate.from_metadata(metadata, bos="", eos="", architecture=name, tokens=lambda _: False)
+
+    for failing in (
+        lambda: template(3),
+        lambda: template("").render([]),
+        lambda: ChatTemplate({"a": "{{ " + name}).render([]),
+    ):
+        with pytest.raises(SotolError) as caught:
+            failing()
+        check(caught.value)
 
 
 def check(error: Exception) -> None:

@@ -6,7 +6,7 @@ list. A place where one may begin costs at most the longest text.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Longest"]
 
@@ -37,15 +37,25 @@ class Longest:
         )
         self._begins = re.compile("|".join(begins) or "(?!)")
 
+    def search(self, text: str, at: int = 0, room: Callable[[int], int] | None = None) -> tuple[int, int] | None:
+        """Where the first of the texts from `at` on begins and ends, the longest there.
+
+        room: tells how long one that begins at a place may be; None: as long as it is.
+        """
+        while (match := self._begins.search(text, at)) is not None:
+            start = match.start()
+            size = self._length_at(text, start, len(text) if room is None else start + room(start))
+            if size:
+                return start, start + size
+            at = start + 1
+        return None
+
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Where the texts begin and end in `text`."""
         at = 0
-        while (match := self._begins.search(text, at)) is not None:
-            start = match.start()
-            size = self._length_at(text, start)
-            if size:
-                yield start, start + size
-            at = start + (size or 1)
+        while (found := self.search(text, at)) is not None:
+            yield found
+            at = found[1]
 
     def split(self, text: str) -> list[str]:
         """What lies between the texts, and at odd places the texts: joined, `text` again."""
@@ -55,11 +65,11 @@ class Longest:
             end = stop
         return [*pieces, text[end:]]
 
-    def _length_at(self, text: str, at: int) -> int:
-        """The length of the longest text that stands here; 0 if none does."""
+    def _length_at(self, text: str, at: int, end: int) -> int:
+        """The length of the longest text that stands here and ends before `end`; 0 if none does."""
         texts, window = self._texts, WINDOW
         while True:
-            here = text[at : at + window]
+            here = text[at : min(at + window, end)]
             place = bisect_right(texts, here)
             if place == len(texts) or len(here) < window or not texts[place].startswith(here):
                 break
