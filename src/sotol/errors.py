@@ -19,9 +19,8 @@ __all__ = [
 
 # What a terminal obeys, or what shows other text than there is: control characters (C0, DEL, C1), line and paragraph
 # separators, marks and overrides of the writing direction (Unicode Standard Annex 9), tags, halves of surrogate pairs.
-UNSHOWN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]+"
-)
+# A pattern that is compiled with the first error, not at each start.
+UNSHOWN = "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]+"
 
 
 class SotolError(Exception):
@@ -82,5 +81,5 @@ def plain(text: object, limit: int = 200) -> str:
     """
     whole = str(text)
     seen = whole[: 4 * limit]
-    shown = " ".join(UNSHOWN.sub(" ", seen).split())
+    shown = " ".join(re.sub(UNSHOWN, " ", seen).split())
     return shown if len(shown) <= limit and len(seen) == len(whole) else shown[: limit - 1] + "…"

@@ -1,6 +1,6 @@
 """LLM: a model file as a Python object. Threads may share one; requests made at the same time run as one batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import index
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,7 +32,6 @@ STEP_TOKENS = 512  # of one step: a long prompt runs in such chunks
 SEQUENCES = 64  # that run at once
 MOST_CONTEXT = 1 << 22  # of any model that there is
 CONTEXTS = 4  # full contexts that the cache holds together
-PRIVATE = range(0xE000, 0xF900)  # characters that no text needs, one of which marks what is not to be parsed
 
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 Prompt: TypeAlias = str | Ids
@@ -112,27 +111,20 @@ class LLM:
             bos, eos = (t.token_text(i) if i is not None else "" for i in (t.bos, t.eos))
             name = str(self.metadata["general.architecture"])
             self._template = ChatTemplate.from_metadata(
-                self.metadata, bos=bos, eos=eos, architecture=name, tokens=lambda text: t.id_of(text) is not None
-            )
+                self.metadata, bos=bos, eos=eos, architecture=name, tokens=lambda text: t.id_of(text) is not None,
+                text_of=t.token_text,
+            )  # fmt: skip
         return self._template
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """A conversation's ids, up to where the model answers. What looks like a control token in a message is text.
 
-        template: `tools`, `add_generation_prompt` and whatever the model's template takes besides, as enable_thinking.
-        Raises ValueError for malformed messages, TemplateError for those that the template refuses.
+        messages: as for `chat`. template: `tools`, `add_generation_prompt` and
+        whatever the model's template takes besides, as enable_thinking. Raises ValueError for malformed messages,
+        TemplateError for those that the template refuses.
         """
-        try:
-            used = set[str]().union(*_texts([messages, template]))
-            guard = next((c for c in map(chr, PRIVATE) if c not in used), None)
-            if guard is None:
-                raise ValueError("the messages use all private characters of Unicode: sotol needs one of them")
-            protected = _protect(messages, self.tokenizer, guard)
-            options = {name: _protect(value, self.tokenizer, guard) for name, value in template.items()}
-        except RecursionError:
-            raise ValueError("the messages are nested too deep") from None
-        text = self.template.render(protected, **options)
-        ids = self.tokenizer.encode(text, special=True, add_special=False, guard=guard)
+        text = self.template.render(messages, **template)
+        ids = self.tokenizer.encode(text, special=True, add_special=False)
         bos = self.tokenizer.bos
         if self.tokenizer.adds_bos and bos is not None and ids[:1] != [bos]:  # or the template wrote it
             ids.insert(0, bos)
@@ -170,6 +162,7 @@ class LLM:
     def chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Completion:
         """The model's answer to a conversation.
 
+        messages, in the form of OpenAI's API: mappings, or objects with `model_dump()`, as its client has them.
         options: as for `generate`, and `tools` and `add_generation_prompt`. For what else a template takes, generate
         from `chat_prompt`. Errors as of both.
         """
@@ -353,26 +346,3 @@ def _context(metadata: Mapping[str, object], wanted: int | None) -> int:
     if wanted is not None and wanted > most:
         raise ValueError(f"ctx is {wanted}, but the model was made for contexts of at most {most} tokens")
     return min(most, DEFAULT_CONTEXT) if wanted is None else wanted
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts in nested lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for pair in value.items():
-            yield from _texts(pair)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
-
-
-def _protect(value: Any, tokenizer: Tokenizer, guard: str) -> Any:
-    """The value with every text in it protected from being read as control tokens, names in mappings too."""
-    if isinstance(value, str):
-        return tokenizer.protect(value, guard)
-    if isinstance(value, Mapping):
-        return {_protect(k, tokenizer, guard): _protect(v, tokenizer, guard) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_protect(v, tokenizer, guard) for v in value]
-    return value

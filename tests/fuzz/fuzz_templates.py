@@ -1,7 +1,7 @@
 """Fuzzes chat templates: random Jinja programs, and real ones with pieces changed, in the sandbox.
 
 Whatever the source, rendering ends soon in a text of bounded length or in one TemplateError of one line, within bounded
-memory, and nothing of Python's inside is in the text. Run `python -m tests.fuzz.fuzz_templates --seconds 60 --seed 1`.
+memory, nothing of Python's inside is in the text, and nothing that only a user wrote is trusted. Run `python -m tests.fuzz.fuzz_templates --seconds 60 --seed 1`.
 """
 
 import random
@@ -15,25 +15,30 @@ from tests.support.fuzzing import Broken, run
 
 from sotol.errors import TemplateError
 from sotol.tokenizers import sandbox
+from sotol.tokenizers.provenance import Marked, mask_of
 from sotol.tokenizers.sandbox import CompiledTemplate, Limits
 
 LIMITS = Limits(seconds=0.3, characters=200_000)
 MEMORY = 400 << 20  # bytes: values may add up to 64 times the characters, of at most 4 bytes each
 MESSAGES = [
     {"role": "system", "content": "be nice"},
-    {"role": "user", "content": "h\u00e9llo \U0001f600\n\n x"},
+    {"role": "user", "content": "h\u00e9llo \U0001f600\n\n x\u0431\u0416\u03b2"},
     {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": [1, 2.5]}}}]},
-    {"role": "user", "content": [{"type": "text", "text": "a" * 1000}]},
+    {"role": "user", "content": [{"type": "text", "text": "a\u0436" * 500}]},
 ]
 VARIABLES = {
     "messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}], "bos_token": "<s>",
     "eos_token": "</s>", "add_generation_prompt": True, "documents": None,
 }  # fmt: skip
 
+THEIRS = frozenset(
+    "\u00e9\u00c9\u0431\u0411\u0436\u0416\u03b2\u0392"
+)  # letters of messages, which no program writes itself
+
 # What no template may show: objects of the interpreter, which only forbidden attributes lead to.
 INSIDE = re.compile(
     r"<module |<code object|<frame |<slot wrapper|<method-wrapper|<attribute |<member |<traceback|mappingproxy\("
-    r"|site-packages|<class 'type'>|<class 'object'>|<function (?!_refuse|_new_dict|_strftime_now)"
+    r"|site-packages|<class 'type'>|<class 'object'>|<function (?!_refuse|new_dict|strftime_now)"
 )
 
 INTEGERS = ("0", "1", "2", "-1", "3", "7", "100", "65536", "99999", "10**9", "-10**9", "9999999999")
@@ -290,8 +295,10 @@ def case(rng: random.Random, folder: Path) -> bool:
         if len(message) > 1000:
             raise Broken(f"a message of {len(message)} characters: {message[:100]!r}") from error
         return False
-    if type(text) is not str or len(text) > LIMITS.characters:
+    if not isinstance(text, Marked) or len(mask_of(text)) != len(text) or len(text) > LIMITS.characters:
         raise Broken(f"a {type(text).__name__} of {len(text)} characters")
+    if any(is_trusted and character in THEIRS for character, is_trusted in zip(text, mask_of(text), strict=True)):
+        raise Broken(f"what a user wrote is trusted: {text[:100]!r}")
     if (found := INSIDE.search(text)) is not None:
         raise Broken(f"Python's inside in the text: {text[found.start() :][:100]!r}")
     return True

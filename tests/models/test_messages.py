@@ -7,6 +7,7 @@ from sotol.errors import SotolError
 from sotol.formats.weights import Checkpoint
 from sotol.models import trace_model
 from sotol.tokenizers import Tokenizer
+from sotol.tokenizers.chat import ChatTemplate
 
 LONG, LINES = "x" * 100_000, "a\nb"
 
@@ -29,19 +30,32 @@ def test_names_of_weights(name: str) -> None:
     check(caught.value)
 
 
+VOCABULARY: dict[str, object] = {"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b", "ab"], "merges": ["a b"]}
+
+
+def read(fields: dict[str, object]) -> None:
+    Tokenizer.from_metadata({f"tokenizer.ggml.{name}": field for name, field in fields.items()}, "m.gguf")
+
+
 @pytest.mark.parametrize("value", [LONG, LINES])
-@pytest.mark.parametrize("key", ["model", "pre", "bos_token_id", "add_bos_token", "merges", "twice", "byte"])
+@pytest.mark.parametrize("key", ["model", "pre", "bos_token_id", "add_bos_token"])
 def test_vocabularies(key: str, value: str) -> None:
-    fields: dict[str, object] = {"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b", "ab"], "merges": ["a b"]}
+    with pytest.raises(SotolError) as caught:
+        read(VOCABULARY | {key: value})
+    check(caught.value)
+
+
+@pytest.mark.parametrize("value", [LONG, LINES])
+@pytest.mark.parametrize("key", ["merges", "twice", "byte"])
+def test_warnings_about_vocabularies(key: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
     changes: dict[str, dict[str, object]] = {
         "merges": {"merges": [value]},
         "twice": {"tokens": [value, value]},
         "byte": {"tokens": [value], "token_type": [6]},
     }
-    fields |= changes.get(key, {key: value})
-    with pytest.raises(SotolError) as caught:
-        Tokenizer.from_metadata({f"tokenizer.ggml.{name}": field for name, field in fields.items()}, "m.gguf")
-    check(caught.value)
+    read(VOCABULARY | changes[key])
+    (record,) = caplog.records
+    check(record.getMessage())
 
 
 def test_texts_where_texts_belong() -> None:
@@ -50,6 +64,22 @@ def test_texts_where_texts_belong() -> None:
     check(caught.value)
 
 
-def check(error: Exception) -> None:
+@pytest.mark.parametrize("name", [LONG, LINES])
+def test_chat_templates(name: str) -> None:
+    def template(value: object) -> ChatTemplate:
+        metadata = {f"tokenizer.chat_template.{name}": value, "tokenizer.chat_template.b": ""}
+        return ChatTemplate.from_metadata(metadata, bos="", eos="", architecture=name, tokens=lambda _: False)
+
+    for failing in (
+        lambda: template(3),
+        lambda: template("").render([]),
+        lambda: ChatTemplate({"a": "{{ " + name}).render([]),
+    ):
+        with pytest.raises(SotolError) as caught:
+            failing()
+        check(caught.value)
+
+
+def check(error: Exception | str) -> None:
     assert "\n" not in str(error)
     assert len(str(error)) < 1200  # lists of what is supported are the most of it

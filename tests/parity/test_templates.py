@@ -1,13 +1,21 @@
-"""llama.cpp's collection of real chat templates, each equal to what `transformers` writes, or refused by both."""
+"""llama.cpp's collection of real chat templates: each as `transformers` writes it, in whatever form messages come.
+
+Control tokens in the text are the template's, and are all found.
+"""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.conversations import FORMS
 
 from sotol.errors import TemplateError
+from sotol.tokenizers import Tokenizer
+from sotol.tokenizers.bpe import BYTE_OF_CHARACTER
 from sotol.tokenizers.chat import ChatTemplate
+from sotol.tokenizers.provenance import unmarked
 
 FOLDER = Path(os.environ.get("SOTOL_PARITY", "")) / "templates"
 TEMPLATES = sorted(FOLDER.glob("*.jinja")) if os.environ.get("SOTOL_PARITY") else []
@@ -25,7 +33,7 @@ TOOL = {
 }
 CALL = {
     "role": "assistant",
-    "content": None,
+    "content": "",
     "tool_calls": [
         {"id": "abcdef123", "type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
     ],
@@ -45,7 +53,6 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         {},
     ),
     "no prompt": ([said("user", "q"), said("assistant", "a")], {"add_generation_prompt": False}),
-    "parts": ([said("user", [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}])], {}),
     "tools": ([said("user", "weather?")], {"tools": [TOOL]}),
     "calls": ([said("system", "S"), said("user", "weather?"), CALL, RESULT], {"tools": [TOOL]}),
     "reasoning": (
@@ -63,25 +70,94 @@ PRESETS = {
 }
 
 
+def judge(source: str, messages: list[dict[str, Any]], **options: Any) -> str | None:
+    """What `transformers` writes; None where it fails, as a template can in any way."""
+    from transformers.utils import chat_template_utils as hf
+
+    normalized = [hf._normalize_chat_messages(messages)]
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    try:
+        return str(hf.render_jinja_template(normalized, chat_template=source, **tokens, **options)[0][0])
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def ours(source: str, messages: Any, **options: Any) -> str | None:
+    """What sotol writes; None where the template fails or refuses."""
+    try:
+        return ChatTemplate({"default": source}, bos="<s>", eos="</s>").render(messages, **options)
+    except TemplateError:
+        return None
+
+
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
 def test_text_equals_transformers(path: Path, conversation: str) -> None:
-    from transformers.utils import chat_template_utils as hf
-
+    """Where it fails, or loses a call, ours may find the form in which the template takes the conversation."""
     source = path.read_text(encoding="utf-8")
     messages, chosen = CONVERSATIONS[conversation]
     options = {"add_generation_prompt": True, **chosen}
-    ours = ChatTemplate({"default": source}, bos="<s>", eos="</s>")
-    try:
-        expected = hf.render_jinja_template(
-            [hf._normalize_chat_messages(messages)],
-            chat_template=source, bos_token="<s>", eos_token="</s>", **options,
-        )[0][0]  # fmt: skip
-    except Exception:  # noqa: BLE001  # a template can fail in any way, and then ours has to fail too
-        with pytest.raises(TemplateError):
-            ours.render(messages, **options)
-    else:
-        assert ours.render(messages, **options) == expected
+    expected, text = judge(source, messages, **options), ours(source, messages, **options)
+    if expected is not None and (conversation != "calls" or "Paris" in expected):
+        assert text == expected
+    elif text is not None and conversation != "calls":
+        assert messages[-1]["content"].strip() in text
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_all_forms_give_one_prompt(path: Path, name: str) -> None:
+    source = path.read_text(encoding="utf-8")
+    first, *others = [ours(source, messages, tools=[TOOL] if name == "call" else None) for messages in FORMS[name]]
+    assert others == [first] * len(others)
+    assert ours(source, FORMS[name][0], tools=[]) == ours(source, FORMS[name][0])
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_a_developer_is_system_where_the_template_does_not_know_the_role(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    system, developer = (ours(source, [said(role, "S"), said("user", "Hi")]) for role in ("system", "developer"))
+    if re.search(r"""['"]developer['"]""", source) is None:
+        assert developer == system
+    assert (developer is None) == (system is None)
+    assert developer is None or "S" in developer
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_parts_are_text_or_what_the_template_makes_of_them(path: Path) -> None:
+    """A template that takes one part for its text is given all parts; any other is given their text."""
+    source = path.read_text(encoding="utf-8")
+    one, two = ([{"type": "text", "text": t} for t in texts] for texts in (("onetwo",), ("one", "two")))
+    text, as_part, as_parts = (judge(source, [said("user", content)]) for content in ("onetwo", one, two))
+    expected = as_parts if as_part == text else text
+    if expected is not None:
+        assert ours(source, [said("user", two)], add_generation_prompt=False) == expected
+
+
+LOOKS_SPECIAL = re.compile(
+    r"<\|[^|<>\s]+\|>|<\uff5c[^\uff5c<>\s]+\uff5c>|\[/?[A-Z_]{3,}\]|</?[a-zA-Z_:]+>|\]~b\]|\[e~\[|<\|[^|<>\s]+>|<[^|<>\s]+\|>"
+)
+NAMES = {
+    "<city>",
+    "</city>",
+    "<required>",
+    "</required>",
+    "<the>",
+}  # of the tool, in brackets of the template's or ours
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS.keys() - {"turns"})  # where a user writes tags
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_all_control_tokens_of_the_template_are_found(path: Path, conversation: str) -> None:
+    messages, chosen = CONVERSATIONS[conversation]
+    text = ours(path.read_text(encoding="utf-8"), messages, **{"add_generation_prompt": True, **chosen})
+    if text is None:
+        return
+    special = sorted(set(LOOKS_SPECIAL.findall(text)) - NAMES)
+    fields = {"model": "gpt2", "pre": "gpt-2", "tokens": [*BYTE_OF_CHARACTER, *special], "merges": ["a b"],
+              "token_type": [1] * len(BYTE_OF_CHARACTER) + [3] * len(special)}  # fmt: skip
+    tokenizer = Tokenizer.from_metadata({f"tokenizer.ggml.{key}": value for key, value in fields.items()})
+    assert tokenizer.encode(text, special=True) == tokenizer.encode(unmarked(text), special=True)
 
 
 @pytest.mark.parametrize("generate", [True, False])

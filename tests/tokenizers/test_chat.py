@@ -67,7 +67,8 @@ EVERYTHING = """{%- macro shout(text, times=2) -%}{{ text | upper }}{{ '!' * tim
 {{ bos_token }}{{ 'x' if add_generation_prompt }}{% filter upper %}done{% endfilter %} {{ messages | length > 1 }}
 """
 TOOL = {"type": "function", "function": {"name": "f", "description": 'says "é" <&>', "parameters": {"type": "object"}}}
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"n": 1}}}]}
+FUNCTION = {"name": "f", "arguments": {"n": 1}}
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": FUNCTION}]}
 text = st.text(st.sampled_from("aZ é\n\t<|>{}%'\"&"), max_size=12)
 alternating = st.tuples(st.none() | text, st.lists(text, min_size=1, max_size=5)).map(
     lambda t: (
@@ -98,7 +99,10 @@ def test_text_equals_transformers(source: str, messages: list[dict[str, Any]], g
     [
         [],
         [CALL, {"role": "tool", "name": "f", "content": "{}"}],
-        [{"role": "assistant", "reasoning": "r", "content": "a"}, {"role": "skip"}, {"role": "nothing"}],
+        [
+            {"role": "assistant", "reasoning": "r", "content": "a"},
+            *({"role": r, "content": ""} for r in ("skip", "nothing")),
+        ],
         [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}]}],
     ],
 )
@@ -168,6 +172,15 @@ def test_metadata_gives_the_models_templates_by_name() -> None:
         ([{"role": "user", "content": "x"}, {"role": "user", "content": 5}], r"messages\[1\]\['content'\] is a int"),
         ([{"role": "user", "content": ["x"]}], r"messages\[0\]\['content'\]\[0\] is a str"),
         ([{"role": "user", "content": "x", "extra": {"f": print}}], r"messages\[0\]\['extra'\]\['f'\] is a builtin"),
+        ([{"role": "user", "content": "x", 5j: 1}], r"messages\[0\] has a key that is a complex"),
+        ([{"role": "x" * 1000 + "\n", "content": 5}], r"messages\[0\]\['content'\] is a int"),
+        ([{"role": "user", "content": [{"type": "text"}]}], r"messages\[0\]\['content'\]\[0\]\['text'\] is None"),
+        ([{"role": "user", "content": "x", "tool_calls": {}}, "x"], r"messages\[1\] is a str"),
+        ([{"role": "user", "content": "x", "tool_calls": "x"}], r"messages\[0\]\['tool_calls'\] is a str"),
+        (
+            [{"role": "user", "content": "x", "tool_calls": [{"function": {}}]}],
+            r"\['tool_calls'\]\[0\] has no function",
+        ),
     ],
 )
 def test_wrong_messages_are_named(messages: Any, wrong: str) -> None:
@@ -189,6 +202,13 @@ def test_presets_refuse_what_they_cannot_say() -> None:
         ChatTemplate("chatml").render([], tools=[TOOL])
     with pytest.raises(TemplateError, match="a part of type 'image'"):
         ChatTemplate("chatml").render([{"role": "user", "content": [{"type": "image"}]}])
+    with pytest.raises(TemplateError, match=r"messages\[0\] calls tools, which"):
+        ChatTemplate("chatml").render([CALL])
+    assert (
+        ChatTemplate("chatml")
+        .render([{"role": "developer", "content": "a"}], tools=[])
+        .startswith("<|im_start|>system")
+    )
     with pytest.raises(ValueError, match="unknown chat format 'chatml2'; the built-in ones are chatml, llama3"):
         ChatTemplate("chatml2")
     parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
@@ -215,3 +235,28 @@ def test_limits_are_the_callers() -> None:
         ChatTemplate(long, characters=2000).render([])
     with pytest.raises(TemplateError, match="more than 0 seconds"):
         ChatTemplate(long, seconds=0).render([])
+
+
+def test_errors_carry_no_more_than_a_line_of_a_conversation() -> None:
+    long = "secret \x1b[31m\n" * 10_000
+    messages = [{"role": "user", "content": long, "n": {long: 1}}]
+    for source in (
+        "{{ raise_exception(messages | tojson) }}",
+        "{{ raise_exception(messages[0].content) }}",
+        "{{ messages[0].content + 1 }}",
+        "{{ messages[0].n[messages[0].content ~ 'x'].y.z }}",
+        "{{ messages[0].content.index('y' ~ messages[0].content) }}",
+        "{{ {}[messages[0].content] | int + messages[0].content }}",
+        "{{ messages[0].content | attr(messages[0].content) + 1 }}",
+        "{{ namespace(**{'_' ~ messages[0].content: 1}) }}",
+        "{{ '%d' % messages[0].content }}",
+    ):
+        with pytest.raises(TemplateError, match=r"^the chat template ") as caught:
+            ChatTemplate({"default": source}).render(messages)
+        text = str(caught.value)
+        assert len(text) < 300
+        assert text.isprintable()
+        assert caught.value.__suppress_context__  # a traceback would show what it was made from
+    with pytest.raises(ValueError, match="is a builtin") as wrong:
+        ChatTemplate("chatml").render([{"role": "user", "content": "", long: {long: print}}, {"role": "", long: 1j}])
+    assert len(str(wrong.value)) < 300

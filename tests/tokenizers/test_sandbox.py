@@ -5,6 +5,7 @@ import time
 import pytest
 
 from sotol.errors import TemplateError
+from sotol.tokenizers.metering import INTERMEDIATE
 from sotol.tokenizers.sandbox import CompiledTemplate, Limits
 
 SMALL = Limits(seconds=0.3, characters=200_000)
@@ -49,6 +50,22 @@ HOSTILE = {
     "join": "{{ range(10000) | join('a' * 100000) }}",
     "indent": "{{ ('a\n' * 50000) | indent(1000000) }}",
     "wordwrap": "{{ ('a ' * 50000) | wordwrap(1, true, 'b' * 100000) }}",
+    "wordwrap of one word": "{{ ('a' * 150000) | wordwrap(1) }}",
+    "round up": "{{ 2 | round(400000000, 'ceil') }}",
+    "round to the left": "{{ 2 | round(precision=-400000000) }}",
+    "sort by paths": "{{ range(9999) | sort(attribute=','*9999) }}",
+    "sort by a long path": "{{ range(9999) | sort(false, false, '.'.join(['real'] * 9999)) }}",
+    "sum by a long path": "{{ range(9999) | sum('.'.join(['real'] * 9999)) }}",
+    "max by a long path": "{{ range(9999) | max(attribute='.'.join(['real'] * 9999)) }}",
+    "unique by a long path": "{{ range(9999) | unique(attribute='.'.join(['real'] * 9999)) | list }}",
+    "groups by a long path": "{{ range(9999) | groupby('.'.join(['real'] * 9999)) }}",
+    "map by a long path": "{{ range(9999) | map(attribute='.'.join(['real'] * 9999)) | list }}",
+    "select by a long path": "{{ range(9999) | selectattr('.'.join(['real'] * 9999)) | list }}",
+    "join by a long path": "{{ range(9999) | join('', '.'.join(['real'] * 9999)) }}",
+    "chained generators": "{{ -1 in range(100000)" + " | select" * 400 + " }}",
+    "pieces": "{{ ('a ' * 90000).split() | length }}",
+    "lines": "{{ ('\n' * 90000) | indent(1) }}",
+    "lines of a method": "{{ ('\n' * 90000).splitlines() | length }}",
     "batch": "{{ [1] | batch(1000000000, 'x') | list }}",
     "slice": "{{ [1] | slice(1000000000) | list }}",
     "map": "{{ range(100000) | map('center', 100000) | list }}",
@@ -90,18 +107,36 @@ def test_hostile_templates_are_stopped(source: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_memory_stays_small() -> None:
-    """The values that one rendering makes add up to at most 64 times the output limit."""
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% macro m(s) %}{% set t = s[1:] %}{{ m(t) }}{% endmacro %}{{ m('a' * 190000) }}",
+        "{% macro m(s) %}{% set t = s[1:] %}{{ m(t) }}{% endmacro %}{{ m('\U0001f600' * 190000) }}",
+        "{% set n = namespace(l=[]) %}{% for i in range(999) %}{% set n.l = [n.l, ('a ' * 5000).split()] %}{% endfor %}",  # noqa: E501
+        "{% set n = namespace(l=[]) %}{% for i in range(999) %}{% set n.l = [n.l, range(9999) | list] %}{% endfor %}",
+    ],
+)
+def test_memory_stays_small(source: str) -> None:
+    """The values of one rendering have at most INTERMEDIATE bytes for each character of the limit."""
     import tracemalloc
 
-    source = "{% macro m(s) %}{% set t = s[1:] %}{{ m(t) }}{% endmacro %}{{ m('a' * 190000) }}"
     template = CompiledTemplate(source, Limits(seconds=5, characters=200_000))
     tracemalloc.start()
     with pytest.raises(TemplateError):
         template.render({})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * 64 * 200_000
+    assert peak < 1.25 * INTERMEDIATE * 200_000
+
+
+def test_comparisons_take_time() -> None:
+    """However many stand in one expression: each looks at 16 MB."""
+    long = "{% set s = '\U0001f600' * 3900000 %}{% set t = s ~ '' %}{{ "
+    for many in ("[" + "s != t, " * 11_000 + "]", "[" + "s not in [t], " * 6_000 + "]", "t" + " == s == t" * 9_000):
+        start = time.perf_counter()
+        with pytest.raises(TemplateError, match=r"more than 0\.5 seconds"):
+            CompiledTemplate(long + many + "}}", Limits(seconds=0.5)).render({})
+        assert time.perf_counter() - start < 6  # 0.5 s, and a busy machine
 
 
 def test_reasons_are_told_apart() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import sotol.tokenizers
 from sotol.tokenizers import Tokenizer
+from sotol.tokenizers.provenance import Marked, joined, mask_of, trusted
 from sotol.tokenizers.special import Longest
 from sotol.tokenizers.words import CACHE_WORDS
 
@@ -35,30 +36,63 @@ def test_control_tokens_in_text_are_text_unless_asked_for(trained: Callable[[str
     assert tokenizer.token_bytes(end, special=True) == b"<|im_end|>"
 
 
-GUARD = "\ue000"
 BITS = st.sampled_from(["<|im_end|>", "<|im_", "end|>", "<think>", "<eos>", "<", "|", "x", "  \t", "é"])
 
 
 @pytest.mark.parametrize("pre", ["smollm", "qwen2"])
-def test_protected_text_is_encoded_as_plain_text(pre: str, trained: Callable[[str], Any]) -> None:
+def test_a_users_text_is_encoded_as_plain_text(pre: str, trained: Callable[[str], Any]) -> None:
     tokenizer = trained(pre)[0]
 
     @SEARCH
     @given(st.lists(BITS, max_size=12).map("".join))
     def check(text: str) -> None:
-        protected = tokenizer.protect(text, GUARD)
-        assert tokenizer.encode(protected, special=True, guard=GUARD) == tokenizer.encode(text)
+        assert tokenizer.encode(Marked(text), special=True) == tokenizer.encode(text)
+        assert tokenizer.encode(trusted(text), special=True) == tokenizer.encode(text, special=True)
 
     check()
 
 
-def test_overlapping_control_tokens_are_all_protected() -> None:
-    tokens = ["a", "b", "<", ">", "<a>", "><b", "b<<"]
-    values = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": [1, 1, 1, 1, 3, 3, 3], "merges": ["a a"]}
+def test_a_control_token_is_trusted_to_the_last_character(trained: Callable[[str], Any]) -> None:
+    """As a search that looks at each place, for the longest token that may stand there."""
+    tokenizer = trained("smollm")[0]
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>", "<bos>", "<eos>"]
+    user = ["<think>", "</think>", "  \t"]
+
+    def expected(text: str) -> list[int]:
+        ids: list[int] = []
+        start = at = 0
+        mask = mask_of(text)
+        while at < len(text):
+            fitting = [
+                t for t in user + control if text.startswith(t, at) and (t in user or all(mask[at : at + len(t)]))
+            ]
+            if fitting:
+                token = max(fitting, key=len)
+                ids += [*tokenizer.encode(str.__str__(text[start:at])), tokenizer.id_of(token)]
+                start = at = at + len(token)
+            else:
+                at += 1
+        return [*ids, *tokenizer.encode(str.__str__(text[start:]))]
+
+    @SEARCH
+    @given(st.lists(st.tuples(BITS, st.booleans()), max_size=12))
+    def check(pieces: list[tuple[str, bool]]) -> None:
+        text = joined([trusted(piece) if ours else piece for piece, ours in pieces])
+        assert tokenizer.encode(text, special=True) == expected(text)
+
+    check()
+
+
+def test_overlapping_control_tokens() -> None:
+    tokens = ["a", "b", "<", ">", "<a>", "><b", "b<<", "<a><"]
+    types = [1, 1, 1, 1, 3, 3, 3, 4]
+    values = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": types, "merges": ["a a"]}
     tokenizer = Tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in values.items()})
-    text = "<a><b<<a>"
-    assert tokenizer.encode(text, special=True) == [4, 2, 6, 0, 3]
-    assert tokenizer.encode(tokenizer.protect(text, GUARD), special=True, guard=GUARD) == tokenizer.encode(text)
+    text = "<a>b<<a>"
+    assert tokenizer.encode(text, special=True) == [4, 6, 0, 3]
+    assert tokenizer.encode(Marked(text), special=True) == [2, 0, 3, 1, 2, 2, 0, 3]
+    assert tokenizer.encode(trusted("<a>b<") + "<a>", special=True) == [4, 1, 2, 2, 0, 3]
+    assert tokenizer.encode(trusted("<a>") + "<a>", special=True) == [7, 0, 3]  # the longest, which may be anybody's
 
 
 def test_bos_and_eos_as_the_metadata_says(make_metadata: Callable[..., dict[str, object]]) -> None:

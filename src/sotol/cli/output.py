@@ -32,7 +32,7 @@ def printable(text: str) -> str:
 
 def cell(value: object) -> str:
     """A value of a file for a table: on one line, without marks that hide characters or turn their order."""
-    return UNSHOWN.sub("", str(value).replace("\n", "\\n"))
+    return re.sub(UNSHOWN, "", str(value).replace("\n", "\\n"))
 
 
 def write_piece(piece: str, file: IO[str]) -> None:
@@ -76,7 +76,7 @@ def as_json(value: object) -> str:
     Control characters and direction marks are escaped, all of them, so that JSON does nothing to a terminal.
     """
     text = json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False)
-    return UNSHOWN.sub(lambda found: "".join(c if c == "\n" else json.dumps(c)[1:-1] for c in found[0]), text)
+    return re.sub(UNSHOWN, lambda found: "".join(c if c == "\n" else json.dumps(c)[1:-1] for c in found[0]), text)
 
 
 def _finite(value: object) -> Any:

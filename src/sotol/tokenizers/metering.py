@@ -11,10 +11,20 @@ from jinja2.exceptions import SecurityError
 __all__ = ["Limits", "Meter", "estimate_call", "estimate_percent"]
 
 STEPS = 1_000_000  # ticks in one rendering
-ELEMENT = 16  # an element of a list counts as so many characters
-INTERMEDIATE = 64  # values made on the way may add up to so many times the output's limit
-AMPLIFIED = 16  # one operation may cost so many times the output's limit, estimated from its arguments
+ELEMENT = 16  # an element of a list counts as so many characters, and its place as so many bytes
+OBJECT = 128  # bytes of a new object that a list's place leads to
+ASCII, WIDE = 2, 5  # bytes of a character at most, with the one that says whether it is trusted
+INTERMEDIATE = 128  # values made on the way may have so many bytes for each character of the output's limit
+AMPLIFIED = 8  # one operation may cost so many times the output's limit, estimated from its arguments
 LARGEST_NUMBER = 65_536  # bits of an integer
+LONGEST_PATH = 32  # names in an attribute such as "function.name", which is looked up for each element of a list
+LONGEST_WRAPPED = 100_000  # characters of a text for `wordwrap`, which can take time by their square
+MOST_DIGITS = 400  # that a number is rounded to; the largest float has 309
+
+
+# Filters that take the name of an attribute, and where it stands among their arguments.
+NAMING = {"groupby": 0, "join": 1, "map": 9, "max": 1, "min": 1, "rejectattr": 0, "selectattr": 0, "sort": 2, "sum": 0,
+          "unique": 1}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,12 @@ class Meter:
         self._steps = 0
         self._made = 0
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more can be done."""
+        too_large = self._made > INTERMEDIATE * self.characters
+        return self._steps > STEPS or too_large or time.monotonic() > self._deadline
+
     def watched(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, with a tick for each."""
         for item in items:
@@ -48,6 +64,11 @@ class Meter:
             raise SecurityError(f"it takes more than {STEPS:,} steps")
         if time.monotonic() > self._deadline:
             raise SecurityError(f"it takes more than {self._limits.seconds:g} seconds")
+
+    def ticked(self, value: Any) -> Any:
+        """One step, and the value."""
+        self.tick()
+        return value
 
     def size(self, value: object) -> int:
         """Characters of a value, written out: shared parts count as often as they appear."""
@@ -79,11 +100,17 @@ class Meter:
     def part(self, value: Any) -> Any:
         """Count a value that can't be larger, written out, than one that was measured already."""
         if isinstance(value, str):
-            self._made += len(value)
+            self._made += len(value) * (ASCII if value.isascii() else WIDE)
         elif isinstance(value, (list, tuple, Mapping)):
             self._made += ELEMENT * len(value)  # its elements exist already
         if self._made > INTERMEDIATE * self.characters:
             raise SecurityError("it makes too many large values")
+        return value
+
+    def fresh(self, value: list[Any]) -> list[Any]:
+        """Count a new list of new values, and give it back."""
+        self._made += OBJECT * len(value)
+        self.made(value)
         return value
 
     def estimate(self, cost: int) -> None:
@@ -106,6 +133,7 @@ def estimate_call(
     """
     given = [*args, *kwargs.values()]
     numbers = [abs(x) for x in given if isinstance(x, int)]
+    _refuse_unbounded(meter, name, value, args, kwargs)
     if name in ("center", "ljust", "rjust", "zfill", "batch", "slice", "truncate"):
         meter.estimate(ELEMENT * max(numbers, default=0))
     elif name in ("indent", "wordwrap"):
@@ -127,6 +155,20 @@ def estimate_call(
     elif name == "sum" and any(not isinstance(x, (int, float, str)) for x in given):
         raise SecurityError("it sums what are not numbers")
     return args
+
+
+def _refuse_unbounded(meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse filters whose work does not follow from the size of what they are given."""
+    if name in NAMING:
+        path = kwargs.get("attribute", args[NAMING[name]] if len(args) > NAMING[name] else "")
+        if isinstance(path, str) and path.count(".") + path.count(",") >= LONGEST_PATH:
+            raise SecurityError(f"it looks for an attribute of more than {LONGEST_PATH} names")
+    elif name == "indent" and isinstance(value, str):
+        meter.size(str.splitlines(value))
+    elif name == "wordwrap" and isinstance(value, str) and len(value) > LONGEST_WRAPPED:
+        raise SecurityError(f"it wraps a text of more than {LONGEST_WRAPPED:,} characters")
+    elif name == "round" and any(isinstance(x, int) and abs(x) > MOST_DIGITS for x in (*args, *kwargs.values())):
+        raise SecurityError(f"it rounds a number to more than {MOST_DIGITS} digits")
 
 
 def _sizes(meter: Meter, values: Iterable[Any]) -> list[int]:

@@ -6,32 +6,38 @@ test, operator and output expression takes a tick (of a number of steps, and of 
 template makes is measured, *before* it is made where it could be much larger than what it is made from. Loops and
 literals have no hook in Jinja, so they are wrapped in filters on the syntax tree before it is compiled.
 
+What is the template's own text, and what came from outside, is known of each character of the result
+(`provenance.py`): a code generator makes the template's literals trusted text.
+
 What templates can use is what Hugging Face `transformers` gives them ("chat templating" in its documentation).
 This module imports jinja2, which takes a while; `chat.py` imports it only to compile a template.
 """
 
 import json
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import GeneratorType
 from typing import Any
 
 import jinja2
+import jinja2.compiler
 import jinja2.ext
+import jinja2.filters
 import jinja2.runtime
 import jinja2.sandbox
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
-from jinja2.utils import Namespace
 
-from sotol.errors import TemplateError
+from sotol.errors import TemplateError, plain
+from sotol.tokenizers.filters import Safe, Variables, indent, new_dict, replace, strftime_now
 from sotol.tokenizers.metering import Limits, Meter, estimate_call, estimate_percent
+from sotol.tokenizers.provenance import Marked, joined, marked, trusted
 
 __all__ = ["CompiledTemplate", "Limits"]
 
 LARGEST_SOURCE = 100_000  # characters; compiling is not metered, but linear: this much takes a second
-WATCHED, MEASURED, SLICED, CONCATENATED = "$watched", "$measured", "$sliced", "$concatenated"  # none can be spelled
+# Filters that no template can spell.
+WATCHED, MEASURED, SLICED, CONCATENATED, TICKED = "$watched", "$measured", "$sliced", "$concatenated", "$ticked"
 
 # The methods of plain values that a template can call: each is linear in what it is given, or estimated below.
 # fmt: off
@@ -56,7 +62,7 @@ FILTERS = frozenset({
     "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap",
 })
 # fmt: on
-READ_WHOLE = frozenset({"batch", "groupby", "list", "reverse", "slice", "sort", "sum", "unique"})
+READ_WHOLE = frozenset({"batch", "groupby", "list", "max", "min", "reverse", "slice", "sort", "sum", "unique"})
 # What a template's code can raise: a mistake in it (an infinite number is a NameError), or a conversation that it does
 # not expect.
 ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError,
@@ -77,29 +83,6 @@ class _Watched:
         return len(self._items)
 
 
-class _Variables(Namespace):
-    """`namespace()`, without names that begin with an underscore, and without a text form to grow in."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805, RUF100  # `self` may be an attribute's name, as in jinja2
-        self, *rest = args
-        given = dict(*rest, **kwargs)
-        for name in given:
-            _check_name(name)
-        Namespace.__init__(self, given)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        return "<Namespace>"
-
-
-def _check_name(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"it stores an attribute {name!r} that begins with an underscore")
-
-
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}…{% endgeneration %}`, which marks the assistant's tokens for training: here just its body."""
 
@@ -115,9 +98,30 @@ class _Generation(jinja2.ext.Extension):
         return caller()
 
 
+class _CodeGenerator(jinja2.compiler.CodeGenerator):
+    """Jinja's compiler, with the template's own text as trusted text that the environment keeps."""
+
+    environment: "_Environment"
+
+    def visit_Const(self, node: nodes.Const, frame: Any) -> None:  # noqa: N802, RUF100  # as jinja2 calls it
+        if isinstance(node.value, str):
+            self.write(self._literal(node.value))
+        else:
+            super().visit_Const(node, frame)
+
+    def _output_const_repr(self, group: Iterable[Any]) -> str:
+        return self._literal("".join(group))
+
+    def _literal(self, text: str) -> str:
+        literals = self.environment.literals
+        literals.append(trusted(text))
+        return f"environment.literals[{len(literals) - 1}]"
+
+
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Jinja's sandbox with a meter; one rendering at a time."""
 
+    code_generator_class = _CodeGenerator
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
     meter: Meter
 
@@ -128,15 +132,19 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )  # fmt: skip
         self.meter = Meter(limits)
+        self.literals: list[Marked] = []
+        # Jinja's own would take a text apart into plain ones.
+        self.filters |= {"join": self._join, "replace": replace, "indent": indent, "safe": Safe}
         self.filters = {name: self._metered(name, f) for name, f in self.filters.items() if name in FILTERS}
         self.filters |= {"tojson": self._to_json, WATCHED: lambda items: _Watched(self.meter, items)}
         self.filters[MEASURED] = lambda value: self.meter.made(value)
         self.filters[SLICED] = lambda value: self.meter.part(value)
+        self.filters[TICKED] = lambda value: self.meter.ticked(value)
         self.filters[CONCATENATED] = lambda values: self._concat(self._written(value) for value in values)
         self.tests = {name: self._metered(name, f) for name, f in self.tests.items()}
         self.globals = {name: value for name, value in self.globals.items() if name in GLOBALS}
-        self.globals |= {"namespace": _Variables, "dict": _new_dict, "raise_exception": _refuse}
-        self.globals["strftime_now"] = _strftime_now
+        self.globals |= {"namespace": Variables, "dict": new_dict, "raise_exception": _refuse}
+        self.globals["strftime_now"] = strftime_now
         self.concat = self._concat  # type: ignore[method-assign]
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -149,6 +157,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
                     setattr(node, name, _metered_node(value))
             if isinstance(node, nodes.For):
                 node.iter = _filtered(node.iter, WATCHED)
+            if isinstance(node, nodes.Compare):  # with a literal it takes no longer than that literal is
+                for operand in node.ops:
+                    if not isinstance(operand.expr, nodes.Const):
+                        operand.expr = _filtered(operand.expr, TICKED)
         return tree.set_environment(self)  # type: ignore[return-value]
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -174,10 +186,24 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             if method.__name__ not in METHODS[kind]:
                 raise SecurityError(f"it calls {kind.__name__}.{method.__name__}, which templates can't")
             if isinstance(owner, str):
-                name = method.__name__
-                name = f"str.{name}" if name in ("format", "join") else name  # whose filters mean something else
-                args = estimate_call(__self.meter, name, owner, args, kwargs)
+                return __self._call_text(__context, __obj, (method.__name__, owner), args, kwargs)
         return __self.meter.made(super().call(__context, __obj, *args, **kwargs))
+
+    def _call_text(self, context: Any, function: Any, method: tuple[str, str], args: Any, kwargs: Any) -> Any:
+        """A call of a text's method, given by name and owner."""
+        name, owner = method
+        for variables in ("_loop_vars", "_block_vars"):  # which Jinja gives every call, for macros
+            kwargs.pop(variables, None)
+        # format and join are filters, too, that mean something else
+        args = estimate_call(self.meter, f"str.{name}" if name in ("format", "join") else name, owner, args, kwargs)
+        if name in ("split", "rsplit", "splitlines") and type(owner) is Marked:  # plain pieces are soon made
+            self.meter.size(getattr(str, name)(owner, *args, **kwargs))
+        if name in ("join", "replace") and type(owner) is str:  # what is put in may be trusted
+            function = getattr(marked(owner), name)
+        made = super().call(context, function, *args, **kwargs)
+        if name == "format" and type(owner) is Marked:
+            made = owner._formatted(str(made), args, kwargs)
+        return self.meter.fresh(made) if isinstance(made, list) else self.meter.made(made)
 
     def _metered(self, name: str, function: Any) -> Callable[..., Any]:
         """A filter or test that ticks, estimates and measures; it keeps the marks that say which context it wants."""
@@ -187,18 +213,23 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.meter.tick()
             if len(args) > extra:
                 rest = estimate_call(self.meter, name, args[extra], args[extra + 1 :], kwargs)
-                if name == "join":  # whatever it iterates over, each element counts
-                    items = list(self.meter.watched(args[extra]))
-                    separator = str(kwargs.get("d", rest[0] if rest else ""))
-                    self.meter.estimate(self.meter.size(items) + len(separator) * len(items))
-                    args = (*args[:extra], items, *rest)
-                elif name in READ_WHOLE and not isinstance(args[extra], (str, Mapping, jinja2.Undefined)):
-                    args = (*args[:extra], self.meter.made(list(self.meter.watched(args[extra]))), *rest)
-            return self.meter.made(function(*args, **kwargs))
+                if name in READ_WHOLE and not isinstance(args[extra], (str, Mapping, jinja2.Undefined)):
+                    args = (*args[:extra], self.meter.fresh(list(self.meter.watched(args[extra]))), *rest)
+            made = function(*args, **kwargs)
+            return self.meter.watched(made) if isinstance(made, GeneratorType) else self.meter.made(made)
 
         if extra:
             metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
         return metered
+
+    def _join(self, value: Any, d: Any = "", attribute: Any = None) -> str:
+        """Jinja's `join`: whatever it iterates over, each element counts."""
+        items = list(self.meter.watched(value))
+        separator = marked(str(d))
+        self.meter.estimate(self.meter.size(items) + len(separator) * len(items))
+        if attribute is not None:
+            items = list(map(jinja2.filters.make_attrgetter(self, attribute), items))
+        return separator.join(map(str, items))
 
     def _to_json(
         self, x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
@@ -210,7 +241,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         )  # fmt: skip
         if (isinstance(indent, int) and indent > 100) or len(str(indent)) + len(str(separators)) > 100:
             raise SecurityError("it indents JSON too far")
-        return self._concat(encoder.iterencode(x))
+        return str(self.meter.made("".join(self._gathered(encoder.iterencode(x)))))
 
     def _written(self, value: Any) -> str:
         """An output expression as text; what is not text yet becomes new text."""
@@ -220,15 +251,19 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.meter.size(value)
         return str(self.meter.made(str(value)))
 
-    def _concat(self, pieces: Any) -> str:
-        """The pieces as one text, for output, macros and blocks: stops before the result is too large."""
+    def _concat(self, pieces: Iterable[str]) -> str:
+        """The pieces as one text, for output, macros and blocks."""
+        return str(self.meter.made(joined(self._gathered(pieces))))
+
+    def _gathered(self, pieces: Iterable[str]) -> list[str]:
+        """The pieces; stops before they are too large together."""
         kept, total = [], 0
         for piece in pieces:
             kept.append(piece)
             total += len(piece)
             if total > self.meter.characters:
                 raise SecurityError(f"its output is more than {self.meter.characters:,} characters")
-        return str(self.meter.made("".join(kept)))
+        return kept
 
 
 class CompiledTemplate:
@@ -244,21 +279,29 @@ class CompiledTemplate:
             self._environment = _Environment(limits)
             self._template = self._environment.from_string(source)
         except ERRORS as error:
-            raise TemplateError(f"the chat template can't be compiled: {_reason(error)}") from error
+            raise TemplateError(f"the chat template can't be compiled: {_reason(error)}") from None
 
-    def render(self, variables: Mapping[str, Any]) -> str:
-        """The text for these variables, which must be plain data. Raises TemplateError, also at a limit."""
+    def meter(self) -> Meter:
+        """A new meter with the template's limits, for one rendering or for several together."""
+        return Meter(self._limits)
+
+    def render(self, variables: Mapping[str, Any], meter: Meter | None = None) -> str:
+        """The text for these variables, which must be plain data (text in it may be `Marked`).
+
+        meter: what it may spend; None: the template's limits. Raises TemplateError, also at a limit, which holds no
+        more of the data than a line.
+        """
         with self._lock:
-            self._environment.meter = Meter(self._limits)
+            self._environment.meter = self.meter() if meter is None else meter
             context = self._template.new_context(dict(variables))
             try:
                 return self._environment.concat(self._template.root_render_func(context))
             except SecurityError as error:
-                raise TemplateError(f"the chat template was stopped: {error}") from error
+                raise TemplateError(f"the chat template was stopped: {plain(error)}") from None
             except _RefusedError as error:
-                raise TemplateError(f"the chat template refuses the conversation: {error}") from error
+                raise TemplateError(f"the chat template refuses the conversation: {plain(error)}") from None
             except ERRORS as error:
-                raise TemplateError(f"the chat template fails on this conversation: {_reason(error)}") from error
+                raise TemplateError(f"the chat template fails on this conversation: {_reason(error)}") from None
 
 
 class _RefusedError(jinja2.TemplateError):
@@ -267,23 +310,12 @@ class _RefusedError(jinja2.TemplateError):
 
 def _reason(error: BaseException) -> str:
     line = getattr(error, "lineno", None)
-    text = " ".join(str(error).split()) or "it is too much for Python"
+    text = plain(error) or "it is too much for Python"
     return f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
 
 
 def _refuse(message: object) -> None:
     raise _RefusedError(str(message))
-
-
-def _new_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
-    """`dict()`: a function, so that nothing of the class can be reached."""
-    return dict(*args, **kwargs)
-
-
-def _strftime_now(form: str) -> str:
-    if len(form) > 200 or re.search(r"%[^a-zA-Z%]*\d", form):
-        raise SecurityError("it asks for the time in too long a form")
-    return datetime.now().strftime(form)
 
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:

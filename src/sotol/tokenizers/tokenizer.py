@@ -1,7 +1,7 @@
 """Text to ids and back, by the rules in a GGUF file's metadata. Knows nothing of chats: that is `chat.py`."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import index
 from pathlib import Path
@@ -11,15 +11,15 @@ from sotol.errors import ModelError
 from sotol.formats.gguf import read_gguf
 from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEncoder
 from sotol.tokenizers.pretokenize import pretokenizer
+from sotol.tokenizers.provenance import Marked, mask_of, unmarked
 from sotol.tokenizers.special import Longest
 from sotol.tokenizers.spm import SentencePieceEncoder
 from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary, read_vocabulary
 
 __all__ = ["Tokenizer"]
 
-# Types that `decode` leaves out unless it is asked for them, and types that `encode` looks for in a text as a whole.
+# Types that `decode` leaves out unless it is asked for them.
 HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED)
-SPECIAL = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -75,6 +75,20 @@ def _spell(text: str) -> bytes:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # no file has such a text
         return text.encode(errors="replace")
+
+
+def _trusted_room(mask: bytes) -> Callable[[int], int]:
+    """How far the run of 1s goes on that a place is in; to be asked from left to right."""
+    end = 0
+
+    def room(start: int) -> int:
+        nonlocal end
+        if end <= start:
+            end = mask.find(0, start)
+            end = len(mask) if end < 0 else end
+        return end - start
+
+    return room
 
 
 class _TokenBytes(dict[int, bytes]):
@@ -157,13 +171,8 @@ class Tokenizer:
     # What is looked for in texts: made on first use, for a vocabulary may have thousands and a program need none.
 
     @cached_property
-    def _special(self) -> Longest:
-        return Longest(self._vocabulary.of_type(*SPECIAL))
-
-    @cached_property
     def _control(self) -> Longest:
-        control = self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
-        return Longest(text for text in control if len(text) > 1)
+        return Longest(self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
 
     @cached_property
     def _hidden(self) -> Longest:
@@ -204,42 +213,53 @@ class Tokenizer:
         """The id of the token that the vocabulary writes as `text`, or None."""
         return self._vocabulary.ids.get(text)
 
-    def encode(
-        self, text: str, *, special: bool = False, add_special: bool = True, guard: str | None = None
-    ) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, add_special: bool = True) -> list[int]:
         """The ids of `text`.
 
         With `special`, control tokens such as `<|im_end|>` in the text become their ids; without, they are plain text,
-        as they must be in what a user wrote. `add_special` puts bos and eos around it where the model wants them.
-        `guard`: a character that `protect` put in, to leave out.
+        as they must be in what a user wrote. Of a text that knows what in it is a template's (`provenance.py`), as
+        `ChatTemplate.render` gives it, only tokens that are the template's to the last character become ids.
+        `add_special` puts bos and eos around it where the model wants them.
         """
         if not isinstance(text, str):
             raise ValueError(f"the text is {text!r:.60}; it must be a string")
+        mask = mask_of(text) if special and isinstance(text, Marked) else None
+        text = unmarked(text)
         if not text.isascii():
             text = SURROGATES.sub("\ufffd", text)  # no UTF-8 exists for half a surrogate pair
         ids = [self.bos] if add_special and self.adds_bos and self.bos is not None else []
-        whole = self._special if special else self._user_defined
-        for i, piece in enumerate(whole.split(text)):
-            if i % 2:
-                ids.append(self._vocabulary.ids[piece])
-                continue
-            plain = piece.replace(guard, "") if guard else piece
-            if plain:
-                ids += self._encode_plain(" " + plain if self.space_prefix else plain)
+        end = 0
+        for start, stop in self._special(text, mask) if special else self._user_defined.find(text):
+            ids += self._encode_between(text[end:start])
+            ids.append(self._vocabulary.ids[text[start:stop]])
+            end = stop
+        ids += self._encode_between(text[end:])
         if add_special and self.adds_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
 
-    def protect(self, text: str, guard: str) -> str:
-        """`text` with a guard character inside each control token, so that `encode(special=True)` sees plain text.
+    def _encode_between(self, text: str) -> list[int]:
+        """The ids of the text between two special tokens."""
+        if not text:
+            return []
+        return self._encode_plain(" " + text if self.space_prefix else text)
 
-        For what a user wrote, before it becomes a part of a chat template's text. Nothing else changes: tokens that are
-        part of ordinary text, such as Gemma's for several newlines, stay what they are.
-        """
-        while len(pieces := self._control.split(text)) > 1:  # again, for one may have overlapped another
-            pieces[1::2] = [token[0] + guard + token[1:] for token in pieces[1::2]]
-            text = "".join(pieces)
-        return text
+    def _special(self, text: str, mask: bytes | None) -> Iterator[tuple[int, int]]:
+        """Where special tokens begin and end: the leftmost, of those the longest; control tokens where 1s are."""
+        room = None if mask is None else _trusted_room(mask)
+        nowhere = (len(text) + 1, 0)
+        control = text_token = (-1, 0)
+        at = 0
+        while True:
+            if control[0] < at:
+                control = self._control.search(text, at, room) or nowhere
+            if text_token[0] < at:
+                text_token = self._user_defined.search(text, at) or nowhere
+            first = min(control, text_token, key=lambda span: (span[0], -span[1]))
+            if first is nowhere:
+                return
+            yield first
+            at = first[1]
 
     def decode(self, ids: Sequence[int], *, special: bool = False, continued: bool = False) -> str:
         """The text of `ids`; what is not UTF-8 becomes U+FFFD. `special` shows control tokens.

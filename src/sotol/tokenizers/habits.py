@@ -1,0 +1,187 @@
+"""What one chat template expects of messages, and messages made so.
+
+Templates differ in what no file says: whether they take content as text, as parts or both, and a call's arguments as an
+object or as JSON text; Mistral's refuse ids of calls that are not nine characters. So the template is asked: a small
+conversation is rendered in one form and in another, and the text tells which form arrived. llama.cpp does the same
+("capabilities", common/jinja/caps.cpp). Each question is asked once, and only when a conversation depends on it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from sotol.tokenizers.messages import ROLES, all_text
+
+__all__ = ["Habits"]
+
+Message = Mapping[str, Any]
+Render = Callable[[Sequence[Message], Sequence[Message] | None], str | None]  # of messages and tools; None: it failed
+
+SAID, NAME, KEY, VALUE = "q7Said", "q7_name", "q7Key", "q7Value"  # which no template writes by itself
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": NAME,
+        "description": "d",
+        "parameters": {"type": "object", "properties": {KEY: {"type": "string", "description": "d"}}, "required": []},
+    },
+}
+LONG_ID, SHORT_ID = "call_q7q7q7q7q7q7", "q7q7q7q7q"
+
+
+class Calls(NamedTuple):
+    """How a template reads an answer that calls tools."""
+
+    as_text: bool = False  # arguments as JSON text, not as an object
+    without: Any = ""  # content where nothing is said: "" or None
+    short_ids: bool = False  # of nine letters and digits
+
+
+class Habits:
+    """Of the template with this source. Where a method takes `render`, it may ask the template by it."""
+
+    def __init__(self, source: str) -> None:
+        self._names_developer = re.search(r"""(["'])developer\1""", source) is not None
+        self._answers: dict[str, Any] = {}
+
+    def no_tools(self, render: Render) -> list[Message] | None:
+        """What stands for no tools: None, or [] if the template can't do without a list."""
+        tools: list[Message] | None = self._answer("no tools", lambda: _no_tools(render, self._plainest(render)))
+        return tools
+
+    def fitted(self, messages: Sequence[Message], render: Render) -> list[dict[str, Any]]:
+        """Normalised messages (`messages.py`) as this template reads them."""
+        result = [self._with_content(message, render) for message in messages]
+        if any("tool_calls" in message for message in messages):
+            form: Calls = self._answer("calls", lambda: _form_of_calls(render))
+            for message in result:
+                if "tool_calls" in message:
+                    message["content"] = message["content"] or form.without
+                    message["tool_calls"] = [_with_arguments(c, as_text=form.as_text) for c in message["tool_calls"]]
+            if form.short_ids:
+                _shorten_ids(result)
+        return result
+
+    def _with_content(self, message: Message, render: Render) -> dict[str, Any]:
+        role, content = message["role"], message["content"]
+        if role == "developer" and not self._knows_developer(render):
+            role = ROLES["system"]
+        text = all_text(content)
+        if text is not None:
+            if self._answer("parts only", lambda: _wants_parts(render, self._plainest(render))):
+                content = _parts(text) if isinstance(content, str) else content
+            elif not isinstance(content, str) and not self._reads_parts(role, render):
+                content = text
+        return {**message, "role": role, "content": content}
+
+    def _knows_developer(self, render: Render) -> bool:
+        """Whether it has a place for what a developer says, and not just writes the name of any role."""
+        return self._names_developer and bool(
+            self._answer("developer", lambda: SAID in (render(*_probe(ROLES["developer"], SAID)) or ""))
+        )
+
+    def _reads_parts(self, role: str, render: Render) -> bool:
+        """Whether one part of text is the same as that text, in what this role says."""
+        asked = ROLES.get(role, ROLES["user"])
+        return bool(self._answer(f"parts of {asked}", lambda: _same_as_part(render, asked)))
+
+    def _plainest(self, render: Render) -> str | None:
+        """A user's text without anything else, rendered."""
+        text: str | None = self._answer("plainest", lambda: render(*_probe(ROLES["user"], SAID)))
+        return text
+
+    def _answer(self, question: str, find: Callable[[], Any]) -> Any:
+        """The answer, found once; not kept if the template could not be asked to the end (`render` raises)."""
+        if question not in self._answers:
+            self._answers[question] = find()
+        return self._answers[question]
+
+
+def _no_tools(render: Render, plainest: str | None) -> list[Message] | None:
+    conversation, _ = _probe(ROLES["user"], SAID)
+    return [] if plainest is None and render(conversation, []) is not None else None
+
+
+def _wants_parts(render: Render, plainest: str | None) -> bool:
+    return SAID not in (plainest or "") and SAID in (render(*_probe(ROLES["user"], _parts(SAID))) or "")
+
+
+def _same_as_part(render: Render, role: str) -> bool:
+    as_text, as_parts = (render(*_probe(role, content)) for content in (SAID, _parts(SAID)))
+    return as_text is not None and SAID in as_text and as_text == as_parts
+
+
+def _form_of_calls(render: Render) -> Calls:
+    """The first form in which a call arrives; that of most templates if none does."""
+    for form in (Calls(*choice) for choice in product((False, True), ("", None), (False, True))):
+        text = render(_called(form), [TOOL])
+        if text is not None and VALUE in text and not _is_garbled(text):
+            return form
+    return Calls()
+
+
+def _parts(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}]
+
+
+def _probe(role: str, content: Any) -> tuple[list[Message], list[Message] | None]:
+    """A conversation in which that role says this, and its tools."""
+    said = {"role": role, "content": content}
+    user = {"role": ROLES["user"], "content": "u"}
+    if role == "tool":
+        return [*_called(Calls()), {**said, "name": NAME, "tool_call_id": LONG_ID}], [TOOL]
+    return [said] if role == "user" else [user, said, user] if role == "assistant" else [said, user], None
+
+
+def _called(form: Calls) -> list[Message]:
+    """A conversation with a call in that form."""
+    arguments = {KEY: VALUE}
+    function = {"name": NAME, "arguments": json.dumps(arguments) if form.as_text else arguments}
+    call = {"type": "function", "id": SHORT_ID if form.short_ids else LONG_ID, "function": function}
+    return [
+        {"role": ROLES["user"], "content": "u"},
+        {"role": ROLES["assistant"], "content": form.without, "tool_calls": [call]},
+    ]
+
+
+def _is_garbled(text: str) -> bool:
+    """Whether the arguments are there as Python writes them, or as JSON in JSON."""
+    return f"{{'{KEY}'" in text or f'\\"{KEY}\\"' in text
+
+
+def _with_arguments(call: Message, *, as_text: bool) -> dict[str, Any]:
+    """The call with its arguments as JSON text or as an object; text that is no object stays as it is."""
+    function = call.get("function")
+    if function is None:
+        return dict(call)
+    arguments = function["arguments"]
+    if as_text and not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    elif not as_text and isinstance(arguments, str):
+        try:
+            read = json.loads(arguments)
+        except (ValueError, RecursionError):
+            read = None
+        arguments = read if isinstance(read, dict) else arguments
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _shorten_ids(messages: Iterable[dict[str, Any]]) -> None:
+    """Ids of nine letters and digits for all calls and answers: the last of those that they have, as vLLM does it."""
+    waiting: list[str] = []
+    count = 0
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["id"] = _short(call.get("id", str(count)))
+            waiting.append(call["id"])
+            count += 1
+        if message["role"] == "tool":
+            given = message.get("tool_call_id")
+            message["tool_call_id"] = _short(given) if given is not None else (waiting[0] if waiting else _short("0"))
+            waiting = [id_ for id_ in waiting if id_ != message["tool_call_id"]]
+
+
+def _short(id_: object) -> str:
+    return re.sub("[^a-zA-Z0-9]", "", str(id_))[-9:].rjust(9, "0")
