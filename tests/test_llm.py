@@ -200,12 +200,12 @@ def test_logit_bias_forces_and_forbids(smollm2: LLM) -> None:
 def test_options(smollm2: LLM) -> None:
     for call in (smollm2.generate, smollm2.stream):
         with pytest.raises(ValueError, match="unknown sampling option 'tempreture'"):
-            call(PROMPT, tempreture=1)
+            call(PROMPT, tempreture=1)  # type: ignore[call-arg, call-overload]
         with pytest.raises(ValueError, match="top_p is 2; it must be a number from 0 to 1"):
             call(PROMPT, top_p=2)
     messages = [{"role": "user", "content": "Hi"}]
     with pytest.raises(ValueError, match="unknown sampling option 'top_q'"):
-        smollm2.chat(messages, top_q=2)
+        smollm2.chat(messages, top_q=2)  # type: ignore[call-arg]
     base = Sampling(temperature=0, max_tokens=3)
     assert smollm2.generate(PROMPT, sampling=base, max_tokens=2).usage.completion_tokens == 2
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import index
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Self, TypeAlias, TypeGuard, overload
+from typing import Any, Self, TypeAlias, TypeGuard, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sotol.backends.cpu import PRECISIONS, CpuRunner
 from sotol.catalog import DEFAULT_MODEL, find_model
 from sotol.engine.engine import Engine
-from sotol.engine.sampling import Sampler, Sampling
+from sotol.engine.options import Options, Sampling
+from sotol.engine.sampling import Sampler
 from sotol.engine.sequence import Failed, Generation, Scoring
 from sotol.engine.stops import StopMatcher
 from sotol.errors import ModelError
@@ -129,12 +130,14 @@ class LLM:
     # ---- generation
 
     @overload
-    def generate(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    def generate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]
+    ) -> Completion: ...
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Any
+        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Unpack[Options]
     ) -> list[Completion]: ...
-    def generate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
+    def generate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> Any:
         """Continue a prompt (text, or ids), or each of a list of prompts, which run as one batch.
 
         sampling, options: see `Sampling`; options change single fields of it. Raises ValueError for a bad option, an
@@ -150,32 +153,52 @@ class LLM:
             for stream in streams:
                 stream.close()
 
-    def stream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Stream:
+    def stream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> Stream:
         """Continue a prompt, piece by piece; leaving the loop, or closing the stream, stops the work."""
         stream: Stream = self._start([prompt], Sampling.of(sampling, **options), Stream)[0]
         return stream
 
-    def chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Completion:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
         """The model's answer to a conversation.
 
-        options: as for `generate`, and `tools` and `add_generation_prompt`. For what else a template takes, generate
-        from `chat_prompt`. Errors as of both.
+        messages: mappings with role and content, as OpenAI's API has them. tools: what the model may call, as JSON
+        schemas. template: what the model's chat template takes besides, as {"enable_thinking": False}. sampling,
+        options: as for `generate`. Errors as of `chat_prompt` and `generate`.
         """
-        return self.stream_chat(messages, sampling=sampling, **options).result()
+        return self.stream_chat(messages, tools=tools, template=template, sampling=sampling, **options).result()
 
-    def stream_chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Stream:
-        """The same, piece by piece."""
-        return self.stream(self._asked(messages, options), sampling=sampling, **options)
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """`chat`, piece by piece."""
+        chosen = Sampling.of(sampling, **options)
+        return self.stream(self._asked(messages, tools, template), sampling=chosen)
 
     # ---- the same for asyncio
 
     @overload
-    async def agenerate(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    async def agenerate(  # type: ignore[overload-overlap]  # as above
+        self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]
+    ) -> Completion: ...
     @overload
     async def agenerate(
-        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Any
+        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Unpack[Options]
     ) -> list[Completion]: ...
-    async def agenerate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
+    async def agenerate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> Any:
         """`generate` for asyncio."""
         chosen = Sampling.of(sampling, **options)
         if _is_prompt(prompt):
@@ -187,16 +210,35 @@ class LLM:
             for stream in streams:
                 stream.close()
 
-    def astream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> AsyncStream:
+    def astream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> AsyncStream:
         """`stream` for `async for`; call it inside the event loop."""
         stream: AsyncStream = self._start([prompt], Sampling.of(sampling, **options), AsyncStream)[0]
         return stream
 
     async def achat(
-        self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
     ) -> Completion:
         """`chat` for asyncio."""
-        return await self.astream(self._asked(messages, options), sampling=sampling, **options).result()
+        return await self.astream_chat(messages, tools=tools, template=template, sampling=sampling, **options).result()
+
+    def astream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncStream:
+        """`stream_chat` for `async for`; call it inside the event loop."""
+        chosen = Sampling.of(sampling, **options)
+        return self.astream(self._asked(messages, tools, template), sampling=chosen)
 
     # ---- scores
 
@@ -223,11 +265,28 @@ class LLM:
         self._engine.close()
         self.runner.close()
 
+    async def aclose(self) -> None:
+        """`close` for asyncio: the event loop goes on meanwhile."""
+        import asyncio  # noqa: PLC0415  (15 ms, and the command line does without)
+
+        await asyncio.to_thread(self.close)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        name, kind = self.metadata.get("general.name"), self.metadata.get("general.architecture")
+        title = f"{self.path.name}: {name or 'no name'}, {kind}"
+        return f"<LLM {title}, context {self.context}, {self.runner.threads} threads>"
 
     # ---- inside
 
@@ -241,28 +300,31 @@ class LLM:
             )
         return tokenizer
 
-    def _asked(self, messages: Sequence[Message], options: dict[str, Any]) -> list[int]:
-        """A conversation's ids; takes the options that are its template's out of those of sampling."""
-        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
-        return self.chat_prompt(messages, **template)
+    def _asked(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, template: Mapping[str, Any] | None
+    ) -> list[int]:
+        """A conversation's ids, for an answer."""
+        return self.chat_prompt(messages, **{**(template or {}), "tools": tools})
 
     def _start(self, prompts: Sequence[Prompt], sampling: Sampling, kind: Any) -> list[Any]:
         """Submit prompts together; a stream of the given kind for each."""
         streams, requests = [], []
         for prompt in prompts:
             ids = self._checked(self.tokenize(prompt) if isinstance(prompt, str) else prompt, self.context - 1)
-            stream = kind(self.tokenizer, len(ids), logprobs=sampling.logprobs is not None)
+            sampler = Sampler(sampling, self.runner.vocabulary, ids)
+            stream = kind(self.tokenizer, len(ids), sampler)
             streams.append(stream)
-            requests.append(self._request(ids, sampling, stream))
+            requests.append(self._request(ids, sampler, stream))
         self._engine.submit(requests)
         return streams
 
-    def _request(self, ids: list[int], sampling: Sampling, stream: Any) -> Generation:
+    def _request(self, ids: list[int], sampler: Sampler, stream: Any) -> Generation:
+        sampling = sampler.sampling
         limit = min(len(ids) + (sampling.max_tokens or self.context), self.context)
         ends = frozenset[int]() if sampling.ignore_eos else self.tokenizer.end_of_generation
         request = Generation(
             list(ids),
-            Sampler(sampling, self.runner.vocabulary, ids),
+            sampler,
             StreamDecoder(self.tokenizer, continued=True),
             StopMatcher(sampling.stop),
             ends,

@@ -29,7 +29,7 @@ from sotol.errors import SotolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sotol.engine.sampling import Sampling
+    from sotol.engine.options import Sampling
     from sotol.llm import LLM
     from sotol.stream import Stream
 
@@ -159,7 +159,7 @@ def run(
     if prompt is not None and not prompt.strip():
         raise ValueError("the prompt is empty: give it after the model, or on standard input")
     prepare()
-    from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+    from sotol.engine.options import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     sampling = Sampling.of(**{name: value for name, value in given.items() if value is not None})
     opened = partial(load, threads=threads, ctx=ctx, precision=precision, quiet=quiet, color=not no_color)
