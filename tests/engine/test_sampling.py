@@ -254,7 +254,8 @@ def test_unknown_options_are_named_with_what_may_have_been_meant() -> None:
 def test_none_means_the_default(name: str) -> None:
     chosen: dict[str, Any] = {name: None}
     assert Sampling.of(**chosen) == Sampling()
-    assert Sampling.of(Sampling(top_k=3), **chosen) == Sampling(top_k=3)
+    other: dict[str, Any] = {"seed": 3, "ignore_eos": True, "logit_bias": {1: 1.0}, "stop": ("a",)}
+    assert getattr(Sampling.of(Sampling(**other), **chosen), name) == getattr(Sampling(), name)
 
 
 def test_options_are_the_fields_of_sampling() -> None:

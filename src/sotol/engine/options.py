@@ -94,7 +94,7 @@ class Sampling:
 
     @classmethod
     def of(cls, base: "Sampling | None" = None, **options: object) -> "Sampling":
-        """`base` (or the defaults) with some options changed: those that are not None.
+        """`base` (or the defaults) with some options changed; None stands for an option's default.
 
         An unknown one raises ValueError that names it, and the one that may have been meant.
         """
@@ -104,8 +104,9 @@ class Sampling:
                 close = get_close_matches(name, known, 1)
                 meant = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
                 raise ValueError(f"unknown sampling option {name!r:.100}: {meant}")
-        given = {name: value for name, value in options.items() if value is not None}
-        return replace(base or cls(), **given)  # type: ignore[arg-type]  # __post_init__ checks every value
+        default = cls()
+        given = {name: getattr(default, name) if value is None else value for name, value in options.items()}
+        return replace(base or default, **given)  # type: ignore[arg-type]  # __post_init__ checks every value
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float], least: float, most: float) -> float | None:
