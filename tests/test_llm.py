@@ -345,7 +345,8 @@ def test_results_are_records_that_become_json(smollm2: LLM) -> None:
     assert set(back) == {"text", "tokens", "finish_reason", "logprobs", "usage", "timings", "seed"}
     assert str(out) == out.text
     assert out.usage.total_tokens == out.usage.prompt_tokens + 2
-    assert repr(out).startswith("Completion(text=") and "seed=" in repr(out)
+    assert repr(out).startswith("Completion(text=")
+    assert "seed=" in repr(out)
     assert out.logprobs is not None
     parts: Sequence[Any] = (out, out.usage, out.timings, out.logprobs[0], out.logprobs[0].top[0])
     for part in parts:
