@@ -203,12 +203,12 @@ def test_logit_bias_forces_and_forbids(smollm2: LLM) -> None:
 def test_options(smollm2: LLM) -> None:
     for call in (smollm2.generate, smollm2.stream):
         with pytest.raises(ValueError, match="unknown sampling option 'tempreture'"):
-            call(PROMPT, tempreture=1)
+            call(PROMPT, tempreture=1)  # type: ignore[call-arg, call-overload]
         with pytest.raises(ValueError, match="top_p is 2; it must be a number from 0 to 1"):
             call(PROMPT, top_p=2)
     messages = [{"role": "user", "content": "Hi"}]
     with pytest.raises(ValueError, match="unknown sampling option 'top_q'"):
-        smollm2.chat(messages, top_q=2)
+        smollm2.chat(messages, top_q=2)  # type: ignore[call-arg]
     base = Sampling(temperature=0, max_tokens=3)
     assert smollm2.generate(PROMPT, sampling=base, max_tokens=2).usage.completion_tokens == 2
 
@@ -351,7 +351,11 @@ def test_results_are_records_that_become_json(smollm2: LLM) -> None:
     out = smollm2.generate(PROMPT, max_tokens=2, logprobs=2, temperature=0)
     back = json.loads(json.dumps(asdict(out), allow_nan=False))
     assert back["tokens"] == list(out.tokens)
-    assert set(back) == {"text", "tokens", "finish_reason", "logprobs", "usage", "timings"}
+    assert set(back) == {"text", "tokens", "finish_reason", "logprobs", "usage", "timings", "seed"}
+    assert str(out) == out.text
+    assert out.usage.total_tokens == out.usage.prompt_tokens + 2
+    assert repr(out).startswith("Completion(text=")
+    assert "seed=" in repr(out)
     assert out.logprobs is not None
     parts: Sequence[Any] = (out, out.usage, out.timings, out.logprobs[0], out.logprobs[0].top[0])
     for part in parts:

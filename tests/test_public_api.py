@@ -1,6 +1,7 @@
 """What `import sotol` gives, and what it costs."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -14,7 +15,11 @@ from tests.support.tiny_model import tiny_model
 
 import sotol
 
-PUBLIC = ["LLM", "Completion", "FormatError", "ModelError", "Sampling", "SotolError", "TemplateError", "__version__"]
+PUBLIC = [
+    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "ModelError", "Options", "Sampling",
+    "SotolError", "Stream", "TemplateError", "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage",
+    "__version__",
+]  # fmt: skip
 HEAVY = {"numpy", "numba", "llvmlite", "jinja2", "typer", "rich", "regex", "prompt_toolkit"}
 
 
@@ -36,7 +41,32 @@ def test_names() -> None:
         space[name] = getattr(sotol, name)
     assert space["LLM"].__name__ == "LLM"
     with pytest.raises(AttributeError, match="module 'sotol' has no attribute 'LLMs'"):
-        _ = sotol.LLMs
+        _ = sotol.LLMs  # type: ignore[attr-defined]
+    assert set(PUBLIC) <= set(dir(sotol))
+
+
+def test_help_shows_the_public_names() -> None:
+    command = [sys.executable, "-c", "import sotol; help(sotol)"]
+    shown = subprocess.run(command, capture_output=True, check=True, timeout=60, text=True).stdout
+    for name in PUBLIC[:-1]:
+        assert f"class {name}(" in shown
+
+
+def test_misspelled_names_and_options_are_found_by_a_type_checker(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from sotol import LLM, Completion, Stream\n"
+        "from sotol import LLMs\n"
+        "llm = LLM()\n"
+        "done: Completion = llm.generate('a', max_tokens=3, temperature=None)\n"
+        "stream: Stream = llm.stream_chat([{'role': 'user', 'content': 'a'}], template={'enable_thinking': False})\n"
+        "llm.generate('a', max_token=3)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--cache-dir", os.devnull, str(program)]
+    said = subprocess.run(command, capture_output=True, timeout=300, text=True).stdout
+    assert 'program.py:2: error: Module "sotol" has no attribute "LLMs"' in said
+    assert 'program.py:6: error: Unexpected keyword argument "max_token"' in said
+    assert {line.split(":")[1] for line in said.splitlines() if "error:" in line} == {"2", "6"}
 
 
 def test_a_star_imports_the_public_names() -> None:

@@ -252,7 +252,7 @@ def test_async_forms_give_the_same(smollm2: LLM) -> None:
         assert chat.text == smollm2.chat(messages, sampling=sampling).text
         assert await smollm2.agenerate(list[str]()) == []
         with pytest.raises(ValueError, match="unknown sampling option 'x'"):
-            await smollm2.agenerate(PROMPT, x=1)
+            await smollm2.agenerate(PROMPT, x=1)  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="the prompt is empty"):
             await smollm2.agenerate("")
 

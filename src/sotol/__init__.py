@@ -1,23 +1,73 @@
-"""Sotol: an LLM inference engine in Python all the way down."""
+"""Sotol: an LLM inference engine in Python all the way down.
 
+    from sotol import LLM
+
+    with LLM() as llm:  # or LLM("model.gguf")
+        print(llm.chat([{"role": "user", "content": "Name three rivers."}]))
+
+`help(sotol.LLM)` has the methods, `help(sotol.Sampling)` the options of a request.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sotol.engine.sampling import Sampling
+    from sotol.engine.options import Options, Sampling
     from sotol.errors import FormatError, ModelError, SotolError, TemplateError
     from sotol.llm import LLM
-    from sotol.results import Completion
+    from sotol.results import Completion, Timings, TokenLogprob, TopLogprob, Usage
+    from sotol.stream import AsyncStream, Stream
+    from sotol.tokenizers import Tokenizer
+    from sotol.tokenizers.chat import ChatTemplate
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "Completion", "FormatError", "ModelError", "Sampling", "SotolError", "TemplateError", "__version__"]
 
-_HOMES = {"LLM": "llm", "Sampling": "engine.sampling", "Completion": "results"}
+# Where each public name is: `import sotol` itself takes a millisecond, and what is asked for is imported then.
+_HOMES = {
+    "LLM": "llm",
+    "AsyncStream": "stream",
+    "ChatTemplate": "tokenizers.chat",
+    "Completion": "results",
+    "FormatError": "errors",
+    "ModelError": "errors",
+    "Options": "engine.options",
+    "Sampling": "engine.options",
+    "SotolError": "errors",
+    "Stream": "stream",
+    "TemplateError": "errors",
+    "Timings": "results",
+    "TokenLogprob": "results",
+    "Tokenizer": "tokenizers",
+    "TopLogprob": "results",
+    "Usage": "results",
+}
+__all__ = [
+    "LLM",
+    "AsyncStream",
+    "ChatTemplate",
+    "Completion",
+    "FormatError",
+    "ModelError",
+    "Options",
+    "Sampling",
+    "SotolError",
+    "Stream",
+    "TemplateError",
+    "Timings",
+    "TokenLogprob",
+    "Tokenizer",
+    "TopLogprob",
+    "Usage",
+    "__version__",
+]
 
+if not TYPE_CHECKING:  # or type checkers would believe that any name can be imported
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is: `import sotol` itself takes a millisecond."""
-    if name not in __all__:
-        raise AttributeError(f"module 'sotol' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'sotol' has no attribute {name!r}")
+        globals()[name] = thing = getattr(import_module(f"sotol.{_HOMES[name]}"), name)
+        return thing
 
-    return getattr(import_module(f"sotol.{_HOMES.get(name, 'errors')}"), name)
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,10 +1,10 @@
 """LLM: a model file as a Python object. Threads may share one; requests made at the same time run as one batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import index
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Self, TypeAlias, TypeGuard, overload
+from typing import Any, Self, TypeAlias, TypeGuard, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,15 @@ import numpy.typing as npt
 from sotol.backends.cpu.runner import MOST_THREADS, PRECISIONS, CpuRunner
 from sotol.catalog import find_model
 from sotol.engine.engine import Engine
-from sotol.engine.sampling import Sampler, Sampling
+from sotol.engine.options import Options, Sampling
+from sotol.engine.sampling import Sampler
 from sotol.engine.sequence import Failed, Generation, Scoring
 from sotol.engine.stops import StopMatcher
-from sotol.errors import ModelError, explained
+from sotol.errors import ModelError, explained, plain
 from sotol.formats import read_gguf
 from sotol.models import trace_model
 from sotol.program.step import BLOCK_TOKENS, Limits
+from sotol.progress import Progress, printing
 from sotol.results import Completion
 from sotol.stream import AsyncStream, Stream
 from sotol.tokenizers import Tokenizer
@@ -36,7 +38,6 @@ CONTEXTS = 4  # full contexts that the cache holds together
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 Prompt: TypeAlias = str | Ids
 Message: TypeAlias = Mapping[str, Any]
-Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
 
 class LLM:
@@ -44,8 +45,8 @@ class LLM:
 
     model: a path, or a name of `sotol.catalog`; None is its default. threads: of the CPU; None takes the physical
     cores. ctx: tokens of prompt and answer together; None takes the model's own, up to 4096. precision: "int8"
-    quantises activations before quantised weights, "f32" does not. progress: called while weights load and kernels
-    compile.
+    quantises activations before quantised weights, "f32" does not. progress: True shows what loading does on standard
+    error; or a function, called with what is being done, how much is done, and how much there is.
 
     Raises SotolError (FormatError for a broken file or one that changes while it is loaded, ModelError for a model that
     sotol can't run), ValueError for a bad option. Once loaded, the file is not read again.
@@ -61,8 +62,9 @@ class LLM:
         threads: int | None = None,
         ctx: int | None = None,
         precision: str = "int8",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> None:
+        report = printing() if progress is True else progress or None
         for name, value, most in (("threads", threads, MOST_THREADS), ("ctx", ctx, MOST_CONTEXT)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
                 raise ValueError(f"{name} is {value!r:.80}; it must be a whole number from 1 to {most}, or None")
@@ -80,14 +82,14 @@ class LLM:
         # From here on there are threads. Each object that has some ends them when it is lost, at whatever moment; an
         # exception keeps what it passed through, though, and ends them here.
         try:
-            self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=progress)
+            self.runner = CpuRunner(program, limits, threads=threads, precision=precision, progress=report)
         finally:
             program.nodes.clear()  # they and the program hold each other, and with them the mapped file
         try:
             with explained(f"reading {self.path}"):
                 self.tokenizer = self._make_tokenizer()  # while the runner's threads load weights
-            if progress is not None:
-                self.runner.wait(progress)
+            if report is not None:
+                self.runner.wait(report)
             self._engine = Engine(self.runner)
         except BaseException:
             self.runner.close()
@@ -119,9 +121,9 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """A conversation's ids, up to where the model answers. What looks like a control token in a message is text.
 
-        messages: as for `chat`. template: `tools`, `add_generation_prompt` and
-        whatever the model's template takes besides, as enable_thinking. Raises ValueError for malformed messages,
-        TemplateError for those that the template refuses.
+        messages: as for `chat`. template: `tools`, `add_generation_prompt` and whatever the model's template takes
+        besides, as enable_thinking. Raises ValueError for malformed messages, TemplateError for those that the template
+        refuses.
         """
         text = self.template.render(messages, **template)
         ids = self.tokenizer.encode(text, special=True, add_special=False)
@@ -133,16 +135,18 @@ class LLM:
     # ---- generation
 
     @overload
-    def generate(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    def generate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]
+    ) -> Completion: ...
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Any
+        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Unpack[Options]
     ) -> list[Completion]: ...
-    def generate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
+    def generate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> Any:
         """Continue a prompt (text, or ids), or each of a list of prompts, which run as one batch.
 
-        sampling, options: see `Sampling`; options change single fields of it. Raises ValueError for a bad option, an
-        empty prompt, or one that does not fit the context.
+        sampling, options: see `Sampling`; options change single fields of it, None stands for a default. Raises
+        ValueError for a bad option, an empty prompt, or one that does not fit the context.
         """
         chosen = Sampling.of(sampling, **options)
         if _is_prompt(prompt):
@@ -154,33 +158,52 @@ class LLM:
             for stream in streams:
                 stream.close()
 
-    def stream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Stream:
+    def stream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> Stream:
         """Continue a prompt, piece by piece; leaving the loop, or closing the stream, stops the work."""
         stream: Stream = self._start([prompt], Sampling.of(sampling, **options), Stream)[0]
         return stream
 
-    def chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Completion:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
         """The model's answer to a conversation.
 
-        messages, in the form of OpenAI's API: mappings, or objects with `model_dump()`, as its client has them.
-        options: as for `generate`, and `tools` and `add_generation_prompt`. For what else a template takes, generate
-        from `chat_prompt`. Errors as of both.
+        messages, in the form of OpenAI's API: mappings, or objects with `model_dump()`, as its client has them. tools:
+        what the model may call, as JSON schemas. template: what the model's chat template takes besides, as
+        {"enable_thinking": False}. sampling, options: as for `generate`. Errors as of `chat_prompt` and `generate`.
         """
-        return self.stream_chat(messages, sampling=sampling, **options).result()
+        return self.stream_chat(messages, tools=tools, template=template, sampling=sampling, **options).result()
 
-    def stream_chat(self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any) -> Stream:
-        """The same, piece by piece."""
-        return self.stream(self._asked(messages, options), sampling=sampling, **options)
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """`chat`, piece by piece."""
+        chosen = Sampling.of(sampling, **options)
+        return self.stream(self._asked(messages, tools, template), sampling=chosen)
 
     # ---- the same for asyncio
 
     @overload
-    async def agenerate(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+    async def agenerate(  # type: ignore[overload-overlap]  # as above
+        self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]
+    ) -> Completion: ...
     @overload
     async def agenerate(
-        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Any
+        self, prompt: Sequence[Prompt], *, sampling: Sampling | None = None, **options: Unpack[Options]
     ) -> list[Completion]: ...
-    async def agenerate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Any) -> Any:
+    async def agenerate(self, prompt: Any, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> Any:
         """`generate` for asyncio."""
         chosen = Sampling.of(sampling, **options)
         if _is_prompt(prompt):
@@ -192,16 +215,35 @@ class LLM:
             for stream in streams:
                 stream.close()
 
-    def astream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Any) -> AsyncStream:
+    def astream(self, prompt: Prompt, *, sampling: Sampling | None = None, **options: Unpack[Options]) -> AsyncStream:
         """`stream` for `async for`; call it inside the event loop."""
         stream: AsyncStream = self._start([prompt], Sampling.of(sampling, **options), AsyncStream)[0]
         return stream
 
     async def achat(
-        self, messages: Sequence[Message], *, sampling: Sampling | None = None, **options: Any
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
     ) -> Completion:
         """`chat` for asyncio."""
-        return await self.astream(self._asked(messages, options), sampling=sampling, **options).result()
+        return await self.astream_chat(messages, tools=tools, template=template, sampling=sampling, **options).result()
+
+    def astream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncStream:
+        """`stream_chat` for `async for`; call it inside the event loop."""
+        chosen = Sampling.of(sampling, **options)
+        return self.astream(self._asked(messages, tools, template), sampling=chosen)
 
     # ---- scores
 
@@ -231,11 +273,28 @@ class LLM:
         finally:
             self._engine.close()
 
+    async def aclose(self) -> None:
+        """`close` for asyncio: the event loop goes on meanwhile."""
+        import asyncio  # noqa: PLC0415  (15 ms, and the command line does without)
+
+        await asyncio.to_thread(self.close)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        name, kind = self.metadata.get("general.name"), self.metadata.get("general.architecture")
+        title = f"{self.path.name}: {name or 'no name'}, {kind}"
+        return f"<LLM {plain(title)}, context {self.context}, {self.runner.threads} threads>"
 
     # ---- inside
 
@@ -249,19 +308,21 @@ class LLM:
             )
         return tokenizer
 
-    def _asked(self, messages: Sequence[Message], options: dict[str, Any]) -> list[int]:
-        """A conversation's ids; takes the options that are its template's out of those of sampling."""
-        template = {k: options.pop(k) for k in ("tools", "add_generation_prompt") if k in options}
-        return self.chat_prompt(messages, **template)
+    def _asked(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, template: Mapping[str, Any] | None
+    ) -> list[int]:
+        """A conversation's ids, for an answer."""
+        return self.chat_prompt(messages, **{**(template or {}), "tools": tools})
 
     def _start(self, prompts: Sequence[Prompt], sampling: Sampling, kind: Any) -> list[Any]:
         """Submit prompts together; a stream of the given kind for each."""
         streams, requests = [], []
         for prompt in prompts:
             ids = self._checked(self.tokenize(prompt) if isinstance(prompt, str) else prompt, self.context - 1)
-            stream = kind(self.tokenizer, len(ids), logprobs=sampling.logprobs is not None)
+            sampler = Sampler(sampling, len(self.tokenizer), ids)
+            stream = kind(self.tokenizer, len(ids), sampler)
             streams.append(stream)
-            requests.append(self._request(ids, sampling, stream))
+            requests.append(self._request(ids, sampler, stream))
         try:
             self._engine.submit(requests)
         except BaseException:  # Ctrl-C, too: it may have been submitted
@@ -270,7 +331,8 @@ class LLM:
             raise
         return streams
 
-    def _request(self, ids: list[int], sampling: Sampling, stream: Any) -> Generation:
+    def _request(self, ids: list[int], sampler: Sampler, stream: Any) -> Generation:
+        sampling = sampler.sampling
         limit = min(len(ids) + (sampling.max_tokens or self.context), self.context)
         # A stop string may spell tokens that answers don't show: then these stop, and so does the same in plain text.
         stops = [self.tokenizer.shown(stop) for stop in sampling.stop]
@@ -278,7 +340,7 @@ class LLM:
         ends |= {stop[0] for stop in stops if len(stop) == 1 and isinstance(stop[0], int)}
         request = Generation(
             list(ids),
-            Sampler(sampling, len(self.tokenizer), ids),
+            sampler,
             StreamDecoder(self.tokenizer, continued=True),
             StopMatcher([*sampling.stop, *stops]),
             ends,

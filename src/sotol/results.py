@@ -1,6 +1,6 @@
 """What a request gives: small records that a caller can keep, print or turn into JSON (`dataclasses.asdict`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sotol.engine.sequence import FinishReason, Timings
 
@@ -33,18 +33,28 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
 
+    @property
+    def total_tokens(self) -> int:
+        """Both together."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished generation.
+    """A finished generation; `str()` of it is its text.
 
     tokens: generated ids, without the model's end-of-generation token. finish_reason: "stop" (the model ended, or a
-    stop string came) or "length" (max_tokens, or the end of the context). logprobs: one per token, if asked for.
+    stop string came) or "length" (max_tokens, or the end of the context). logprobs: one per token, if asked for. seed:
+    the one that was asked for or drawn; with it and the same options the same text comes again.
     """
 
     text: str
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = field(repr=False)
     finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...] | None
+    logprobs: tuple[TokenLogprob, ...] | None = field(repr=False)
     usage: Usage
-    timings: Timings
+    timings: Timings = field(repr=False)
+    seed: int
+
+    def __str__(self) -> str:
+        return self.text

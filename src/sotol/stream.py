@@ -7,7 +7,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Self
 
-from sotol.engine.sampling import Picked
+from sotol.engine.sampling import Picked, Sampler
 from sotol.engine.sequence import Chunk, Event, Failed, Finished
 from sotol.results import Completion, TokenLogprob, TopLogprob, Usage
 from sotol.tokenizers import Tokenizer
@@ -19,11 +19,17 @@ __all__ = ["AsyncStream", "Stream"]
 class _Collector:
     """The events of a request, as they add up to a Completion."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
-        self._tokenizer, self._prompt_tokens, self._logprobs = tokenizer, prompt_tokens, logprobs
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
+        self._tokenizer, self._prompt_tokens = tokenizer, prompt_tokens
+        self._logprobs, self._seed = sampler.sampling.logprobs is not None, sampler.seed
         self._texts: list[str] = []
         self._picked: list[Picked] = []
         self.completion: Completion | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many have come."""
+        return len(self._picked)
 
     def take(self, event: Event) -> str:
         """The event's text. Raises the request's error if it failed."""
@@ -40,7 +46,7 @@ class _Collector:
         usage = Usage(self._prompt_tokens, len(self._picked))
         logprobs = tuple(map(self._logprob, self._picked)) if self._logprobs else None
         tokens = tuple(picked.token for picked in self._picked)
-        return Completion("".join(self._texts), tokens, end.reason, logprobs, usage, end.timings)
+        return Completion("".join(self._texts), tokens, end.reason, logprobs, usage, end.timings, self._seed)
 
     def _logprob(self, picked: Picked) -> TokenLogprob:
         def text(token: int) -> str:
@@ -56,8 +62,8 @@ class _Running:
 
     _over = True  # until it is made: one that was not can be lost as well
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
-        self._collector = _Collector(tokenizer, prompt_tokens, logprobs=logprobs)
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
+        self._collector = _Collector(tokenizer, prompt_tokens, sampler)
         self._cancel: Callable[[], None] = _nothing
         self._pid = os.getpid()
         self._over = False
@@ -72,6 +78,11 @@ class _Running:
         if not self._over:
             self._cancel()  # first: if this is interrupted, losing the stream does it again
             self._over = True
+
+    def __repr__(self) -> str:
+        done = self.completion
+        state = f"ended by {done.finish_reason}" if done else "closed" if self._over else "running"
+        return f"<{type(self).__name__}: {state}, {self._collector.tokens} tokens>"
 
     def __enter__(self) -> Self:
         return self
@@ -92,8 +103,8 @@ class _Running:
 class Stream(_Running, Iterator[str]):
     """Pieces of text as they come; `completion` is the whole once they have. Closing it stops the work."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
-        super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
+        super().__init__(tokenizer, prompt_tokens, sampler)
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._reading = threading.Lock()  # who reads takes what it reads, before another finds that it was the last
 
@@ -137,11 +148,11 @@ class Stream(_Running, Iterator[str]):
 class AsyncStream(_Running):
     """The same for `async for`, in the event loop that made it: RuntimeError in another one."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
         """Raises RuntimeError where no event loop runs."""
         import asyncio  # noqa: PLC0415  (15 ms, and the command line does without)
 
-        super().__init__(tokenizer, prompt_tokens, logprobs=logprobs)
+        super().__init__(tokenizer, prompt_tokens, sampler)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._reading = asyncio.Lock()
         self._current_loop = asyncio.get_running_loop

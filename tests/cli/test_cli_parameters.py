@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sotol import Sampling
-from sotol.cli.parameters import LOADING, given_or_none, known, merged, parse_bias, parse_parameter, parse_template
+from sotol.cli.parameters import LOADING, known, merged, parse_bias, parse_parameter, parse_template
 
 
 def test_every_option_of_sampling_has_its_name() -> None:
@@ -25,9 +25,7 @@ def test_every_option_of_sampling_has_its_name() -> None:
         ("Top-K", "7", "top_k", 7),
         ("num_ctx", "2048", "ctx", 2048),
         ("num_thread", "0", "threads", None),
-        ("num_predict", "-1", "max_tokens", None),
-        ("num_predict", "-2", "max_tokens", None),
-        ("seed", "-1", "seed", None),
+        ("num_predict", "-1", "max_tokens", -1),
         ("seed", "-2", "seed", -2),
         ("ignore_eos", "Off", "ignore_eos", False),
         ("stop", "a b", "stop", ["a b"]),
@@ -59,11 +57,6 @@ def test_several_values() -> None:
         ("seed", 1), ("stop", ["a"]), ("seed", 2), ("stop", ["b"]), ("logit_bias", {1: 2.0}), ("logit_bias", {3: 4.0}),
     ]  # fmt: skip
     assert merged(pairs) == {"seed": 2, "stop": ["a", "b"], "logit_bias": {1: 2.0, 3: 4.0}}
-
-
-def test_numbers_that_mean_none() -> None:
-    assert [given_or_none("max_tokens", n) for n in (None, -2, -1, 0, 5)] == [None, None, None, 0, 5]
-    assert [given_or_none("seed", n) for n in (None, -2, -1, 0)] == [None, -2, None, 0]
 
 
 def test_biases() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.fake_runner import FakeRunner, alone, generation, scores
 
 from sotol.engine.engine import Engine
-from sotol.engine.sampling import Sampling
+from sotol.engine.options import Sampling
 from sotol.engine.scheduler import Scheduler
 from sotol.engine.sequence import Chunk, Failed, Finished, Generation, Scoring
 from sotol.errors import ModelError, SotolError

@@ -1,6 +1,7 @@
 """sotol.engine.sampling against a naive sampler, its distributions, and the promises about seeds and batches."""
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sotol.engine.sampling import Picked, Sampler, Sampling, pick
+from sotol.engine.options import Options, Sampling
+from sotol.engine.sampling import Picked, Sampler, pick
 from sotol.errors import ModelError
 
 # few distinct values, so that ties are common; and smooth ones
@@ -228,9 +230,10 @@ def test_accept_counts_tokens_that_come_from_elsewhere() -> None:
     ("name", "value"),
     [
         ("temperature", -0.1), ("temperature", math.nan), ("temperature", "hot"), ("temperature", True),
-        ("temperature", None), ("top_k", -1), ("top_k", 1.5), ("top_p", 1.01), ("min_p", -1), ("repeat_penalty", 0),
-        ("repeat_last_n", -2), ("frequency_penalty", 3), ("presence_penalty", math.inf), ("seed", -1), ("seed", 2**63),
-        ("logprobs", 21), ("logprobs", True), ("max_tokens", 0), ("logit_bias", [1]), ("logit_bias", {"1": 2}),
+        ("top_k", -1), ("top_k", 1.5), ("top_p", 1.01), ("min_p", -1), ("repeat_penalty", 0),
+        ("repeat_last_n", -2), ("frequency_penalty", 3), ("presence_penalty", math.inf), ("seed", -2), ("seed", 2**63),
+        ("logprobs", 21), ("logprobs", True), ("max_tokens", 0), ("max_tokens", -3), ("logit_bias", [1]),
+        ("logit_bias", {"1": 2}),
         ("logit_bias", {-1: 2}), ("logit_bias", {1: math.nan}), ("logit_bias", {1: "x"}), ("stop", ""),
         ("stop", ["a", ""]), ("stop", [1]), ("stop", 7), ("ignore_eos", 1),
     ],
@@ -240,9 +243,36 @@ def test_wrong_values_name_the_option(name: str, value: object) -> None:
         Sampling.of(**{name: value})  # type: ignore[arg-type]
 
 
-def test_unknown_options_are_named_and_the_known_listed() -> None:
-    with pytest.raises(ValueError, match="unknown sampling option 'temprature'; the options are temperature, top_k"):
+def test_unknown_options_are_named_with_what_may_have_been_meant() -> None:
+    with pytest.raises(ValueError, match="unknown sampling option 'temprature': did you mean 'temperature'"):
         Sampling.of(temprature=1)
+    with pytest.raises(ValueError, match="unknown sampling option 'beams': the options are temperature, top_k"):
+        Sampling.of(beams=4)
+
+
+@pytest.mark.parametrize("name", Options.__annotations__)
+def test_none_means_the_default(name: str) -> None:
+    chosen: dict[str, Any] = {name: None}
+    assert Sampling.of(**chosen) == Sampling()
+    other: dict[str, Any] = {"seed": 3, "ignore_eos": True, "logit_bias": {1: 1.0}, "stop": ("a",)}
+    assert getattr(Sampling.of(Sampling(**other), **chosen), name) == getattr(Sampling(), name)
+
+
+def test_options_are_the_fields_of_sampling() -> None:
+    assert list(Options.__annotations__) == [f.name for f in fields(Sampling)]
+
+
+@pytest.mark.parametrize(("name", "number"), [("seed", -1), ("max_tokens", -1), ("max_tokens", -2)])
+def test_numbers_that_mean_none_in_llama_cpp_and_ollama(name: str, number: int) -> None:
+    chosen: dict[str, Any] = {name: number}
+    assert Sampling.of(**chosen) == Sampling()
+
+
+def test_a_sampler_tells_its_seed_which_gives_the_same_tokens_again() -> None:
+    logits = np.linspace(0, 1, 500, dtype=np.float32)[None]
+    first = Sampler(Sampling(temperature=2), 500)
+    again = Sampler(Sampling(temperature=2, seed=first.seed), 500)
+    assert [pick(logits, [first])[0] for _ in range(9)] == [pick(logits, [again])[0] for _ in range(9)]
 
 
 def test_of_changes_a_base() -> None:

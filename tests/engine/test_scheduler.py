@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.support.fake_runner import VOCABULARY, FakeRunner, alone, generation, scores, scoring
 
-from sotol.engine.sampling import Sampling, pick
+from sotol.engine.options import Sampling
+from sotol.engine.sampling import pick
 from sotol.engine.scheduler import Batch, Scheduler
 from sotol.engine.sequence import Chunk, Failed, Finished, Generation, Scoring
 from sotol.program.step import Limits

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sotol.engine.sampling import Sampler, Sampling, pick
+from sotol.engine.options import Sampling
+from sotol.engine.sampling import Sampler, pick
 from sotol.engine.sequence import Event, Generation, Scoring
 from sotol.engine.stops import StopMatcher
 from sotol.program.step import BLOCK_TOKENS, Limits, Step

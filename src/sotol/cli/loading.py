@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sotol.cli.output import console
 
 if TYPE_CHECKING:
-    from sotol.llm import LLM, Progress
+    from sotol.llm import LLM
+    from sotol.progress import Progress
 
 __all__ = ["load", "loading"]
 

@@ -167,7 +167,7 @@ TemplateOptions: TypeAlias = Annotated[
     ),
 ]
 
-# ---- sampling; a test holds the defaults against `Sampling`, which would take NumPy to import
+# ---- sampling; a test holds the defaults against `Sampling`, whose import would make `sotol --help` slower
 
 MaxTokens: TypeAlias = Annotated[
     Whole,

@@ -10,7 +10,7 @@ from typing import Any
 
 from sotol.errors import plain
 
-__all__ = ["LOADING", "given_or_none", "known", "merged", "parse_bias", "parse_parameter", "parse_template"]
+__all__ = ["LOADING", "known", "merged", "parse_bias", "parse_parameter", "parse_template"]
 
 # What ollama and llama.cpp call the same parameters.
 OTHER_NAMES = {
@@ -22,22 +22,19 @@ OTHER_NAMES = {
     "num_thread": "threads",
 }
 LOADING = ("ctx", "threads")  # what a model is loaded with; all others are `Sampling`'s
-NONE = {"seed": (-1,), "max_tokens": (-1, -2)}  # random; to the end of the context
 RESERVED = frozenset({"self", "messages"})  # what `LLM.chat_prompt` itself takes
 
 
 def known() -> list[str]:
     """The names of all parameters."""
-    from dataclasses import fields  # noqa: PLC0415  (only where somebody names one)
+    from sotol.engine.options import Options  # noqa: PLC0415  (only where somebody names one)
 
-    from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy)
-
-    return [*(field.name for field in fields(Sampling)), *LOADING]
+    return [*Options.__annotations__, *LOADING]
 
 
 def parse_parameter(name: str, text: str) -> tuple[str, Any]:
-    """A parameter's own name and its value; None for a number is "as if not given", which some have -1 or 0 for."""
-    from sotol.engine.sampling import RANGES  # noqa: PLC0415  (NumPy)
+    """A parameter's own name and its value; 0 threads are None, as many as there are cores."""
+    from sotol.engine.options import RANGES  # noqa: PLC0415  (only where somebody names one)
 
     own = OTHER_NAMES.get(name.casefold().replace("-", "_"), name.casefold().replace("-", "_"))
     names = known()
@@ -59,12 +56,7 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
         raise ValueError(f"{own} is {plain(repr(text))}; it must be a {sort}") from None
     if own == "threads":
         return own, value or None
-    return own, given_or_none(own, value) if own in NONE else value
-
-
-def given_or_none(name: str, number: int | None) -> int | None:
-    """A seed or a limit of tokens, None for the numbers by which llama.cpp and ollama say that there is none."""
-    return None if number in NONE[name] else number
+    return own, value
 
 
 def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

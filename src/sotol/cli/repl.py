@@ -17,7 +17,7 @@ from sotol.cli.report import summary
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sotol.engine.sampling import Sampling
+    from sotol.engine.options import Sampling
     from sotol.llm import LLM
     from sotol.results import Completion
 

@@ -10,7 +10,7 @@ from sotol.catalog import PACKAGED, default_model, find_model
 from sotol.cli import options as o
 from sotol.cli.loading import load
 from sotol.cli.output import answer_writer, as_json, console, write_piece
-from sotol.cli.parameters import LOADING, given_or_none, merged, parse_bias, parse_parameter, parse_template
+from sotol.cli.parameters import LOADING, merged, parse_bias, parse_parameter, parse_template
 from sotol.cli.reading import prompt_of
 from sotol.cli.report import speeds, summary
 from sotol.cli.streams import say
@@ -19,7 +19,7 @@ from sotol.errors import ModelNotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sotol.engine.sampling import Sampling
+    from sotol.engine.options import Sampling
     from sotol.llm import LLM
     from sotol.stream import Stream
 
@@ -78,17 +78,17 @@ def run(
     if logprobs is not None and not json:
         raise ValueError("--logprobs shows in JSON only: add --json")
     own: dict[str, Any] = {
-        "max_tokens": given_or_none("max_tokens", max_tokens), "temperature": temperature, "top_k": top_k,
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "min_p": min_p, "repeat_penalty": repeat_penalty, "repeat_last_n": repeat_last_n,
         "frequency_penalty": frequency_penalty, "presence_penalty": presence_penalty,
-        "seed": given_or_none("seed", seed), "stop": stop or None, "logprobs": logprobs,
+        "seed": seed, "stop": stop or None, "logprobs": logprobs,
         "logit_bias": parse_bias(logit_bias) if logit_bias else None,
         "ignore_eos": ignore_eos or None, "threads": threads, "ctx": ctx,
     }  # fmt: skip
     _find(name)
     text = None if talking else prompt_of(words, files, quiet=quiet)
     chosen = merged(parse_parameter(*pair) for pair in option or ()) | {k: v for k, v in own.items() if v is not None}
-    from sotol.engine.sampling import Sampling  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+    from sotol.engine.options import Sampling  # noqa: PLC0415  (`sotol --help` does without)
 
     loading: dict[str, Any] = {key: chosen.pop(key, None) for key in LOADING}
     sampling = Sampling.of(**chosen)

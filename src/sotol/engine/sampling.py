@@ -1,7 +1,7 @@
 """Choosing the next token from a row of logits.
 
-`Sampling` says how (the options of a request), a `Sampler` is the state of one request (its random stream and the
-tokens it has seen), and `pick` chooses for a whole batch. The steps are in llama.cpp's default order:
+`options.Sampling` says how, a `Sampler` is the state of one request (its random stream and the tokens it has seen), and
+`pick` chooses for a whole batch. The steps are in llama.cpp's default order:
 
     logit bias -> penalties -> top-k -> top-p -> min-p -> temperature -> one draw
 
@@ -11,97 +11,28 @@ any other requests. Nothing here knows about text, stop strings or end-of-genera
 """
 
 import math
-import numbers
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sotol import numerics
+from sotol.engine.options import Sampling
 from sotol.errors import ModelError
 from sotol.numerics import Float64Array
 
-__all__ = ["Picked", "Sampler", "Sampling", "pick"]
+__all__ = ["Picked", "Sampler", "pick"]
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 Ids: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-# option: (kind, least, most); None is also allowed for those in OPTIONAL
-RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
-    "temperature": (float, 0, 100),
-    "top_k": (int, 0, 2**31 - 1),
-    "top_p": (float, 0, 1),
-    "min_p": (float, 0, 1),
-    "repeat_penalty": (float, 0.01, 100),
-    "repeat_last_n": (int, -1, 2**31 - 1),
-    "frequency_penalty": (float, -2, 2),
-    "presence_penalty": (float, -2, 2),
-    "seed": (int, 0, 2**63 - 1),
-    "logprobs": (int, 0, 20),
-    "max_tokens": (int, 1, 2**31 - 1),
-}
-OPTIONAL = frozenset({"seed", "logprobs", "max_tokens"})
-MAX_STOPS = 64
 PIECE = 4096
 TOGETHER = 256  # rows with at most so many candidates are drawn as one array
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How to choose tokens, and when to stop; a wrong value raises ValueError that names the option and its range.
-
-    temperature: 0 takes the most likely token (the lowest id of equals); 1 draws from the model's own distribution.
-    top_k: keep the k most likely tokens; 0 keeps all.
-    top_p: keep the fewest tokens whose probabilities reach p (Holtzman et al. 2019, arXiv 1904.09751); 1 keeps all.
-    min_p: keep tokens at least this times as likely as the best (Nguyen et al. 2024, arXiv 2407.01082); 0 keeps all.
-    repeat_penalty: divides positive and multiplies negative logits of the last `repeat_last_n` tokens, prompt included
-        (Keskar et al. 2019, arXiv 1909.05858); 1 is off. `repeat_last_n` -1 is the whole context, 0 is off.
-    frequency_penalty, presence_penalty: subtracted per generated occurrence, and once for any (OpenAI's meaning).
-    logit_bias: added to these ids' logits; -inf forbids an id.
-    seed: of the random stream; None takes one at random.
-    stop: the text ends before the first of these strings. One may spell tokens that answers do not show, "<|im_end|>".
-    logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
-    max_tokens: how many tokens to generate at most; None goes on to the end of the context.
-    ignore_eos: go on after the model's end-of-generation tokens.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    repeat_last_n: int = 64
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None
-    stop: str | Sequence[str] = ()
-    logprobs: int | None = None
-    max_tokens: int | None = None
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        for name, (kind, least, most) in RANGES.items():
-            object.__setattr__(self, name, _number(name, getattr(self, name), kind, least, most))
-        object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
-        object.__setattr__(self, "stop", _stops(self.stop))
-        if not isinstance(self.ignore_eos, bool):
-            raise ValueError(f"ignore_eos is {self.ignore_eos!r}; it must be True or False")
-
-    @classmethod
-    def of(cls, base: "Sampling | None" = None, **options: object) -> "Sampling":
-        """`base` (or the defaults) with some options changed; an unknown one raises ValueError that names it."""
-        known = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ValueError(f"unknown sampling option {name!r}; the options are {', '.join(known)}")
-        return replace(base or cls(), **options)  # type: ignore[arg-type]  # __post_init__ checks every value
 
 
 class Sampler:
@@ -113,6 +44,7 @@ class Sampler:
         Raises ValueError for a biased id outside the vocabulary.
         """
         self.sampling, self.vocabulary = sampling, vocabulary
+        self.seed = int.from_bytes(os.urandom(8)) >> 1 if sampling.seed is None else sampling.seed
         for token in sampling.logit_bias:
             if token >= vocabulary:
                 raise ValueError(f"logit_bias names token {token}, but the vocabulary ends at {vocabulary - 1}")
@@ -144,8 +76,7 @@ class Sampler:
     @cached_property
     def _stream(self) -> "np.random.PCG64":
         """Made when it is first drawn from: importing numpy.random takes time that greedy answers need not spend."""
-        seed = self.sampling.seed
-        return np.random.PCG64(int.from_bytes(os.urandom(8)) if seed is None else seed)
+        return np.random.PCG64(self.seed)
 
     def uniform(self) -> float:
         """The next number in [0, 1) of this request's stream, with 53 random bits; `pick` takes one per token."""
@@ -309,36 +240,3 @@ def _check(row: int, best: float) -> None:
 def _just_below(bound: float) -> np.float32:
     """The float32 next below a bound, less a millionth, so that comparing with it never drops a candidate too many."""
     return np.float32(np.nextafter(np.float32(bound - 1e-6), np.float32(-np.inf)))
-
-
-def _number(name: str, value: Any, kind: type[int] | type[float], least: float, most: float) -> float | None:
-    if value is None and name in OPTIONAL:
-        return None
-    right = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
-    if not right or not least <= value <= most:  # not >, so that NaN fails too
-        what = "a whole number" if kind is int else "a number"
-        none = ", or None" if name in OPTIONAL else ""
-        raise ValueError(f"{name} is {value!r}; it must be {what} from {least:.20g} to {most:.20g}{none}")
-    return kind(value)
-
-
-def _biases(given: object) -> dict[int, float]:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"logit_bias is {given!r}; it must map token ids to numbers")
-    biases: dict[int, float] = {}
-    for token, value in given.items():
-        if isinstance(token, bool) or not isinstance(token, numbers.Integral) or token < 0:
-            raise ValueError(f"logit_bias has the key {token!r}; keys must be token ids, whole numbers from 0")
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value < math.inf:
-            raise ValueError(
-                f"logit_bias[{token}] is {value!r}; it must be a finite number, or -inf to forbid the token"
-            )
-        biases[int(token)] = float(value)
-    return biases
-
-
-def _stops(given: object) -> tuple[str, ...]:
-    stops = (given,) if isinstance(given, str) else given
-    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops) or len(stops) > MAX_STOPS:
-        raise ValueError(f"stop is {given!r}; it must be a string or up to {MAX_STOPS} strings, none of them empty")
-    return tuple(stops)

@@ -1,0 +1,144 @@
+"""The options of a request: how to choose tokens, and when to stop. Knows nothing of logits: that is `sampling.py`.
+
+NumPy is not needed here, so the command line can show names and defaults without it.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+__all__ = ["Options", "Sampling"]
+
+# option: (kind, least, most); numbers of UNSET mean None, as they do in llama.cpp and ollama
+RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
+    "temperature": (float, 0, 100),
+    "top_k": (int, 0, 2**31 - 1),
+    "top_p": (float, 0, 1),
+    "min_p": (float, 0, 1),
+    "repeat_penalty": (float, 0.01, 100),
+    "repeat_last_n": (int, -1, 2**31 - 1),
+    "frequency_penalty": (float, -2, 2),
+    "presence_penalty": (float, -2, 2),
+    "seed": (int, 0, 2**63 - 1),
+    "logprobs": (int, 0, 20),
+    "max_tokens": (int, 1, 2**31 - 1),
+}
+OPTIONAL = frozenset({"seed", "logprobs", "max_tokens"})
+UNSET: dict[str, tuple[int, ...]] = {"seed": (-1,), "max_tokens": (-1, -2)}
+MAX_STOPS = 64
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Sampling` as keyword arguments; None means the default."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repeat_penalty: float | None
+    repeat_last_n: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    logprobs: int | None
+    max_tokens: int | None
+    ignore_eos: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to choose tokens, and when to stop; a wrong value raises ValueError that names the option and its range.
+
+    temperature: 0 takes the most likely token (the lowest id of equals); 1 draws from the model's own distribution.
+    top_k: keep the k most likely tokens; 0 keeps all.
+    top_p: keep the fewest tokens whose probabilities reach p (Holtzman et al. 2019, arXiv 1904.09751); 1 keeps all.
+    min_p: keep tokens at least this times as likely as the best (Nguyen et al. 2024, arXiv 2407.01082); 0 keeps all.
+    repeat_penalty: divides positive and multiplies negative logits of the last `repeat_last_n` tokens, prompt included
+        (Keskar et al. 2019, arXiv 1909.05858); 1 is off. `repeat_last_n` -1 is the whole context, 0 is off.
+    frequency_penalty, presence_penalty: subtracted per generated occurrence, and once for any (OpenAI's meaning).
+    logit_bias: added to these ids' logits; -inf forbids an id.
+    seed: of the random stream; None or -1 takes one at random, which the completion tells.
+    stop: the text ends before the first of these strings. One may spell tokens that answers do not show, "<|im_end|>".
+    logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
+    max_tokens: how many tokens to generate at most; None or -1 goes on to the end of the context.
+    ignore_eos: go on after the model's end-of-generation tokens.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: str | Sequence[str] = ()
+    logprobs: int | None = None
+    max_tokens: int | None = None
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (kind, least, most) in RANGES.items():
+            object.__setattr__(self, name, _number(name, getattr(self, name), kind, least, most))
+        object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
+        object.__setattr__(self, "stop", _stops(self.stop))
+        if not isinstance(self.ignore_eos, bool):
+            raise ValueError(f"ignore_eos is {self.ignore_eos!r:.100}; it must be True or False")
+
+    @classmethod
+    def of(cls, base: "Sampling | None" = None, **options: object) -> "Sampling":
+        """`base` (or the defaults) with some options changed; None stands for an option's default.
+
+        An unknown one raises ValueError that names it, and the one that may have been meant.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                close = get_close_matches(name, known, 1)
+                meant = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
+                raise ValueError(f"unknown sampling option {name!r:.100}: {meant}")
+        default = cls()
+        given = {name: getattr(default, name) if value is None else value for name, value in options.items()}
+        return replace(base or default, **given)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+def _number(name: str, value: Any, kind: type[int] | type[float], least: float, most: float) -> float | None:
+    if name in OPTIONAL and (value is None or value in UNSET.get(name, ())):
+        return None
+    right = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
+    if not right or not least <= value <= most:  # not >, so that NaN fails too
+        what = "a whole number" if kind is int else "a number"
+        none = ", or None" if name in OPTIONAL else ""
+        raise ValueError(f"{name} is {value!r:.100}; it must be {what} from {least:.20g} to {most:.20g}{none}")
+    return kind(value)
+
+
+def _biases(given: object) -> dict[int, float]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"logit_bias is {given!r:.100}; it must map token ids to numbers")
+    biases: dict[int, float] = {}
+    for token, value in given.items():
+        if isinstance(token, bool) or not isinstance(token, numbers.Integral) or token < 0:
+            raise ValueError(f"logit_bias has the key {token!r:.100}; keys must be token ids, whole numbers from 0")
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value < math.inf:
+            raise ValueError(
+                f"logit_bias[{token}] is {value!r:.100}; it must be a finite number, or -inf to forbid the token"
+            )
+        biases[int(token)] = float(value)
+    return biases
+
+
+def _stops(given: object) -> tuple[str, ...]:
+    stops = (given,) if isinstance(given, str) else given
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops) or len(stops) > MAX_STOPS:
+        raise ValueError(
+            f"stop is {given!r:.100}; it must be a string or up to {MAX_STOPS} strings, none of them empty"
+        )
+    return tuple(stops)
