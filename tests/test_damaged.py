@@ -35,7 +35,8 @@ def healthy(llm: LLM) -> str:
 
 
 def spoilt(llm: LLM) -> str:
-    return llm.generate("ab" + "z" * 30, max_tokens=2).text
+    """It fills three blocks of the cache with what is damaged."""
+    return llm.generate([TOKENS.index("a"), *[BAD] * 47], max_tokens=1).text
 
 
 def test_who_comes_next_gets_the_blocks_but_not_the_damage(llm: LLM) -> None:
