@@ -16,7 +16,7 @@ from tests.support.tiny_model import tiny_model
 import sotol
 
 PUBLIC = [
-    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "ModelError", "Options", "Sampling",
+    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "ModelError", "ModelNotFoundError", "Options", "Sampling",
     "SotolError", "Stream", "TemplateError", "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage",
     "__version__",
 ]  # fmt: skip

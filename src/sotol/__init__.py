@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sotol.engine.options import Options, Sampling
-    from sotol.errors import FormatError, ModelError, SotolError, TemplateError
+    from sotol.errors import FormatError, ModelError, ModelNotFoundError, SotolError, TemplateError
     from sotol.llm import LLM
     from sotol.results import Completion, Timings, TokenLogprob, TopLogprob, Usage
     from sotol.stream import AsyncStream, Stream
@@ -30,6 +30,7 @@ _HOMES = {
     "Completion": "results",
     "FormatError": "errors",
     "ModelError": "errors",
+    "ModelNotFoundError": "errors",
     "Options": "engine.options",
     "Sampling": "engine.options",
     "SotolError": "errors",
@@ -48,6 +49,7 @@ __all__ = [
     "Completion",
     "FormatError",
     "ModelError",
+    "ModelNotFoundError",
     "Options",
     "Sampling",
     "SotolError",
