@@ -16,8 +16,8 @@ from tests.support.tiny_model import tiny_model
 import sotol
 
 PUBLIC = [
-    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "ModelError", "ModelNotFoundError", "Options", "Sampling",
-    "SotolError", "Stream", "TemplateError", "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage",
+    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "ModelError", "ModelNotFoundError", "Options",
+    "Sampling", "SotolError", "Stream", "TemplateError", "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage",
     "__version__",
 ]  # fmt: skip
 HEAVY = {"numpy", "numba", "llvmlite", "jinja2", "typer", "rich", "regex", "prompt_toolkit"}
