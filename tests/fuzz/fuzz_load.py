@@ -158,6 +158,8 @@ def reshape(fields: Fields, weights: Weights, rng: random.Random) -> None:
     """A weight of another shape."""
     del fields
     name = rng.choice(sorted(weights))
+    if weights[name].encoding.decode is None:
+        return  # another mutation made it so
     values = weights[name].decode()
     rows = values.reshape(-1, values.shape[-1])
     shapes = (values.T, rows[:1], rows[: len(rows) - 1], np.concatenate([rows, rows]), values.reshape(-1), rows[None],
