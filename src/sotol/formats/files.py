@@ -92,8 +92,7 @@ class ModelFile(mmap.mmap):
 class Held(FileIO):
     """An open file that is closed when it is lost, at whatever moment: that is meant, and no reason for a warning."""
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = FileIO.close  # a function in C: one in Python could be interrupted
 
 
 def check_kind(path: Path, found: os.stat_result) -> None:

@@ -332,9 +332,10 @@ def _machine_memory() -> int:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         there = sys.maxsize
-    with suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
-        there = min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return there
+    try:
+        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no cgroup, or no limit ("max")
+        return there
 
 
 def _room_for_panels(matrices: Mapping[str, Weight]) -> dict[str, npt.NDArray[np.uint8]]:
