@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["said"]
 
-PATIENCE = 120  # seconds, of what takes one or two: a child that needs more hangs
+PATIENCE = 300  # seconds, of what takes one or two (or a minute, where kernels are compiled): more is a hang
 LEFT = '''
 import json, os, sys, threading, time
 

@@ -1,9 +1,8 @@
 """What a file of any format gives: metadata and named weights, still encoded, still where the file has them."""
 
 import math
-import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -13,7 +12,7 @@ import numpy as np
 from sotol.errors import ModelError
 from sotol.quant import ENCODINGS, Encoding, Float32Array, UInt8Array
 
-__all__ = ["Checkpoint", "Weight", "release_pages"]
+__all__ = ["Checkpoint", "Weight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Weight:
     name: str
     encoding: Encoding
     shape: tuple[int, ...]
-    data: UInt8Array  # flat; read-only where it is a mapped file
+    data: UInt8Array  # flat; read-only where it is a mapped file, which `files.copy_bytes` reads without danger
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or self.shape[-1] % self.encoding.values:
@@ -64,27 +63,10 @@ class Weight:
 
 
 class Checkpoint(NamedTuple):
-    """A model as it lies on disk. The weights are views of the mapped files, which stay open while a view lives."""
+    """A model as it lies on disk. Weights are views of mapped files (`formats/files.py`), open while a view lives."""
 
     path: Path
     metadata: Mapping[str, object]  # str, int, float, bool, or (nested) lists of them
     weights: Mapping[str, Weight]
-    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of GGUF metadata: "uint32", …
+    types: Mapping[str, str] = MappingProxyType({})  # of GGUF metadata: "uint32", …
     parts: tuple[Path, ...] = ()  # the files of a split model, in order
-
-
-def release_pages(data: UInt8Array) -> None:
-    """Take bytes of a mapped file out of this process's memory; whoever reads them again gets them from the file.
-
-    Without effect on other bytes, and where the system can't.
-    """
-    owner: object = data
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    file = owner.obj if isinstance(owner, memoryview) else owner
-    if not isinstance(file, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
-    first, end = -(-start // mmap.PAGESIZE), (start + data.nbytes) // mmap.PAGESIZE  # whole pages
-    if first < end:
-        file.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)

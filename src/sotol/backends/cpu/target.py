@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sotol.errors import SotolError
+from sotol.errors import SotolError, explained
 
 __all__ = ["Target", "host_target", "levels", "target_for"]
 
@@ -98,10 +98,10 @@ def _features() -> frozenset[str]:
 
     Raises SotolError where neither the system nor LLVM says it.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:  # not Linux
+    if sys.platform != "linux":
         return _features_by_llvm()
+    with explained("reading /proc/cpuinfo, which says what this CPU can do"):
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     return frozenset(LLVM_NAMES.get(flag, flag) for flag in flags)
 
