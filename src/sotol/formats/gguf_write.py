@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sotol.formats.cursor import ARRAY, MAX_DEPTH, SCALARS, STRING
 from sotol.formats.gguf import (
     ALIGNMENT,
-    ARRAY,
     MAGIC,
     MAX_ALIGNMENT,
-    MAX_DEPTH,
     MAX_DIMENSIONS,
     MAX_KEY_BYTES,
-    SCALARS,
     SPLIT_ID,
-    STRING,
     VERSIONS,
     part_path,
 )

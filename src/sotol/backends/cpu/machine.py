@@ -5,10 +5,11 @@ group and of all around it.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["available_memory", "container_cpus", "usable_cpus"]
+__all__ = ["available_memory", "container_cpus", "usable_cpus", "whole_memory"]
 
 UNLIMITED = 2**31  # CPUs
 _GROUPS = Path("/sys/fs/cgroup")
@@ -50,6 +51,20 @@ def available_memory() -> int | None:
         except (OSError, ValueError):
             continue
     return max(0, least)
+
+
+def whole_memory() -> int:
+    """Bytes of memory of this machine, or of this container; the largest number where the system does not say."""
+    try:
+        least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        least = sys.maxsize
+    for group in _groups():
+        try:
+            least = min(least, int((group / "memory.max").read_text()))
+        except (OSError, ValueError):  # no such limit ("max")
+            continue
+    return least
 
 
 def _groups() -> Iterator[Path]:

@@ -5,13 +5,11 @@ T tokens, R rows with logits, V vocabulary.
 
 import math
 import mmap
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy.typing as npt
 from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, padded, parse_fields
 from sotol.backends.cpu.library import Code, library_for
 from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
+from sotol.backends.cpu.machine import whole_memory
 from sotol.backends.cpu.packing import Packing, pack_key
 from sotol.backends.cpu.panels import packed_shape
 from sotol.backends.cpu.target import Target, host_target
@@ -317,25 +316,13 @@ def _drop_bytes(program: Program) -> None:
 def _check_memory(program: Program, limits: Limits, codec: str, matrices: Mapping[str, Weight]) -> None:
     """SotolError where this machine can't hold the weights, and one full context of keys and values."""
     panels = sum(math.prod(packed_shape(weight)) for weight in matrices.values())
-    token = sum(2 * c.heads * c.width for c in program.caches()) * CODEC_BYTES[codec]
-    needed, there = panels + token * limits.context, _machine_memory()
+    token = sum(2 * c.heads * padded(c.width) for c in program.caches()) * CODEC_BYTES[codec]
+    needed, there = panels + token * limits.context, whole_memory()
     if needed > there:
         raise SotolError(
             f"the model needs {needed >> 20} MB of memory ({panels >> 20} for weights, {token} bytes for each of"
             f" {limits.context} tokens of context), and this machine has {there >> 20} MB: {SMALLER}"
         )
-
-
-def _machine_memory() -> int:
-    """Bytes of memory of this machine, or of this container (cgroup v2); of any size where the system does not say."""
-    try:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        there = sys.maxsize
-    try:
-        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no cgroup, or no limit ("max")
-        return there
 
 
 def _room_for_panels(matrices: Mapping[str, Weight]) -> dict[str, npt.NDArray[np.uint8]]:
