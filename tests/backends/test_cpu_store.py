@@ -34,8 +34,8 @@ def nothing(why: str) -> None:
 def shelf(tmp_path: Path) -> KernelStore:
     """A store that has one kernel."""
     shelf = KernelStore(tmp_path / "cache", "5", "avx2")
-    with shelf.turn(lambda: 1, nothing) as keep:
-        keep(KEY, seal(shelf.label(KEY), SCALE))
+    with shelf.sharing(nothing) as sharing:
+        sharing.keep(KEY, seal(shelf.label(KEY), SCALE))
     return shelf
 
 
@@ -135,8 +135,8 @@ def test_folders_and_files_are_for_this_user_alone(tmp_path: Path, umask: int) -
     before = os.umask(umask)
     try:
         shelf = KernelStore(tmp_path / "new" / "cache", "5", "avx2")
-        with shelf.turn(lambda: 1, nothing) as keep:
-            keep(KEY, seal(shelf.label(KEY), SCALE))
+        with shelf.sharing(nothing) as sharing:
+            sharing.keep(KEY, seal(shelf.label(KEY), SCALE))
     finally:
         os.umask(before)
     modes = {path.relative_to(tmp_path).name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
@@ -155,37 +155,42 @@ def test_a_file_is_in_place_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     said = list[str]()
-    with shelf.turn(lambda: 1, said.append) as keep:
+    with shelf.sharing(said.append) as sharing:
         monkeypatch.setattr(os, "replace", full)
-        keep(KEY, b"new")
+        sharing.keep(KEY, b"new")
     assert "No space left on device" in said[0]
     assert shelf.read([KEY], nothing) == {KEY: SCALE}
     assert {path.name for path in (tmp_path / "cache" / PATH).parent.iterdir()} == {"lock", "scale-3.o"}
 
 
 def test_what_dead_writers_left_is_removed(tmp_path: Path, shelf: KernelStore) -> None:
-    left = tmp_path / "cache" / PATH.with_name("scale-3.o.12345.partial")
+    """Of the kernels that are now compiled here; a writer of another one may be alive."""
+    folder = (tmp_path / "cache" / PATH).parent
+    left, others = folder / "rows.o.12345.partial", folder / "add.o.12345.partial"
     left.write_bytes(b"half")
-    with shelf.turn(lambda: 1, nothing):
+    others.write_bytes(b"half")
+    with shelf.sharing(nothing) as sharing:
+        assert list(next(sharing.parts(lambda: [("rows",)]))) == [("rows",)]
         assert not left.exists()
+        assert others.exists()
 
 
 def hold(top: Path, ready: "multiprocessing.connection.Connection[bool, str]", keys: Sequence[Key]) -> None:
-    """Another process's turn, in which it keeps kernels one after the other; the last word ends it."""
+    """Another process that has kernels to compile, and keeps one after the other; the last word ends it."""
     shelf = KernelStore(top, "5", "avx2")
-    with shelf.turn(lambda: 1, nothing) as keep:
-        for key in keys:
+    with shelf.sharing(nothing) as sharing:
+        for key in next(sharing.parts(lambda: keys)):
             ready.send(True)
             if ready.recv() == "die":
                 os._exit(1)
-            keep(key, seal(shelf.label(key), SCALE))
+            sharing.keep(key, seal(shelf.label(key), SCALE))
         ready.send(True)
         ready.recv()
 
 
 @contextmanager
 def another_process(top: Path, keys: Sequence[Key]) -> Iterator[Callable[[str], None]]:
-    """A process that has its turn; gives what lets it keep the next kernel, or die."""
+    """A process that compiles these; gives what lets it keep the next kernel, or die."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=hold, args=(top, there, keys))
@@ -206,42 +211,57 @@ def another_process(top: Path, keys: Sequence[Key]) -> Iterator[Callable[[str], 
 
 
 def test_what_another_process_compiles_is_waited_for(tmp_path: Path) -> None:
-    shelf, keys = KernelStore(tmp_path, "5", "avx2"), [("scale", 1), ("scale", 2), ("scale", 3)]
+    """And what it does not compile is not."""
+    shelf, theirs, own = KernelStore(tmp_path, "5", "avx2"), [("scale", 1), ("scale", 2), ("scale", 3)], ("scale", 4)
     found = dict[Key, Compiled]()
-    with another_process(tmp_path, keys) as go:
+    with another_process(tmp_path, theirs) as go:
 
-        def missing() -> int:
-            if len(found) < len(keys):
+        def missing() -> list[Key]:
+            if own in found and len(found) < 4:
                 go("keep")
+            keys: list[Key] = [*theirs, own]
             found.update(shelf.read(keys, nothing))
-            return len(keys) - len(found)
+            return [key for key in keys if key not in found]
 
-        with shelf.turn(missing, nothing):
-            assert len(found) == len(keys)
+        with shelf.sharing(nothing) as sharing:
+            for part in sharing.parts(missing):
+                assert part == [own]
+                found[own] = SCALE
+    assert len(found) == 4
 
 
 def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
     shelf, asked = KernelStore(tmp_path, "5", "avx2"), list[None]()
     with another_process(tmp_path, [("scale", 1)]) as go:
 
-        def missing() -> int:
+        def missing() -> list[Key]:
             asked.append(None)
-            if len(asked) == 3:
+            if len(asked) == 4:
                 go("die")
-            return 1
+            return [("scale", 1)]
 
-        with shelf.turn(missing, nothing):
-            assert len(asked) >= 3  # it waited until then
+        with shelf.sharing(nothing) as sharing:
+            assert list(next(sharing.parts(missing))) == [("scale", 1)]
+            assert len(asked) >= 4  # it waited until then
 
 
-def test_an_owner_that_stores_nothing_is_not_waited_for_forever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_owner_that_keeps_nothing_is_not_waited_for_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_PATIENCE", 0.3)
-    shelf = KernelStore(tmp_path, "5", "avx2")
-    with another_process(tmp_path, [("scale", 1)]), shelf.turn(lambda: 1, nothing) as keep:
-        keep(("scale", 2), seal(shelf.label(("scale", 2)), SCALE))
-    assert shelf.read([("scale", 2)], nothing)
+    shelf, key = KernelStore(tmp_path, "5", "avx2"), ("scale", 1)
+    with another_process(tmp_path, [key]), shelf.sharing(nothing) as sharing:
+        assert list(next(sharing.parts(lambda: [key]))) == [key]
+        sharing.keep(key, seal(shelf.label(key), SCALE))
+    assert shelf.read([key], nothing)
+
+
+def test_what_another_kept_before_the_claim_is_not_compiled(tmp_path: Path) -> None:
+    """Between the look and the claim: and the claim is given up."""
+    shelf, key = KernelStore(tmp_path, "5", "avx2"), ("scale", 1)
+    looks = [[key], []]
+    with shelf.sharing(nothing) as sharing:
+        assert list(sharing.parts(lambda: looks.pop(0))) == []
+        with another_process(tmp_path, [key]) as go:  # which could not have it else
+            go("keep")
 
 
 def test_where_locks_do_not_work_each_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +270,9 @@ def test_where_locks_do_not_work_each_compiles(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("fcntl.lockf", refuse)
     shelf = KernelStore(tmp_path, "5", "avx2")
-    with shelf.turn(lambda: 1, nothing) as keep:
-        keep(KEY, seal(shelf.label(KEY), SCALE))
+    with shelf.sharing(nothing) as sharing:
+        assert list(next(sharing.parts(lambda: [KEY]))) == [KEY]
+        sharing.keep(KEY, seal(shelf.label(KEY), SCALE))
     assert shelf.read([KEY], nothing) == {KEY: SCALE}
 
 
@@ -266,7 +287,7 @@ def test_kernels_of_sources_that_nobody_runs_are_removed(tmp_path: Path, shelf: 
         os.utime(kernels / name, (then, then))
     assert shelf.read([KEY], nothing)  # which says that they are in use
     assert time.time() - (kernels / "5" / "avx2").stat().st_mtime < 3600
-    with shelf.turn(lambda: 1, nothing):
+    with shelf.sharing(nothing):
         pass
     assert {path.name for path in kernels.iterdir()} == {"5", "fresh"}
 
@@ -277,8 +298,8 @@ def test_stores_are_listed_and_cleared(tmp_path: Path, monkeypatch: pytest.Monke
     library.clear()
     for sources, level in (("old", "avx2"), (source_digest(), "avx512")):
         shelf = KernelStore(tmp_path, sources, level)
-        with shelf.turn(lambda: 1, nothing) as keep:
-            keep(KEY, b"12345")
+        with shelf.sharing(nothing) as sharing:
+            sharing.keep(KEY, b"12345")
         os.utime(tmp_path / "kernels" / sources / level, (len(sources),) * 2)
     (tmp_path / "kernels" / "stray").touch()
     assert [(s.sources, s.level, s.files, s.bytes, s.current) for s in library.stores()] == [
@@ -305,7 +326,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path, shelf: KernelStore) -> None:
         lowest = open_folder._descriptor
     for _ in range(3):
         shelf.read([KEY], lambda _why: None)
-        with shelf.turn(lambda: 1, lambda _why: None):
+        with shelf.sharing(lambda _why: None):
             pass
     with PrivateFolder.open(tmp_path) as open_folder:
         assert open_folder._descriptor == lowest

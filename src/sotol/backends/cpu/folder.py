@@ -7,6 +7,7 @@ put in its place between the look and the use. Windows has no such calls; there 
 import os
 import stat
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["Lock", "PrivateFolder"]
+__all__ = ["Locks", "PrivateFolder"]
 
 _LARGEST = 1 << 26  # bytes of a file: a kernel has some ten thousand
 _PARTIAL = ".partial"
@@ -112,11 +113,11 @@ class PrivateFolder:
                 os.unlink(partial, dir_fd=self._descriptor)
             raise
 
-    def remove_partial(self) -> None:
-        """Remove what writers left that were killed. For the holder of a lock: a live writer would lose its file."""
+    def remove_partial(self, names: Collection[str]) -> None:
+        """Remove what writers of these files left that were killed. For who has their locks: no writer is alive."""
         with os.scandir(self.path if self._descriptor is None else self._descriptor) as entries:
             for entry in entries:
-                if entry.name.endswith(_PARTIAL):
+                if entry.name.endswith(_PARTIAL) and entry.name.removesuffix(_PARTIAL).rpartition(".")[0] in names:
                     os.unlink(self._place(entry.name), dir_fd=self._descriptor)
 
     def touch(self, age: float, now: float) -> None:
@@ -125,39 +126,49 @@ class PrivateFolder:
         if status.st_mtime < now - age:
             os.utime(self.path if self._descriptor is None else self._descriptor, (now, now))
 
-    def lock(self, name: str) -> "Lock":
-        """A lock between processes that is this file."""
+    def locks(self, name: str) -> "Locks":
+        """Locks between processes, which this file stands for."""
         flags = os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY
         descriptor = os.open(self._place(name), flags, 0o600, dir_fd=self._descriptor)
         if sys.platform != "win32":
             with suppress(PermissionError):  # root's, and as it should be
                 os.fchmod(descriptor, 0o600)
-        return Lock(descriptor)
+        return Locks(descriptor)
 
     def _place(self, name: str) -> str:
         return name if self._descriptor is not None else str(self.path / name)
 
 
-class Lock:
-    """What one process at a time can hold; it lets go when it closes the lock, or ends in whatever way."""
+class Locks:
+    """Numbered locks, each of which one process at a time can hold; it lets go of all when it ends in whatever way."""
 
     def __init__(self, descriptor: int) -> None:
-        """Takes over the descriptor of a file."""
+        """Takes over the descriptor of a file: lock n is its byte n, whether there is such a byte or not."""
         self._descriptor = descriptor
 
-    def take(self) -> bool:
-        """Take the lock, or say that another process has it. OSError where the system has no locks for the file."""
+    def take(self, number: int) -> bool:
+        """Take a lock, or say that another process has it. OSError where the system has no locks for the file."""
         try:
             if sys.platform == "win32":
+                os.lseek(self._descriptor, number, os.SEEK_SET)
                 msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
             else:
                 # Unlike flock's, this lock is not inherited by a fork, which may live on when the owner is dead.
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
+    def release(self, number: int) -> None:
+        """Let go of a lock."""
+        if sys.platform == "win32":
+            os.lseek(self._descriptor, number, os.SEEK_SET)
+            msvcrt.locking(self._descriptor, msvcrt.LK_UNLCK, 1)
+        else:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
+
     def close(self) -> None:
+        """Let go of all."""
         os.close(self._descriptor)
 
 

@@ -85,22 +85,22 @@ class Library:
         def report() -> None:
             progress(total - (len(keys) - len(found)), total)
 
-        def missing() -> int:
-            """Take over what another process has stored meanwhile."""
+        def missing() -> list[Key]:
+            """What is still to be compiled, less what other processes have kept meanwhile."""
             before = len(found)
             found.update(self._store.read([key for key in keys if key not in found], complain))
             if len(found) > before:
                 report()
-            return len(keys) - len(found)
+            return [key for key in keys if key not in found]
 
         report()
-        with self._store.turn(missing, complain) as keep:
-            rest = [key for key in keys if key not in found]
-            with closing(_compiled(rest, self.target)) as ready:
-                for key, data in ready:
-                    found[key] = unseal(data, self._store.label(key))
-                    keep(key, data)
-                    report()
+        with self._store.sharing(complain) as sharing:
+            for part in sharing.parts(missing):
+                with closing(_compiled(part, self.target)) as ready:
+                    for key, data in ready:
+                        found[key] = unseal(data, self._store.label(key))
+                        sharing.keep(key, data)
+                        report()
         return found
 
     def _map(self, found: Mapping[Key, Compiled]) -> None:

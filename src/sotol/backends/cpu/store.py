@@ -7,20 +7,20 @@ nothing depends on it.
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from sotol.backends.cpu.folder import Lock, PrivateFolder
+from sotol.backends.cpu.folder import Locks, PrivateFolder
 from sotol.backends.cpu.stored import Compiled, Key, file_name, label, unseal
 
-__all__ = ["ENDING", "KERNELS", "KernelStore"]
+__all__ = ["ENDING", "KERNELS", "KernelStore", "Sharing"]
 
 Complain = Callable[[str], None]
-Keep = Callable[[Key, bytes], None]
 
 KERNELS, ENDING = "kernels", ".o"
-_LOCK = "lock"
+_LOCKS = "lock"
 _DAY = 24 * 3600
 _UNUSED = 30 * _DAY  # after so many seconds the kernels of other sources are removed
 _GLANCE = 0.1  # seconds between two looks at what another process has compiled
@@ -63,38 +63,17 @@ class KernelStore:
         return found
 
     @contextmanager
-    def turn(self, missing: Callable[[], int], complain: Complain) -> Iterator[Keep]:
-        """This process's turn to compile: gives what keeps a sealed kernel. It waits while another process compiles.
-
-        missing: looks what is still to be compiled and says how many; at 0 there is no need to wait. It is asked once
-        more when the wait is over.
-        """
-        try:
-            folder = self._folder(make=True)
-        except OSError as error:
-            complain(_why(error, str(self)))
-            yield lambda _key, _data: None
-            return
-
-        def keep(key: Key, data: bytes) -> None:
+    def sharing(self, complain: Complain) -> Iterator["Sharing"]:
+        """For the time of compiling: shares the work out with other processes, and keeps what is compiled."""
+        with ExitStack() as stack:
+            folder, locks = None, None
             try:
-                folder.write(_file(key), data)
-            except OSError as error:
-                complain(_why(error, folder.path / _file(key)))
-
-        with folder:
-            try:
-                lock = folder.lock(_LOCK)
-            except OSError as error:  # a folder to read only: `keep` will fail, too
-                complain(_why(error, folder.path))
-                yield keep
-                return
-            with closing(lock):
-                if _wait(lock, missing):
-                    with suppress(OSError):
-                        folder.remove_partial()
-                missing()
-                yield keep
+                folder = stack.enter_context(self._folder(make=True))
+                locks = stack.enter_context(closing(folder.locks(_LOCKS)))
+            except OSError as error:  # where the folder is to read only, to keep something will fail, too
+                complain(_why(error, str(self)))
+            yield Sharing(folder, locks, complain)
+            if locks is not None:
                 self._remove_unused()
 
     def _folder(self, *, make: bool = False) -> PrivateFolder:
@@ -112,19 +91,65 @@ class KernelStore:
                     shutil.rmtree(version)
 
 
-def _wait(lock: Lock, missing: Callable[[], int]) -> bool:
-    """Until this process has the lock (True), or needs it no more, or has reason to go on without it."""
-    left, since = missing(), time.monotonic()
-    while left and time.monotonic() - since < _PATIENCE:
+class Sharing:
+    """Kernels that are being compiled, by several processes or by this one. Use `KernelStore.sharing`."""
+
+    def __init__(self, folder: PrivateFolder | None, locks: Locks | None, complain: Complain) -> None:
+        """folder: where kernels go, None for nowhere; locks: one for each kernel, None where there are none."""
+        self._folder, self._locks, self._complain = folder, locks, complain
+
+    def parts(self, missing: Callable[[], Sequence[Key]]) -> Iterator[Sequence[Key]]:
+        """What this process is to compile, part by part, until nothing is missing. Waits for what others compile.
+
+        missing: looks which kernels are not there yet. Who dies leaves its kernels to the others; who keeps none for
+        long is not waited for.
+        """
+        left, since = missing(), time.monotonic()
+        while left:
+            mine = self._claim(left) if time.monotonic() - since < _PATIENCE else left
+            before, left = len(left), missing()  # another may have kept one just before it was claimed
+            self._release([key for key in mine if key not in left])
+            if mine := [key for key in mine if key in left]:
+                yield mine
+                left = missing()
+            elif left:
+                time.sleep(_GLANCE)
+            if len(left) < before:
+                since = time.monotonic()
+
+    def keep(self, key: Key, data: bytes) -> None:
+        """Keep a sealed kernel, for this process's next start and for those that wait for it."""
+        if self._folder is not None:
+            try:
+                self._folder.write(_file(key), data)
+            except OSError as error:
+                self._complain(_why(error, self._folder.path / _file(key)))
+        self._release([key])
+
+    def _claim(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Those that no other process compiles: now this one does. All, where that can't be told."""
+        if self._locks is None or self._folder is None:
+            return keys
         try:
-            if lock.take():
-                return True
+            claimed = [key for key in keys if self._locks.take(_number(key))]
         except OSError:  # a file system without locks
-            return False
-        time.sleep(_GLANCE)
-        before, left = left, missing()
-        since = time.monotonic() if left < before else since
-    return False
+            self._locks = None
+            return keys
+        if claimed:
+            with suppress(OSError):
+                self._folder.remove_partial({_file(key) for key in claimed})
+        return claimed
+
+    def _release(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            if self._locks is not None:
+                with suppress(OSError):
+                    self._locks.release(_number(key))
+
+
+def _number(key: Key) -> int:
+    """The number of a kernel's lock."""
+    return zlib.crc32(file_name(key).encode())
 
 
 def _file(key: Key) -> str:
