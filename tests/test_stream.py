@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.child import QUIET
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, Sampling, SotolError
@@ -194,7 +195,7 @@ def test_a_stream_keeps_what_it_needs(tmp_path: Path) -> None:
 
 def test_a_program_ends_with_a_model_open(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom sotol import LLM\nllm = LLM(sys.argv[1], threads=2)\n"
+        f"{QUIET}import sys\nfrom sotol import LLM\nllm = LLM(sys.argv[1], threads=2)\n"
         "stream = llm.stream('hello', ignore_eos=True)\nprint(repr(next(stream)))"
     )
     path = tiny_model(tmp_path, {"llama.context_length": 100_000})

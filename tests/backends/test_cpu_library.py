@@ -44,6 +44,7 @@ def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"short", None])
 def test_a_damaged_file_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes | None) -> None:
     library(tmp_path).load(MORE)
+    caplog.clear()
     paths = list(tmp_path.rglob("*.o"))
     assert len(paths) == len(MORE)
     for path in paths:
@@ -56,11 +57,16 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFix
     library(tmp_path).load(MORE, lambda *_: pytest.fail("compiled again"))
 
 
-def test_the_first_use_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("progress", "level"), [(None, logging.WARNING), (lambda *_: None, logging.INFO)])
+def test_the_first_use_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, progress: lib.Progress | None, level: int
+) -> None:
+    """As a warning where nothing else would tell."""
     caplog.set_level(logging.INFO, "sotol")
-    library(tmp_path).load([KEY])
-    assert [record.getMessage() for record in caplog.records] == [
-        f"compiling 1 kernels, to keep them in {tmp_path / 'kernels' / source_digest() / host_target().level}"
+    library(tmp_path).load([KEY], progress)
+    folder = tmp_path / "kernels" / source_digest() / host_target().level
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (level, f"compiling 1 kernels for this CPU, to keep them in {folder}")
     ]
 
 

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["said"]
+__all__ = ["QUIET", "said"]
 
 PATIENCE = 300  # seconds, of what takes one or two (or a minute, where kernels are compiled): more is a hang
-LEFT = '''
+# For programs that must say nothing on standard error, though kernels may have to be compiled.
+QUIET = "import logging; logging.getLogger('sotol').setLevel(logging.ERROR)\n"
+LEFT = (
+    QUIET
+    + '''
 import json, os, sys, threading, time
 
 def left(path):
@@ -33,6 +37,7 @@ def gone():
 def say(value):
     print(json.dumps(value), flush=True)
 '''
+)
 
 
 def said(program: str, *arguments: str | Path, code: int = 0) -> list[Any]:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.child import PATIENCE, said
+from tests.support.child import PATIENCE, QUIET, said
 from tests.support.tiny_model import tiny_model
 
 ERROR = "SotolError: this model was loaded before fork(): load it in the child"
@@ -95,7 +95,7 @@ def test_a_forked_child_loads_its_own(tmp_path: Path) -> None:
 
 def test_pools_of_processes(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(POOL)
+    program.write_text(QUIET + POOL)
     command = [sys.executable, str(program), str(tiny_model(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stderr, done.stdout.splitlines()) == ("", [ERROR, "the same"])

@@ -54,20 +54,21 @@ class Library:
     def load(self, keys: Sequence[Key], progress: Progress | None = None) -> dict[Key, Code]:
         """The kernels of these keys, compiling those that were never compiled on this machine.
 
-        progress is called by this thread; what it raises ends the compiling and is raised here. Raises SotolError if a
-        kernel does not compile, or no process for it can be started.
+        progress is called by this thread; what it raises ends the compiling and is raised here. Without it a line in
+        the log says that kernels are compiled. Raises SotolError if a kernel does not compile, or no process for it can
+        be started.
         """
         with self._turn:
             wanted = [key for key in dict.fromkeys(keys) if key not in self._codes]
             if wanted:
-                self._map(self._obtain(wanted, progress or (lambda _done, _total: None)))
+                self._map(self._obtain(wanted, progress))
             return {key: self._codes[key] for key in keys}
 
     def renew_lock(self) -> None:
         """For a child after a fork, in which no other thread is left to end its turn."""
         self._turn = threading.RLock()
 
-    def _obtain(self, keys: Sequence[Key], progress: Progress) -> dict[Key, Compiled]:
+    def _obtain(self, keys: Sequence[Key], progress: Progress | None) -> dict[Key, Compiled]:
         """The kernels, from the store or by compiling, which is done together with other processes."""
         said = list[str]()
 
@@ -80,10 +81,13 @@ class Library:
         total = len(keys) - len(found)
         if not total:
             return found
-        _log().info("compiling %d kernels, to keep them in %s", total, self._store)
+        # A warning is what programs show that set up no log. Without any word they would seem to hang for a minute.
+        tell = _log().warning if progress is None and not said else _log().info
+        tell("compiling %d kernels for this CPU, to keep them in %s", total, self._store)
 
         def report() -> None:
-            progress(total - (len(keys) - len(found)), total)
+            if progress is not None:
+                progress(total - (len(keys) - len(found)), total)
 
         def missing() -> list[Key]:
             """What is still to be compiled, less what other processes have kept meanwhile."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -85,7 +86,6 @@ class CpuRunner:
             raise ValueError(f"threads must be from 1 to {MOST_THREADS}: not {count}")
         for problem in missing(program, limits.context):
             raise ModelError(problem)
-        report = progress or (lambda _what, _done, _total: None)
         self.limits, self.threads = limits, count
         quantized = fuse.quantize_inputs(program) if precision == "int8" else program
         self._program = fuse.join_pairs(quantized)
@@ -104,7 +104,7 @@ class CpuRunner:
             _drop_bytes(self._program)  # `matrices` has those that are still wanted
         library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices.values()), *PROGRAM_KEYS]
-        codes = library.load(keys, lambda done, total: report("compiling kernels", done, total))
+        codes = library.load(keys, partial(progress, "compiling kernels") if progress is not None else None)
         work = [(weight, self._memory.packed[name], codes[pack_key(weight)]) for name, weight in matrices.items()]
         self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
         tape = [
