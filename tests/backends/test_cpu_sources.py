@@ -23,7 +23,7 @@ KEYS = [
 # Loaded on the way, by packages or for what is around the compiling.
 HARMLESS = {
     "__init__.py", "errors.py", "backends/__init__.py", "backends/cpu/child.py", "backends/cpu/sources.py",
-    "formats/__init__.py", "formats/gguf.py", "formats/gguf_write.py",
+    "formats/__init__.py", "formats/cursor.py", "formats/files.py", "formats/gguf.py", "formats/gguf_write.py",
 }  # fmt: skip
 PROGRAM = """
 import json, sys

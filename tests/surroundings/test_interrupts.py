@@ -49,7 +49,6 @@ def run(place: str, count: int, *arguments: str) -> "subprocess.CompletedProcess
         ("<frozen importlib._bootstrap>:cb", 100),  # a weak reference's callback
         ("cli/app.py:main", 1),
         ("cli/run.py:run", 1),
-        ("loading.py:prepare", 1),
         ("sotol/llm.py:__init__", 1),
         ("llm.py:_make_tokenizer", 1),
         ("stream.py:__next__", 2),
