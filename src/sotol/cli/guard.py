@@ -5,12 +5,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from sotol.cli.interrupts import INTERRUPTED
+from sotol.cli.options import OTHER_NAMES
 from sotol.cli.streams import drop, listen, refused, say
 from sotol.errors import SotolError, plain
 
@@ -120,9 +122,20 @@ def sentence(error: BaseException) -> str:
 
 def _of_use(error: typer.TyperException) -> str:
     """What is wrong with the options of a command line."""
-    near = getattr(error, "possibilities", None)
+    near = _near(error)
     said = plain(error.message if near else error.format_message(), LONGEST).rstrip(".")
     said = (said[:1].lower() + said[1:]).replace(". Did you mean", "; did you mean")
     said += f"; did you mean {' or '.join(near)}?" if near else ""
     context = getattr(error, "ctx", None)
     return said + (f" ({context.command_path} --help tells more)" if context is not None else "")
+
+
+def _near(error: typer.TyperException) -> Sequence[str]:
+    """Options that may have been meant, by their other names, too."""
+    near: Sequence[str] = getattr(error, "possibilities", None) or []
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if option is None or context is None:
+        return near
+    known = {name for parameter in context.command.params for name in parameter.opts}
+    others = [f"--{name}" for name, own in OTHER_NAMES.items() if f"--{own}" in known]
+    return get_close_matches(option, [*known, *others]) or near
