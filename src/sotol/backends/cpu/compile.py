@@ -5,20 +5,19 @@ Numba types a kernel and lowers it to LLVM IR; LLVM optimises that for the targe
 processes, so that several share the work and the caller's Numba stays untouched.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sotol.backends.cpu.layout import parse_fields
+from sotol.backends.cpu.linking import C_FUNCTIONS
 from sotol.backends.cpu.stored import Key, file_name
 from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError
 
 __all__ = ["Kernel", "compile_kernel"]
-
-# The only functions that object code may leave to the process: all else would crash where it is missing.
-_ALLOWED_SYMBOLS = {"sched_yield", "memcpy", "memset", "memmove", "fmaf", "rintf", "fmaxf", "fminf", "roundevenf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,9 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     for variable in module.global_variables:
         if not variable.is_declaration:
             variable.linkage = "internal"
-    foreign = _architecture(target.triple) != _architecture(llvm.get_default_triple())
-    chosen = llvm.Target.from_triple(target.triple) if foreign else llvm.Target.from_default_triple()
-    machine = chosen.create_target_machine(
-        cpu=target.processor, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True
+    triple, features = _on_this_system(target)
+    machine = llvm.Target.from_triple(triple).create_target_machine(
+        cpu=target.processor, features=features, opt=3, reloc="pic", codemodel="small", jit=True
     )
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -75,13 +73,20 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     called = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
-    if called - _ALLOWED_SYMBOLS:
-        raise SotolError(f"kernel {symbol} calls {sorted(called - _ALLOWED_SYMBOLS)}, which processes may lack")
+    if called - C_FUNCTIONS:
+        raise SotolError(f"kernel {symbol} calls {sorted(called - C_FUNCTIONS)}, which processes may lack")
     return machine.emit_assembly(module) if assembly else machine.emit_object(module)
 
 
-def _architecture(triple: str) -> str:
-    return triple.split("-")[0].replace("arm64", "aarch64")
+def _on_this_system(target: Target) -> tuple[str, str]:
+    """LLVM's names of the target and its features, for this system: object code is ELF everywhere (`linking.py`).
+
+    Kernels need nothing of a system but how functions are called, which only Windows has in its own way, and that a
+    register of ARM64 is left alone on all but Linux.
+    """
+    windows, arm = sys.platform == "win32", target.triple.startswith("aarch64")
+    triple = target.triple.replace("unknown-linux-gnu", "pc-windows-msvc-elf") if windows else target.triple
+    return triple, target.features + (",+reserve-x18" if arm and sys.platform != "linux" else "")
 
 
 @cache

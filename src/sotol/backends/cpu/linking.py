@@ -6,7 +6,7 @@ a process whose kernels are on disk needs no LLVM, whose library takes longer to
 
 The formats: System V ABI, chapters 4 and 5 (object files, relocations), and its supplements for AMD64 (section 4.4) and
 AArch64 (github.com/ARM-software/abi-aa, aaelf64.rst, section 5.7). Kernels are self-contained: constants, no variables,
-no other library than the C library's few functions (`compile.ALLOWED_SYMBOLS`).
+and of other libraries a few functions of the system's C library.
 """
 
 import ctypes
@@ -19,12 +19,16 @@ from typing import NamedTuple
 
 from sotol.errors import SotolError
 
-__all__ = ["Image", "Memory", "link", "load"]
+__all__ = ["C_FUNCTIONS", "Image", "Memory", "link", "load"]
+
+# The only functions that kernels may leave to the process: all else would crash where it is missing.
+C_FUNCTIONS = {"sched_yield", "memcpy", "memset", "memmove", "fmaf", "rintf", "fmaxf", "fminf", "roundevenf"}
+# What Windows calls them, where not alike, and where they are; and what a large stack frame calls there.
+WINDOWS = {"sched_yield": ("SwitchToThread", "kernel32"), "__chkstk": ("__chkstk", "ntdll")}
 
 AMD64, AARCH64 = 62, 183  # e_machine
 SYMBOLS, RELOCATIONS, ZEROS = 2, 4, 8  # sh_type: SHT_SYMTAB, SHT_RELA, SHT_NOBITS
 WRITE, ALLOCATE = 1, 2  # sh_flags
-PRIVATE = 0 if sys.platform == "win32" else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 PAGE = 4096  # that an image begins at: AArch64 addresses data by pages of this size, whatever the system's are
 SLOT = 8  # bytes of an address
 ADDRESSES = {AMD64: 1, AARCH64: 257}  # R_X86_64_64, R_AARCH64_ABS64
@@ -96,7 +100,7 @@ def link(data: bytes, name: str) -> Image:
                 symbol = symbols[number]
                 if symbol.section in places:
                     value = places[symbol.section] + symbol.value
-                elif symbol.section == 0:
+                elif symbol.section == 0 and symbol.name in {*C_FUNCTIONS, *WINDOWS}:
                     value = _stub(code, machine, stubs, symbol.name)
                 else:
                     raise SotolError(f"kernel {name} refers to {symbol.name!r}, which is not part of its code")
@@ -228,8 +232,7 @@ def load(images: Sequence[Image]) -> Memory:
 def _address_of(name: str) -> int:
     """Where a function of the C library is."""
     if sys.platform == "win32":
-        known = {"sched_yield": ("kernel32", "SwitchToThread")}
-        library, name = known.get(name, ("ucrtbase", name))
+        name, library = WINDOWS.get(name, (name, "ucrtbase"))
         function = getattr(ctypes.WinDLL(library), name)
     else:
         function = getattr(ctypes.CDLL(None), name)
@@ -238,8 +241,15 @@ def _address_of(name: str) -> int:
 
 def _reserve(size: int) -> tuple[object, int]:
     """Memory to write: what keeps it, and its address."""
-    # Private memory, as far as the system asks: on Windows all of it is.
-    space = mmap.mmap(-1, size) if sys.platform == "win32" else mmap.mmap(-1, size, flags=PRIVATE)
+    if sys.platform == "win32":
+        allocate = ctypes.WinDLL("kernel32").VirtualAlloc
+        allocate.restype = ctypes.c_void_p
+        # MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE; it is never given back
+        base = allocate(None, ctypes.c_size_t(size), 0x3000, 0x04)
+        if not base:
+            raise MemoryError
+        return None, base
+    space = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return space, ctypes.addressof(ctypes.c_char.from_buffer(space))
 
 
@@ -254,5 +264,7 @@ def _protect(base: int, size: int) -> None:
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         done = protect(ctypes.c_void_p(base), ctypes.c_size_t(size), mmap.PROT_READ | mmap.PROT_EXEC) == 0
         reason = os.strerror(ctypes.get_errno())
+        if sys.platform == "darwin":  # an ARM may hold older bytes as instructions; Linux sees to it itself
+            ctypes.CDLL(None).sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(size))
     if not done:
         raise SotolError(f"this system lets sotol make no code in memory, which its kernels need: {reason}")
