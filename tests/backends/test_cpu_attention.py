@@ -102,26 +102,26 @@ def test_equals_its_meaning(
         np.testing.assert_array_equal(got[0].view(np.int32), other.view(np.int32))
 
 
-@pytest.mark.parametrize("window", [0, 300])
-def test_long_contexts_span_several_sums(target: Target, window: int) -> None:
+@pytest.mark.parametrize(("window", "width"), [(0, 64), (300, 64), (0, 24), (300, 100)])
+def test_long_contexts_span_several_sums(target: Target, window: int, width: int) -> None:
     """1200 keys are five spans of 256: merged in order, whatever the chunks, to the same bits."""
-    program = attention_program(3, 1, 64, 7, window=window)
+    program = attention_program(3, 1, width, 7, window=window)
     results = []
     for chunk in (64, 600):
         steps, limits = ragged_steps(np.random.default_rng(7), [1200], chunk)
         results.append(cpu(program, steps, target, threads=2, codec="f16", limits=limits)[-1:])
-        want = reference(program, steps, limits, cache="float16").reshape(-1, 192)[-1:]
+        want = reference(program, steps, limits, cache="float16").reshape(-1, 3 * width)[-1:]
         np.testing.assert_allclose(results[-1], want, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
 
 
 @pytest.mark.parametrize("chunk", [100, 233])
-@pytest.mark.parametrize("window", [0, 300])
+@pytest.mark.parametrize(("window", "width"), [(0, 64), (300, 64), (0, 20)])
 def test_shared_out_spans_give_the_same_bits(
-    target: Target, monkeypatch: pytest.MonkeyPatch, chunk: int, window: int
+    target: Target, monkeypatch: pytest.MonkeyPatch, chunk: int, window: int, width: int
 ) -> None:
     """Sums of spans that went through memory, by any thread, against one thread's; chunks of 233 end in one token."""
-    program = attention_program(7, 1, 64, 7, window=window)
+    program = attention_program(7, 1, width, 7, window=window)
     steps, limits = ragged_steps(np.random.default_rng(7), [700, 530], chunk)
     split = cpu(program, steps, target, threads=5, codec="f16", limits=limits)
     monkeypatch.setattr(runner, "SPAN_ROWS", 0)

@@ -185,7 +185,7 @@ def _take_rows(a, token, kv_head, row, here, panel, filled, q, at):
 @njit(error_model="numpy")
 def _merge_spans(a, token, count, kv_head, begin, end, kept, each):
     """Merge the sums of spans begin .. end, `each` bytes apart from kept on, and finish the rows."""
-    total, record = stack(RECORD_BYTES), 4 * (a.width + SUMS_EXTRA)
+    total, record = stack(RECORD_BYTES), 4 * (a.padded + SUMS_EXTRA)
     for row in range(count * (a.heads // a.kv_heads)):
         clear_record(total, a.padded)
         for span in range(begin, end):
