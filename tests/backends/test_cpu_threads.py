@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.support.checkpoints import random_checkpoint
+from tests.support.child import QUIET
 from tests.support.running import limits_for, make_step
 from tests.support.single_op import Inputs
 
@@ -50,7 +51,7 @@ def test_losing_a_runner_ends_its_threads(program: Program) -> None:
 
 def test_a_process_that_forgets_to_close_ends_well() -> None:
     program = (
-        "from sotol import LLM\n"
+        f"{QUIET}from sotol import LLM\n"
         "llm = LLM(threads=4, ctx=128)\n"
         "print(llm.generate('The sky is', max_tokens=3, temperature=0).text)\n"
     )

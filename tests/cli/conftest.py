@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.support.tiny_model import tiny_model
 from typer.testing import CliRunner, Result
 
 from sotol.cli.app import app
@@ -23,6 +24,13 @@ class FakeTerminal(io.StringIO):
 def no_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the one who runs the tests likes best."""
     monkeypatch.delenv("SOTOL_MODEL", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The models' kernels, so that no command says that it compiles them."""
+    for model in (tiny_model(tmp_path_factory.mktemp("models")), None):
+        LLM(model, threads=1, ctx=64).close()
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import sys
 import pytest
 from tests.support.tiny_model import tiny_model
 
+from sotol import LLM
+
 PATIENCE = 60.0  # seconds: nothing here may hang
 
 # The command, which gets SIGINT when a Python function of this module's choice is called for the n-th time.
@@ -29,7 +31,10 @@ main()
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_model(tmp_path_factory.mktemp("models")))
+    """A model whose kernels are compiled, so that no command says that it compiles them."""
+    path = str(tiny_model(tmp_path_factory.mktemp("models")))
+    LLM(path, threads=1).close()
+    return path
 
 
 def run(place: str, count: int, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.support.tiny_model import tiny_model
 
+from sotol import LLM
+
 SOTOL = [sys.executable, "-m", "sotol"]
 PATIENCE = 60.0  # seconds: nothing here may hang
 CLOSED = "sotol: standard output is closed: there is no place for an answer\n"
@@ -17,7 +19,10 @@ FULL = "sotol: the output can't be written: no space left on device\n"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_model(tmp_path_factory.mktemp("models")))
+    """A model whose kernels are compiled, so that no command says that it compiles them."""
+    path = str(tiny_model(tmp_path_factory.mktemp("models")))
+    LLM(path, threads=1).close()
+    return path
 
 
 def commands(model: str) -> dict[str, list[str]]:
