@@ -5,7 +5,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -13,14 +12,13 @@ from typer.core import TyperGroup
 
 from sotol.cli.interrupts import INTERRUPTED
 from sotol.cli.options import OTHER_NAMES
-from sotol.cli.streams import drop, listen, refused, say
+from sotol.cli.streams import LONGEST, drop, listen, refused, say
 from sotol.errors import SotolError, plain
 
 __all__ = ["COMPLETE_VARIABLE", "FAILED", "INTERRUPTED", "NO_READER", "USAGE", "Commands", "guarded", "sentence"]
 
 FAILED, USAGE, NO_READER = 1, 2, 141
 COMPLETE_VARIABLE = "_SOTOL_COMPLETE"
-LONGEST = 1000  # characters of a sentence
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -136,6 +134,8 @@ def _near(error: typer.TyperException) -> Sequence[str]:
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if option is None or context is None:
         return near
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
     known = {name for parameter in context.command.params for name in parameter.opts}
     others = [f"--{name}" for name, own in OTHER_NAMES.items() if f"--{own}" in known]
     return get_close_matches(option, [*known, *others]) or near

@@ -5,7 +5,6 @@ Each function raises ValueError for what it can't understand.
 
 import json
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from sotol.errors import plain
@@ -39,6 +38,8 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
     own = OTHER_NAMES.get(name.casefold().replace("-", "_"), name.casefold().replace("-", "_"))
     names = known()
     if own not in names:
+        from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
         near = get_close_matches(own, [*names, *OTHER_NAMES])
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"no parameter {plain(repr(name))}: {hint}the parameters are {', '.join(names)}")

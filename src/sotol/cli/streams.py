@@ -12,9 +12,9 @@ from typing import IO
 
 from sotol.errors import SotolError, plain
 
-__all__ = ["drop", "listen", "put_in_order", "refused", "say"]
+__all__ = ["LONGEST", "drop", "listen", "put_in_order", "refused", "say"]
 
-LONGEST = 1000  # characters of a line of the log
+LONGEST = 1000  # characters of a sentence or a line of the log
 
 
 def put_in_order() -> None:

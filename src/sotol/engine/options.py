@@ -7,7 +7,6 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any, TypedDict
 
 __all__ = ["Options", "Sampling"]
@@ -101,6 +100,8 @@ class Sampling:
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
+                from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
                 close = get_close_matches(name, known, 1)
                 meant = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
                 raise ValueError(f"unknown sampling option {name!r:.100}: {meant}")

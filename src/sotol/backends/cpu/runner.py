@@ -31,6 +31,7 @@ from sotol.program import fuse, ops
 from sotol.program.plan import plan_memory
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program, StepInput
+from sotol.progress import Progress
 
 __all__ = ["MOST_THREADS", "PRECISIONS", "CpuRunner", "OpTime"]
 
@@ -44,7 +45,6 @@ SMALLER = "give a smaller ctx, or take a smaller model"
 NOTHING = np.zeros((), np.uint8)  # a byte that stands for all that were let go
 
 Float32Array = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
 
 class OpTime(NamedTuple):
@@ -170,9 +170,7 @@ class _Memory:
         self._arena, self._offsets = _zeros(plan.size), plan.offsets
         self._vectors: dict[int, tuple[str, Array]] = {}  # by the id of the operand, with its name
         caches = program.caches()
-        self._caches = {
-            c: _zeros(limits.blocks * BLOCK_TOKENS * 2 * c.heads * padded(c.width) * CODEC_BYTES[codec]) for c in caches
-        }
+        self._caches = {c: _zeros(limits.blocks * BLOCK_TOKENS * _token_bytes(c, codec)) for c in caches}
         rows = min(SPAN_ROWS, limits.tokens * -(-limits.context // SPAN))
         heads = max((int(node.shape[1]) for node in program.nodes if node.op is ops.attention), default=0)
         widest, kv_heads = (max((getattr(c, size) for c in caches), default=0) for size in ("width", "heads"))
@@ -313,10 +311,15 @@ def _drop_bytes(program: Program) -> None:
     program.nodes = [node._replace(inputs=tuple(map(bare, node.inputs))) for node in program.nodes]
 
 
+def _token_bytes(cache: Cache, codec: str) -> int:
+    """What a token's keys and values take in a cache."""
+    return 2 * cache.heads * padded(cache.width) * CODEC_BYTES[codec]
+
+
 def _check_memory(program: Program, limits: Limits, codec: str, matrices: Mapping[str, Weight]) -> None:
     """SotolError where this machine can't hold the weights, and one full context of keys and values."""
     panels = sum(math.prod(packed_shape(weight)) for weight in matrices.values())
-    token = sum(2 * c.heads * padded(c.width) for c in program.caches()) * CODEC_BYTES[codec]
+    token = sum(_token_bytes(cache, codec) for cache in program.caches())
     needed, there = panels + token * limits.context, whole_memory()
     if needed > there:
         raise SotolError(
