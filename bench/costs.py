@@ -13,8 +13,8 @@ import numpy as np
 from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.formats.weights import Weight
 from sotol.program.ops import GROUP
+from sotol.program.program import Cache, Node, Tensor
 from sotol.program.step import Step
-from sotol.program.trace import Cache, Node, Tensor
 
 __all__ = ["RULES", "Cost", "Rule", "Setting", "cost_of"]
 

@@ -14,8 +14,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sotol.backends.cpu.compile import emit
-from sotol.backends.cpu.simd import (
+from sotol.backends.cpu.building.compile import emit
+from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.simd import (
     I8,
     I16,
     I32,
@@ -37,8 +38,7 @@ from sotol.backends.cpu.simd import (
     store_bytes,
     to_int,
 )
-from sotol.backends.cpu.target import Target
-from sotol.backends.cpu.tiles import load_rows, rows_of, store_rows, tile_of
+from sotol.backends.cpu.vectors.tiles import load_rows, rows_of, store_rows, tile_of
 
 __all__ = ["Loop", "compiled", "floats", "int8", "reader"]
 

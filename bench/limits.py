@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.children import numba_settings
+from sotol.backends.cpu.building.children import numba_settings
 from sotol.backends.cpu.target import Target, host_target
 
 __all__ = ["F32", "INT8", "READS", "Arithmetic", "Reading"]

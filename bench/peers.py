@@ -24,8 +24,8 @@ from bench.measure import Job, Result, measure
 from bench.rows import ROWS, TOKENIZE
 from bench.table import markdown
 
+from sotol.backends.cpu.running.threads import default_threads
 from sotol.backends.cpu.target import host_target, levels
-from sotol.backends.cpu.threads import default_threads
 from sotol.catalog import find_model
 from sotol.errors import SotolError
 from sotol.formats import read_gguf

@@ -24,14 +24,14 @@ from rich.table import Table
 
 from sotol import LLM
 from sotol.backends.cpu import PRECISIONS, CpuRunner, OpTime
+from sotol.backends.cpu.running.threads import default_threads
 from sotol.backends.cpu.target import host_target
-from sotol.backends.cpu.threads import default_threads
 from sotol.catalog import DEFAULT_MODEL, find_model
 from sotol.cli.output import as_json, console, show
 from sotol.cli.workload import decode_steps, prompt_steps, pseudo_random_ids
 from sotol.formats.weights import Weight
+from sotol.program.program import Node
 from sotol.program.step import Step
-from sotol.program.trace import Node
 
 __all__ = ["Line", "Phase", "Rates", "label", "lines_of", "measure", "used"]
 

@@ -9,14 +9,14 @@ from bench.limits import F32, INT8, READS, Arithmetic, Reading
 from bench.roofline import Phase, Rates, label, lines_of, used
 from tests.support.single_op import Inputs, ids, weight
 
-from sotol.backends.cpu.lower import LOWERINGS
-from sotol.backends.cpu.runner import OpTime
+from sotol.backends.cpu.running.lower import LOWERINGS
+from sotol.backends.cpu.running.runner import OpTime
 from sotol.cli.workload import decode_steps
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.fuse import quantize_inputs
+from sotol.program.program import Cache, Node, Op, Tensor
 from sotol.program.step import Step
-from sotol.program.trace import Cache, Node, Op, Tensor
 
 
 def matrix(rows: int, columns: int, encoding: str = "F32", name: str = "w") -> Weight:

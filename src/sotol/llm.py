@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias, TypeGuard, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.runner import MOST_THREADS, PRECISIONS, CpuRunner
+from sotol.backends.cpu.running.runner import MOST_THREADS, PRECISIONS, CpuRunner
 from sotol.catalog import find_model
 from sotol.engine.engine import Engine
 from sotol.engine.options import Options, Sampling

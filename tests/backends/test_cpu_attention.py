@@ -13,8 +13,8 @@ from tests.support.single_op import Inputs, cpu, ids, reference
 from sotol.backends.cpu import CpuRunner, runner
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
+from sotol.program.program import Cache, Program
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Cache, Program
 from sotol.quant import Float32Array
 
 VOCABULARY = 40

@@ -13,8 +13,8 @@ from sotol.backends.cpu.target import Target, host_target, levels, target_for
 from sotol.catalog import find_model
 from sotol.formats import read_gguf
 from sotol.models import trace_model
+from sotol.program.program import Program
 from sotol.program.step import Limits
-from sotol.program.trace import Program
 from sotol.quant import Float32Array
 
 LENGTH = 150

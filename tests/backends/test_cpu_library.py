@@ -13,15 +13,16 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from sotol.backends.cpu import children, target
-from sotol.backends.cpu import library as lib
-from sotol.backends.cpu.children import numba_settings
-from sotol.backends.cpu.dots import DOTS, stored_bytes
-from sotol.backends.cpu.simd import store_ir
-from sotol.backends.cpu.sources import source_digest
-from sotol.backends.cpu.store import KernelStore
-from sotol.backends.cpu.stored import file_name
+from sotol.backends.cpu import target
+from sotol.backends.cpu.building import children
+from sotol.backends.cpu.building import library as lib
+from sotol.backends.cpu.building.children import numba_settings
+from sotol.backends.cpu.building.sources import source_digest
+from sotol.backends.cpu.building.store import KernelStore
+from sotol.backends.cpu.building.stored import file_name
 from sotol.backends.cpu.target import host_target, levels, target_for
+from sotol.backends.cpu.vectors.dots import DOTS, stored_bytes
+from sotol.backends.cpu.vectors.simd import store_ir
 from sotol.errors import SotolError
 
 KEY: lib.Key = ("scale",)
@@ -193,7 +194,7 @@ def counted_children(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[b
 
 def change_child(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Let children run this body in the place of compile_kernel(*a), which is `given`."""
-    begin = "import sys, os, pathlib; sys.path.append(sys.argv[1]); import sotol.backends.cpu.child as c"
+    begin = "import sys, os, pathlib; sys.path.append(sys.argv[1]); import sotol.backends.cpu.building.child as c"
     change = f"given = c.compile_kernel\ndef changed(*a): {body}\nc.compile_kernel = changed\nc.main()"
     monkeypatch.setattr(children, "_PROGRAM", f"{begin}\n{change}")
 
@@ -254,7 +255,7 @@ def test_levels_use_their_instructions(level: str) -> None:
     if "neon" in levels():
         pytest.skip("this machine's LLVM writes ARM code")
     program = (
-        "from sotol.backends.cpu.compile import compile_kernel\n"
+        "from sotol.backends.cpu.building.compile import compile_kernel\n"
         "from sotol.backends.cpu.target import target_for\n"
         f"print(compile_kernel(('linear', 'Q4_K', 'int8'), target_for({level!r}), assembly=True)[0])"
     )

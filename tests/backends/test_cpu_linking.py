@@ -8,7 +8,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import pytest
 
-from sotol.backends.cpu.linking import AARCH64, PAGE, Image, link, load
+from sotol.backends.cpu.building.linking import AARCH64, PAGE, Image, link, load
 from sotol.errors import SotolError
 
 # Constants too large for an instruction, one with an address in it; a function of the C library that is called twice.

@@ -10,14 +10,14 @@ from tests.support.single_op import Inputs, weight
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.layout import WIDEST_HEAD
-from sotol.backends.cpu.lower import missing
+from sotol.backends.cpu.running.lower import missing
 from sotol.backends.reference import ReferenceRunner
 from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.models import ARCHITECTURES, trace_model
 from sotol.program import fuse, ops
+from sotol.program.program import Cache, Constant, Program, StepInput, Tensor
 from sotol.program.step import Limits
-from sotol.program.trace import Cache, Constant, Program, StepInput, Tensor
 
 
 def ones(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

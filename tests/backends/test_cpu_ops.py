@@ -11,7 +11,7 @@ from tests.support.single_op import Inputs, cpu, reference, single_step, weight
 
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
-from sotol.program.trace import Constant, Tensor
+from sotol.program.program import Constant, Tensor
 from sotol.quant import ENCODINGS, Float32Array
 
 INTEGER = [name for name, encoding in ENCODINGS.items() if encoding.integer and encoding.encode]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sotol.backends.cpu import panels
-from sotol.backends.cpu.library import library_for
-from sotol.backends.cpu.packing import PIECE_BYTES, Packing, pack_key
+from sotol.backends.cpu.building.library import library_for
+from sotol.backends.cpu.running.packing import PIECE_BYTES, Packing, pack_key
 from sotol.backends.cpu.target import Target, host_target
 from sotol.errors import FormatError, SotolError
 from sotol.formats import read_gguf, write_gguf
@@ -89,7 +89,7 @@ def test_a_file_that_is_cut_short_meanwhile(tmp_path: Path, piece: int, monkeypa
             os.truncate(path, 5000)
         copy_bytes(data, out)
 
-    monkeypatch.setattr("sotol.backends.cpu.packing.copy_bytes", cut)
+    monkeypatch.setattr("sotol.backends.cpu.running.packing.copy_bytes", cut)
     packing, _, _ = started(path)
     heard = []
     for _ in range(2):
@@ -131,7 +131,7 @@ def test_stopping_ends_the_threads_and_who_waits_hears_of_it(tmp_path: Path, mon
         gate.wait(20)
         copy_bytes(data, out)
 
-    monkeypatch.setattr("sotol.backends.cpu.packing.copy_bytes", held)
+    monkeypatch.setattr("sotol.backends.cpu.running.packing.copy_bytes", held)
     packing, _, _ = started(tmp_path / "m.gguf")
     assert entered.wait(20)
     stopping = threading.Thread(target=packing.stop)

@@ -6,7 +6,7 @@ from tests.support.single_op import Inputs, cpu, limits_of, reference, single_st
 
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
-from sotol.program.trace import Constant
+from sotol.program.program import Constant
 
 TOKENS, WIDTH, PAIRS = 4, 32, 3
 

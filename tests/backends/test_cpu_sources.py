@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sotol
-from sotol.backends.cpu.sources import kernel_sources, places
+from sotol.backends.cpu.building.sources import kernel_sources, places
 from sotol.errors import SotolError
 
 PACKAGE = Path(sotol.__file__).parent
@@ -22,12 +22,13 @@ KEYS = [
 ]  # fmt: skip
 # Loaded on the way, by packages or for what is around the compiling.
 HARMLESS = {
-    "__init__.py", "errors.py", "backends/__init__.py", "backends/cpu/child.py", "backends/cpu/sources.py",
+    "__init__.py", "errors.py", "backends/__init__.py", "backends/cpu/__init__.py",
+    "backends/cpu/building/__init__.py", "backends/cpu/building/child.py", "backends/cpu/building/sources.py",
     "formats/__init__.py", "formats/cursor.py", "formats/files.py", "formats/gguf.py", "formats/gguf_write.py",
 }  # fmt: skip
 PROGRAM = """
 import json, sys
-from sotol.backends.cpu import child
+from sotol.backends.cpu.building import child
 from sotol.backends.cpu.kernels import KERNELS, TOOLS
 from sotol.backends.cpu.target import host_target
 keys = json.loads(sys.argv[1])
@@ -43,7 +44,7 @@ def test_kernels_are_made_from_what_they_are_keyed_by() -> None:
     """What a process loads that makes a kernel of each kind. To lack one here would run old code after an edit."""
     command = [sys.executable, "-c", PROGRAM, json.dumps(KEYS)]
     loaded = {Path(name) for name in json.loads(subprocess.run(command, capture_output=True, check=True).stdout)}
-    assert PACKAGE / "backends" / "cpu" / "simd.py" in loaded
+    assert PACKAGE / "backends" / "cpu" / "vectors" / "simd.py" in loaded
     assert loaded - {*kernel_sources(), *(PACKAGE / name for name in HARMLESS)} == set()
 
 
@@ -59,7 +60,7 @@ def test_sotol_in_a_zip_file_is_one_source(tmp_path: Path) -> None:
             file.write(path, path.relative_to(PACKAGE.parent))
     program = (
         f"import sys; sys.path.insert(0, {str(archive)!r})\n"
-        "from sotol.backends.cpu.sources import kernel_sources, places\n"
+        "from sotol.backends.cpu.building.sources import kernel_sources, places\n"
         "print(kernel_sources(), places()['sotol'])"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout

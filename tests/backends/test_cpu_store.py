@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sotol.backends.cpu import library, store
-from sotol.backends.cpu.folder import PrivateFolder
-from sotol.backends.cpu.sources import source_digest
-from sotol.backends.cpu.store import KernelStore
-from sotol.backends.cpu.stored import Compiled, Key, label, seal, unseal
+from sotol.backends.cpu.building import library, store
+from sotol.backends.cpu.building.folder import PrivateFolder
+from sotol.backends.cpu.building.sources import source_digest
+from sotol.backends.cpu.building.store import KernelStore
+from sotol.backends.cpu.building.stored import Compiled, Key, label, seal, unseal
 from sotol.errors import SotolError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes or owners of this kind")

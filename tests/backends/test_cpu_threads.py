@@ -16,15 +16,15 @@ from tests.support.running import limits_for, make_step
 from tests.support.single_op import Inputs
 
 from sotol.backends.cpu import CpuRunner
-from sotol.backends.cpu.threads import default_threads
+from sotol.backends.cpu.running.threads import default_threads
 from sotol.errors import ModelError, SotolError
 from sotol.formats import read_gguf, write_gguf
 from sotol.formats.files import files_of
 from sotol.formats.weights import Weight
 from sotol.models import trace_model
 from sotol.program import ops
+from sotol.program.program import Program
 from sotol.program.step import Limits
-from sotol.program.trace import Program
 from sotol.quant import ENCODINGS
 
 
@@ -110,9 +110,11 @@ def test_bad_options(program: Program, options: dict[str, object], message: str)
 
 def test_a_context_that_the_machine_can_not_hold(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused before anything of its size is made: 128 bytes of keys and values for each token."""
-    monkeypatch.setattr("sotol.backends.cpu.runner.whole_memory", lambda: 100 << 20)
-    monkeypatch.setattr("sotol.backends.cpu.runner.missing", lambda *_: [])  # the program is of a shorter context
-    monkeypatch.setattr("sotol.backends.cpu.runner._Memory", None)
+    monkeypatch.setattr("sotol.backends.cpu.running.runner.whole_memory", lambda: 100 << 20)
+    monkeypatch.setattr(
+        "sotol.backends.cpu.running.runner.missing", lambda *_: []
+    )  # the program is of a shorter context
+    monkeypatch.setattr("sotol.backends.cpu.running.runner._Memory", None)
     said = (
         r"needs 128 MB of memory \(0 for weights, 128 bytes for each of 1048576 tokens of context\).* has 100 MB: give"
     )

@@ -8,7 +8,7 @@ import platformdirs
 import pytest
 from tests.cli.conftest import Sotol
 
-from sotol.backends.cpu.sources import source_digest
+from sotol.backends.cpu.building.sources import source_digest
 from sotol.catalog import find_model
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.conftest import Sotol
 
 from sotol import LLM
-from sotol.backends.cpu.runner import OpTime
+from sotol.backends.cpu.running.runner import OpTime
 from sotol.cli.profile import flame, summarise
 from sotol.cli.workload import decode_steps
 

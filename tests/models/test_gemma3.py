@@ -10,7 +10,7 @@ from tests.support.running import limits_for, run_text
 from sotol.backends.reference import ReferenceRunner
 from sotol.errors import ModelError
 from sotol.models import trace_model
-from sotol.program.trace import Constant, Program
+from sotol.program.program import Constant, Program
 from sotol.quant import Float32Array
 
 IDS = np.random.default_rng(8).integers(0, 48, 30).tolist()

@@ -11,7 +11,7 @@ from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import trace_model
 from sotol.program import ops
 from sotol.program.fuse import join_pairs, quantize_inputs
-from sotol.program.trace import Program, Tensor
+from sotol.program.program import Program, Tensor
 from sotol.quant import Float32Array
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.support.running import make_step
 
 from sotol.program import ops
+from sotol.program.program import OPS, Constant
 from sotol.program.step import BLOCK_TOKENS
-from sotol.program.trace import OPS, Constant
 
 Array = npt.NDArray[Any]
 Case = tuple[tuple[Any, ...], dict[str, Any]]  # inputs, attributes

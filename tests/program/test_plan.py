@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.checkpoints import random_checkpoint
 
-from sotol.backends.cpu.lower import result_bytes
+from sotol.backends.cpu.running.lower import result_bytes
 from sotol.formats.weights import Weight
 from sotol.models import trace_model
 from sotol.program import fuse, ops
 from sotol.program.plan import ALIGNMENT, phases, plan_memory
-from sotol.program.trace import Node, Program, StepInput, Tensor
+from sotol.program.program import Node, Program, StepInput, Tensor
 
 
 @st.composite

@@ -23,13 +23,14 @@ import numpy.typing as npt
 from tests.support.checkpoints import RUNNABLE, random_checkpoint
 from tests.support.running import make_step
 
-from sotol.backends.cpu import CpuRunner, runner
-from sotol.backends.cpu.lower import result_bytes
+from sotol.backends.cpu import CpuRunner
+from sotol.backends.cpu.running import runner
+from sotol.backends.cpu.running.lower import result_bytes
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES, trace_model
 from sotol.program import ops
+from sotol.program.program import Operand, Program, Tensor
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Operand, Program, Tensor
 from sotol.quant import ENCODINGS, Float32Array
 
 Bytes = npt.NDArray[np.uint8]

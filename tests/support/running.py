@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.reference import ReferenceRunner
+from sotol.program.program import Program
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Program
 
 __all__ = ["RUNNERS", "Runner", "limits_for", "make_step", "run_text"]
 

@@ -9,8 +9,8 @@ from sotol.backends.cpu.target import Target
 from sotol.backends.reference import ReferenceRunner
 from sotol.formats.weights import Weight
 from sotol.program import ops
+from sotol.program.program import Program, StepInput, Tensor
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Program, StepInput, Tensor
 from sotol.quant import Float32Array
 
 __all__ = ["Inputs", "cpu", "ids", "limits_of", "reference", "single_step", "weight"]

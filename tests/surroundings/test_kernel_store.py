@@ -22,8 +22,8 @@ SMALL, LONG = [("scale",), ("rows",), ("prepare",)], [("linear", "Q4_K", "int8")
 # Loads kernels. Says so when it begins to compile, and at the end how many kernels it has compiled itself.
 LOAD = """
 import ast, sys
-from sotol.backends.cpu import children
-from sotol.backends.cpu.library import library_for
+from sotol.backends.cpu.building import children
+from sotol.backends.cpu.building.library import library_for
 from sotol.backends.cpu.target import host_target
 given, compiled = children.compile_kernels, []
 def counted(*arguments):
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_compiling_at_once(tmp_path: Path, whom: str) -> None:
 
 FORK = """
 import os, sys, threading
-from sotol.backends.cpu.library import library_for
+from sotol.backends.cpu.building.library import library_for
 from sotol.backends.cpu.target import host_target
 library, compiling = library_for(host_target()), threading.Event()
 library.load([("scale",)])

@@ -9,11 +9,11 @@ from tests.backends.test_cpu_ops import ELEMENTWISE, INTEGER, numbers
 from tests.support.checkpoints import RUNNABLE
 from tests.support.single_op import Inputs, cpu, single_step, weight
 
-from sotol.backends.cpu import runner
-from sotol.backends.cpu.library import library_for
+from sotol.backends.cpu.building.library import library_for
+from sotol.backends.cpu.running import runner
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
-from sotol.program.trace import Constant, Program
+from sotol.program.program import Constant, Program
 from sotol.quant import ENCODINGS, Float32Array
 
 __all__ = ["kernel_results", "matrix_product"]

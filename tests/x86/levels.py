@@ -17,8 +17,8 @@ from tests.arm.logits import logits_of, say
 from tests.x86.cases import kernel_results, matrix_product
 from tests.x86.emulator import CPUS, Emulator, EmulatorError
 
-from sotol.backends.cpu import packing, threads
-from sotol.backends.cpu.library import Code
+from sotol.backends.cpu.building.library import Code
+from sotol.backends.cpu.running import packing, threads
 from sotol.backends.cpu.target import Target, host_target, target_for
 
 # A level that each emulated CPU lacks: its matrix kernel must stop there, or the emulator would judge nothing.

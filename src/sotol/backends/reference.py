@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.formats.weights import Weight
+from sotol.program.program import Array, Cache, Constant, Operand, Program, StepInput, Tensor
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Array, Cache, Constant, Operand, Program, StepInput, Tensor
 
 __all__ = ["ReferenceRunner"]
 

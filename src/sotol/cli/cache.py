@@ -29,7 +29,7 @@ def cache(
     Kernels are compiled on a first use, a minute or two, and kept: half a MB to a few for each CPU level. Models that
     come as Python packages are removed by pip uninstall.
     """
-    from sotol.backends.cpu.library import clear, stores  # noqa: PLC0415  (`sotol --help` does without)
+    from sotol.backends.cpu.building.library import clear, stores  # noqa: PLC0415  (`sotol --help` does without)
 
     found = stores()
     if action == "clear":

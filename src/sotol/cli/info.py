@@ -99,7 +99,7 @@ def _tokenizer(data: Mapping[str, object]) -> dict[str, Any]:
 
 def _judge(checkpoint: "Checkpoint") -> tuple[list[str], str]:
     """Why sotol can't run the model (nothing, if it can), and where conversations get their format from."""
-    from sotol.backends.cpu.lower import missing  # noqa: PLC0415  (NumPy)
+    from sotol.backends.cpu.running.lower import missing  # noqa: PLC0415  (NumPy)
     from sotol.models import trace_model  # noqa: PLC0415
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415
     from sotol.tokenizers.chat import ChatTemplate  # noqa: PLC0415

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from sotol.backends.cpu.runner import OpTime
+    from sotol.backends.cpu.running.runner import OpTime
     from sotol.llm import LLM
     from sotol.program.step import Step
 
@@ -139,7 +139,7 @@ def _parts(run: "Sequence[OpTime]") -> list[str]:
     """
     from sotol.formats.weights import Weight  # noqa: PLC0415  (NumPy)
     from sotol.program import ops  # noqa: PLC0415
-    from sotol.program.trace import Cache  # noqa: PLC0415
+    from sotol.program.program import Cache  # noqa: PLC0415
 
     parts, part = [], "embedding"
     for op in run:

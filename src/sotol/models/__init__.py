@@ -6,7 +6,7 @@ from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
 from sotol.models import gemma3, llama, qwen2, qwen3
 from sotol.models.model import trace
-from sotol.program.trace import Program
+from sotol.program.program import Program
 
 __all__ = ["ARCHITECTURES", "trace_model"]
 

@@ -13,7 +13,7 @@ from sotol.models.metadata import Fields
 from sotol.models.model import Layer, Table
 from sotol.models.rope import Rope, read_rope
 from sotol.program import ops
-from sotol.program.trace import Tensor
+from sotol.program.program import Tensor
 
 __all__ = ["WEIGHTS", "Config", "Sizes", "feed_forward", "heads", "project", "read_sizes"]
 

@@ -16,7 +16,7 @@ from sotol.models.metadata import Fields
 from sotol.models.model import Layer, Model, StepSymbols, Table
 from sotol.models.rope import Rope, read_rope
 from sotol.program import ops
-from sotol.program.trace import Constant, Tensor
+from sotol.program.program import Constant, Tensor
 
 __all__ = ["WEIGHTS", "Config", "forward"]
 

@@ -9,7 +9,7 @@ from sotol.models import decoder
 from sotol.models.decoder import Config, feed_forward, heads, project
 from sotol.models.model import Layer, Model, StepSymbols, Table
 from sotol.program import ops
-from sotol.program.trace import Constant, Tensor
+from sotol.program.program import Constant, Tensor
 
 __all__ = ["WEIGHTS", "Config", "forward"]
 

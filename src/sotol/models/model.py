@@ -21,7 +21,7 @@ from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.metadata import Fields
 from sotol.numerics import Float64Array
-from sotol.program.trace import Cache, Program, StepInput, Tensor
+from sotol.program.program import Cache, Program, StepInput, Tensor
 
 __all__ = ["Config", "Layer", "Model", "StepSymbols", "Table", "trace"]
 

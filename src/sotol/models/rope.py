@@ -12,7 +12,7 @@ from sotol import numerics
 from sotol.errors import ModelError
 from sotol.models.metadata import Fields
 from sotol.numerics import Float64Array
-from sotol.program.trace import Constant
+from sotol.program.program import Constant
 
 __all__ = ["Rope", "read_rope"]
 

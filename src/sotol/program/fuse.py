@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.trace import Node, Operand, Program, Tensor
+from sotol.program.program import Node, Operand, Program, Tensor
 
 __all__ = ["join_pairs", "quantize_inputs"]
 

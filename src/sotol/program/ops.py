@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sotol.program.program import OPS, Array, op
 from sotol.program.step import BLOCK_TOKENS, Step
-from sotol.program.trace import OPS, Array, op
 
 __all__ = [
     "OPS",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sotol.program import ops
-from sotol.program.trace import Node, Program, Tensor
+from sotol.program.program import Node, Program, Tensor
 
 __all__ = ["Plan", "phases", "plan_memory"]
 

@@ -12,8 +12,7 @@ until whoever finishes the last of them merges all.
 import numpy as np
 from numba import njit
 
-from sotol.backends.cpu.arguments import atomic_add, atomic_store
-from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.parts import load_part
 from sotol.backends.cpu.kernels.spans import (
     BLOCK,
@@ -31,7 +30,9 @@ from sotol.backends.cpu.kernels.spans import (
     merge_records,
 )
 from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA
-from sotol.backends.cpu.simd import (
+from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.arguments import atomic_add, atomic_store
+from sotol.backends.cpu.vectors.simd import (
     fma,
     halves_storer,
     lane_sum,
@@ -43,7 +44,6 @@ from sotol.backends.cpu.simd import (
     store,
     store_i64,
 )
-from sotol.backends.cpu.target import Target
 
 ROWS_BYTES = 8 * PANEL_ROWS  # of their positions
 

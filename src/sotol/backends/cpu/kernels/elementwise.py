@@ -3,11 +3,11 @@
 import numpy as np
 from numba import njit
 
-from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.norm import quantize_group
 from sotol.backends.cpu.layout import QUANT_RECORD
-from sotol.backends.cpu.simd import exp, load, load_i32, splat, store, tanh
 from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.simd import exp, load, load_i32, splat, store, tanh
 
 BYTES = 16384  # of the result in one piece
 

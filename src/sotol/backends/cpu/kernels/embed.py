@@ -2,11 +2,11 @@
 
 from numba import njit
 
-from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.linear import float_loader, values_unpacker
 from sotol.backends.cpu.panels import panel_of
-from sotol.backends.cpu.simd import load_f32, load_i32, stack, store, store_f32
 from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.simd import load_f32, load_i32, stack, store, store_f32
 from sotol.quant import ENCODINGS
 
 

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from sotol.backends.cpu import amx
-from sotol.backends.cpu.compile import Kernel
-from sotol.backends.cpu.dots import (
+from sotol.backends.cpu.kernel import Kernel
+from sotol.backends.cpu.layout import QUANT_RECORD
+from sotol.backends.cpu.panels import Panel, panel_of
+from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors import amx
+from sotol.backends.cpu.vectors.dots import (
     add_dots,
     add_dots_minimum,
     byte_storer,
@@ -21,11 +24,8 @@ from sotol.backends.cpu.dots import (
     load_multipliers,
     value_storer,
 )
-from sotol.backends.cpu.layout import QUANT_RECORD
-from sotol.backends.cpu.panels import Panel, panel_of
-from sotol.backends.cpu.simd import halves_loader, load, load_bfloats, prefetch, splat, stack, store
-from sotol.backends.cpu.target import Target
-from sotol.backends.cpu.tiles import load_rows, outer, store_rows, vector_row, zeros
+from sotol.backends.cpu.vectors.simd import halves_loader, load, load_bfloats, prefetch, splat, stack, store
+from sotol.backends.cpu.vectors.tiles import load_rows, outer, store_rows, vector_row, zeros
 from sotol.quant import ENCODINGS
 
 TOKENS = 128  # of a piece: their activations stay in the second-level cache while panels pass

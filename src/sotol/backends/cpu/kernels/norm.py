@@ -7,10 +7,11 @@ the only op that adds up the numbers of a row, takes its last vector in part. Qu
 import numpy as np
 from numba import njit
 
-from sotol.backends.cpu.compile import Kernel
+from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.parts import load_part, store_part
 from sotol.backends.cpu.layout import QUANT_RECORD
-from sotol.backends.cpu.simd import (
+from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.simd import (
     absolute,
     fma,
     lane_max,
@@ -25,7 +26,6 @@ from sotol.backends.cpu.simd import (
     store_f32,
     to_int,
 )
-from sotol.backends.cpu.target import Target
 
 ROWS = 4  # rows of a piece
 

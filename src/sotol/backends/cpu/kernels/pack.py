@@ -14,8 +14,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from sotol.backends.cpu import panels
-from sotol.backends.cpu.simd import I64, load_ir, offset, store_ir
 from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.simd import I64, load_ir, offset, store_ir
 from sotol.formats.weights import Weight
 from sotol.quant import ENCODINGS, Encoding
 

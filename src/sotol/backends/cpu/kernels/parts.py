@@ -7,7 +7,7 @@ a head lies the next one, which another thread may be writing, and behind the la
 import numpy as np
 from numba import njit
 
-from sotol.backends.cpu.simd import load, load_f32, splat, stack, store, store_f32
+from sotol.backends.cpu.vectors.simd import load, load_f32, splat, stack, store, store_f32
 
 
 @njit(error_model="numpy")

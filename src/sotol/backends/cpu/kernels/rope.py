@@ -1,8 +1,8 @@
 """Rotary position embedding (Su et al. 2021, arXiv 2104.09864). H heads, d head width, r rotated pairs of a head."""
 
-from sotol.backends.cpu.compile import Kernel
-from sotol.backends.cpu.simd import load_f32, load_i32, store_f32
+from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.simd import load_f32, load_i32, store_f32
 
 
 def rope(_target: Target, style: str) -> Kernel:

@@ -15,7 +15,7 @@ from numba import njit
 
 from sotol.backends.cpu.kernels.parts import store_part
 from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, WIDEST_HEAD
-from sotol.backends.cpu.simd import (
+from sotol.backends.cpu.vectors.simd import (
     exp,
     fma,
     halves_loader,
@@ -33,7 +33,7 @@ from sotol.backends.cpu.simd import (
     store_f32,
     store_i64,
 )
-from sotol.backends.cpu.tiles import (
+from sotol.backends.cpu.vectors.tiles import (
     LOWEST,
     load_rows,
     mask_keys,

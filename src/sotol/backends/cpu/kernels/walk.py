@@ -9,8 +9,8 @@ as fast with sleeping helpers as with none. Words of an older step tell a stragg
 
 from numba import njit
 
-from sotol.backends.cpu.arguments import atomic_load, atomic_store, cycles, relax, run_kernel, yield_thread
-from sotol.backends.cpu.simd import load_i64, store_i64
+from sotol.backends.cpu.vectors.arguments import atomic_load, atomic_store, cycles, relax, run_kernel, yield_thread
+from sotol.backends.cpu.vectors.simd import load_i64, store_i64
 
 SPINS = 2000  # before a waiting thread offers its core to others: about 50 us
 

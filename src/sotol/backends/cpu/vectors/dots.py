@@ -11,8 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sotol.backends.cpu import amx
-from sotol.backends.cpu.simd import (
+from sotol.backends.cpu.vectors import amx
+from sotol.backends.cpu.vectors.simd import (
     F32,
     I8,
     I16,
@@ -31,7 +31,7 @@ from sotol.backends.cpu.simd import (
     splat_ir,
     store_ir,
 )
-from sotol.backends.cpu.tiles import Tile, row_address, rows_of, tile_of
+from sotol.backends.cpu.vectors.tiles import Tile, row_address, rows_of, tile_of
 
 VECTORS = 8  # of 64 bytes: 32 inputs of 16 rows
 

@@ -7,30 +7,17 @@ processes, so that several share the work and the caller's Numba stays untouched
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from sotol.backends.cpu.building.linking import C_FUNCTIONS
+from sotol.backends.cpu.building.stored import Key, file_name
+from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.layout import parse_fields
-from sotol.backends.cpu.linking import C_FUNCTIONS
-from sotol.backends.cpu.stored import Key, file_name
 from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError
 
-__all__ = ["Kernel", "compile_kernel"]
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """A kernel as its file declares it.
-
-    fields: the argument block (`layout.parse_fields`). pieces(a): how many pieces its work has, from shapes, never
-    from threads. piece(a, p): does piece p; pieces may run at once, on any thread, in any order.
-    """
-
-    fields: str
-    pieces: Callable[..., Any]
-    piece: Callable[..., Any]
+__all__ = ["compile_kernel"]
 
 
 def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Target, *, assembly: bool = False) -> Any:
@@ -110,8 +97,8 @@ def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple
     """
     from numba import njit  # noqa: PLC0415
 
-    from sotol.backends.cpu import arguments as a  # noqa: PLC0415
     from sotol.backends.cpu.kernels import KERNELS, PROGRAMS, TOOLS  # noqa: PLC0415
+    from sotol.backends.cpu.vectors import arguments as a  # noqa: PLC0415
 
     symbol = file_name(key)
     if key[0] in PROGRAMS:

@@ -9,13 +9,12 @@ from sotol.errors import SotolError
 
 __all__ = ["kernel_sources", "places", "source_digest"]
 
-# Files beside the kernels that no kernel is made from: to edit them compiles nothing anew.
-_AROUND_KERNELS = frozenset(
-    {
-        "child.py", "children.py", "folder.py", "library.py", "lower.py", "machine.py", "packing.py", "runner.py",
-        "sources.py", "store.py", "stores.py", "threads.py",
-    }
+# What kernels are made from, beside themselves: files and folders of the CPU backend, and of sotol.
+_OF_THE_BACKEND = (
+    "kernel.py", "layout.py", "panels.py", "target.py", "kernels", "vectors", "building/compile.py",
+    "building/linking.py", "building/stored.py",
 )  # fmt: skip
+_OF_SOTOL = ("formats/weights.py", "quant")
 
 
 def kernel_sources() -> list[Path]:
@@ -23,10 +22,10 @@ def kernel_sources() -> list[Path]:
     archive = getattr(__spec__.loader, "archive", None)
     if archive is not None:  # sotol in a zip file, which has no files to tell apart
         return [Path(archive)]
-    package = Path(__file__).parent
-    sotol = package.parents[1]
-    kernels = [path for path in package.rglob("*.py") if path.name not in _AROUND_KERNELS]
-    return sorted([*kernels, *(sotol / "quant").glob("*.py"), sotol / "formats" / "weights.py"])
+    backend = Path(__file__).parents[1]
+    sotol = backend.parents[1]
+    named = [*(backend / name for name in _OF_THE_BACKEND), *(sotol / name for name in _OF_SOTOL)]
+    return sorted(path for place in named for path in (place.glob("*.py") if place.is_dir() else [place]))
 
 
 @cache
@@ -53,7 +52,7 @@ def places() -> dict[str, str]:
     """
     import numpy as np  # noqa: PLC0415  (only where kernels run)
 
-    found = {"sotol": str(Path(__file__).parents[3]), "numpy": str(Path(np.__file__).parents[1])}
+    found = {"sotol": str(Path(__file__).parents[4]), "numpy": str(Path(np.__file__).parents[1])}
     return found | {package: _place_of(package, found["numpy"]) for package in ("numba", "llvmlite")}
 
 

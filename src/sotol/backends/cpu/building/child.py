@@ -17,10 +17,10 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-from sotol.backends.cpu.compile import compile_kernel
-from sotol.backends.cpu.linking import link
-from sotol.backends.cpu.sources import source_digest
-from sotol.backends.cpu.stored import Compiled, Key, file_name, label, seal
+from sotol.backends.cpu.building.compile import compile_kernel
+from sotol.backends.cpu.building.linking import link
+from sotol.backends.cpu.building.sources import source_digest
+from sotol.backends.cpu.building.stored import Compiled, Key, file_name, label, seal
 from sotol.backends.cpu.target import target_for
 from sotol.errors import SotolError
 

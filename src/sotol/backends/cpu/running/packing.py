@@ -8,9 +8,9 @@ from traceback import clear_frames
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.library import Code, Key
+from sotol.backends.cpu.building.library import Code, Key
 from sotol.backends.cpu.panels import ROWS
-from sotol.backends.cpu.threads import Native, native
+from sotol.backends.cpu.running.threads import Native, native
 from sotol.errors import SotolError, again, explained
 from sotol.formats.files import ModelFile, copy_bytes
 from sotol.formats.weights import Weight

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sotol.backends.cpu.simd import I8, I64, Builder, Value, call, offset, stack_ir
+from sotol.backends.cpu.vectors.simd import I8, I64, Builder, Value, call, offset, stack_ir
 
 __all__ = ["TOKENS", "begin_tiles", "end_tiles", "tile_dots"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.library import Code, Key, Library
+from sotol.backends.cpu.building.library import Code, Key, Library
 from sotol.backends.cpu.machine import container_cpus
 from sotol.workers import Workers
 

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from sotol.backends.cpu.simd import (
+from sotol.backends.cpu.vectors.simd import (
     F32,
     I32,
     I64,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from itertools import groupby, zip_longest
 from typing import NamedTuple, Protocol
 
+from sotol.backends.cpu.building.library import Key
 from sotol.backends.cpu.layout import LANES, QUANT_RECORD, WIDEST_HEAD, padded
-from sotol.backends.cpu.library import Key
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.plan import phases
-from sotol.program.trace import Cache, Constant, Node, Operand, Program, StepInput, Tensor
+from sotol.program.program import Cache, Constant, Node, Operand, Program, StepInput, Tensor
 
 __all__ = ["Call", "Places", "lower", "missing", "result_bytes"]
 

@@ -16,21 +16,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sotol.backends.cpu.building.library import Code, library_for
 from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, padded, parse_fields
-from sotol.backends.cpu.library import Code, library_for
-from sotol.backends.cpu.lower import Call, lower, missing, result_bytes
 from sotol.backends.cpu.machine import whole_memory
-from sotol.backends.cpu.packing import Packing, pack_key
 from sotol.backends.cpu.panels import packed_shape
+from sotol.backends.cpu.running.lower import Call, lower, missing, result_bytes
+from sotol.backends.cpu.running.packing import Packing, pack_key
+from sotol.backends.cpu.running.threads import PROGRAM_KEYS, Team, default_threads
 from sotol.backends.cpu.target import Target, host_target
-from sotol.backends.cpu.threads import PROGRAM_KEYS, Team, default_threads
 from sotol.errors import ModelError, SotolError, explained
 from sotol.formats.files import files_of, in_memory
 from sotol.formats.weights import Weight
 from sotol.program import fuse, ops
 from sotol.program.plan import plan_memory
+from sotol.program.program import Array, Cache, Constant, Node, Operand, Program, StepInput
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
-from sotol.program.trace import Array, Cache, Constant, Node, Operand, Program, StepInput
 from sotol.progress import Progress
 
 __all__ = ["MOST_THREADS", "PRECISIONS", "CpuRunner", "OpTime"]

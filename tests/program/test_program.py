@@ -9,7 +9,7 @@ import pytest
 from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.trace import Cache, Constant, Program, Shape, StepInput, Tensor
+from sotol.program.program import Cache, Constant, Program, Shape, StepInput, Tensor
 
 
 def weight(name: str, *shape: int) -> Weight:

@@ -16,17 +16,17 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import IO, NamedTuple
 
-from sotol.backends.cpu.child import FRAME
+from sotol.backends.cpu.building.child import FRAME
+from sotol.backends.cpu.building.sources import places, source_digest
+from sotol.backends.cpu.building.stored import Key, file_name
 from sotol.backends.cpu.machine import available_memory, usable_cpus
-from sotol.backends.cpu.sources import places, source_digest
-from sotol.backends.cpu.stored import Key, file_name
 from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError
 
 __all__ = ["compile_kernels", "numba_settings"]
 
 # The program of a child: sotol comes last, so that nothing beside it passes for a module of Python's own.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from sotol.backends.cpu.child import main; main()"
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from sotol.backends.cpu.building.child import main; main()"
 # NumPy's own threads would only cost memory: nothing here multiplies matrices.
 _SETTINGS = {"OPENBLAS_NUM_THREADS": "1"}
 # What a process needs to find its shared libraries and, on Windows, to begin at all.

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from sotol.backends.cpu.store import ENDING, KERNELS
+from sotol.backends.cpu.building.store import ENDING, KERNELS
 
 __all__ = ["Store", "remove_stores", "stores_in"]
 

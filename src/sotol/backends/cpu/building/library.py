@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import platformdirs
 
-from sotol.backends.cpu.linking import Image, Memory, load
-from sotol.backends.cpu.sources import source_digest
-from sotol.backends.cpu.store import KernelStore
-from sotol.backends.cpu.stored import Compiled, Key, unseal
+from sotol.backends.cpu.building.linking import Image, Memory, load
+from sotol.backends.cpu.building.sources import source_digest
+from sotol.backends.cpu.building.store import KernelStore
+from sotol.backends.cpu.building.stored import Compiled, Key, unseal
 from sotol.backends.cpu.target import Target
 from sotol.errors import SotolError, explained
 
 if TYPE_CHECKING:
-    from sotol.backends.cpu.stores import Store
+    from sotol.backends.cpu.building.stores import Store
 
 __all__ = ["Code", "Key", "Library", "clear", "library_for", "stores"]
 
@@ -129,7 +129,7 @@ def stores() -> "list[Store]":
 
     Raises SotolError where the cache folder can't be read.
     """
-    from sotol.backends.cpu.stores import stores_in  # noqa: PLC0415  (a model has no use for it)
+    from sotol.backends.cpu.building.stores import stores_in  # noqa: PLC0415  (a model has no use for it)
 
     top = _cache_folder()
     try:
@@ -143,7 +143,7 @@ def clear() -> None:
 
     Raises SotolError where that can't be done.
     """
-    from sotol.backends.cpu.stores import remove_stores  # noqa: PLC0415  (a model has no use for it)
+    from sotol.backends.cpu.building.stores import remove_stores  # noqa: PLC0415  (a model has no use for it)
 
     top = _cache_folder()
     try:
@@ -154,7 +154,7 @@ def clear() -> None:
 
 
 def _compiled(keys: Sequence[Key], target: Target) -> Generator[tuple[Key, bytes], None, None]:
-    from sotol.backends.cpu.children import compile_kernels  # noqa: PLC0415  (a warm start compiles nothing)
+    from sotol.backends.cpu.building.children import compile_kernels  # noqa: PLC0415  (a warm start compiles nothing)
 
     return compile_kernels(keys, target)
 

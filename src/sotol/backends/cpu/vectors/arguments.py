@@ -12,7 +12,7 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, lower_getattr_generic, models, register_model
 
 from sotol.backends.cpu.layout import Field
-from sotol.backends.cpu.simd import F32, I64, Builder, Value, call, load_ir, offset
+from sotol.backends.cpu.vectors.simd import F32, I64, Builder, Value, call, load_ir, offset
 
 
 class Arguments(types.Type):

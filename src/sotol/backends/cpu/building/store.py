@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from sotol.backends.cpu.folder import Locks, PrivateFolder
-from sotol.backends.cpu.stored import Compiled, Key, file_name, label, unseal
+from sotol.backends.cpu.building.folder import Locks, PrivateFolder
+from sotol.backends.cpu.building.stored import Compiled, Key, file_name, label, unseal
 
 __all__ = ["ENDING", "KERNELS", "KernelStore", "Sharing"]
 
