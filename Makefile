@@ -2,6 +2,7 @@
 # make test   what must hold before a change lands
 # make parity the slow judges: torch and llama.cpp, built once and kept in $(PARITY)
 # make bench  sotol and its peers side by side (docs/performance.md); BENCH="--threads 1" for options
+# make bench-serving  sotol and llama.cpp's server under load; BENCH="--rate inf" for options
 # make bench-vllm  vLLM's CPU build for `make bench`, 3.5 GB, kept in $(PEERS) with the other peers
 # make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
 # make test-x86  the same bits at every x86 level, on emulated CPUs, kept in $(X86) (docs/x86.md)
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SECONDS_EACH ?= 75
 PROMPT ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test lint unit wheel parity test-arm test-x86 fuzz bench bench-vllm clean
+.PHONY: demo test lint unit wheel parity test-arm test-x86 fuzz bench bench-serving bench-vllm clean
 
 demo: $(VENV)/installed $(VENV)/model
 	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120 < /dev/null
@@ -75,6 +76,9 @@ fuzz: $(VENV)/tools
 bench: $(VENV)/tools $(VENV)/model $(PARITY)/ready $(PEERS)/ready
 	SOTOL_PARITY=$(PARITY) SOTOL_PEERS=$(PEERS) $(BIN)/python -m bench.peers $(BENCH)
 
+bench-serving: $(VENV)/tools $(VENV)/model $(PEERS)/server-ready
+	SOTOL_PARITY=$(PARITY) SOTOL_PEERS=$(PEERS) $(BIN)/python -m bench.serving $(BENCH)
+
 bench-vllm: $(PEERS)/vllm-ready
 
 clean:
@@ -115,6 +119,10 @@ $(PARITY)/ready: bench/parity.sh
 
 $(PEERS)/ready: bench/peers.sh
 	PYTHON=$(PYTHON) sh bench/peers.sh $(PEERS)
+	@touch $@
+
+$(PEERS)/server-ready: bench/peers.sh
+	PYTHON=$(PYTHON) sh bench/peers.sh $(PEERS) server
 	@touch $@
 
 $(PEERS)/vllm-ready: bench/peers.sh

@@ -23,7 +23,10 @@ from sotol.backends.cpu import CpuRunner
 from sotol.backends.reference import ReferenceRunner
 from sotol.formats import read_gguf
 from sotol.models import trace_model
-from sotol.program.step import BLOCK_TOKENS, Limits, Step
+from sotol.program.fuse import quantize_inputs
+from sotol.program.memory import group_caches
+from sotol.program.program import Program
+from sotol.program.step import BLOCK_TOKENS, Limits, Step, Table
 from sotol.tokenizers import Tokenizer
 
 __all__ = ["RUNNERS", "TEXT", "exact_logits", "llama_cpp_logits", "mean_kl", "sotol_logits", "text_ids"]
@@ -68,9 +71,9 @@ def exact_logits(model: Path, ids: Sequence[int], cache: Path) -> Logits:
     kept = cache / f"exact-{model.stem}-{digest.hexdigest()[:16]}.npy"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        step, limits = _whole(ids)
         program = trace_model(read_gguf(model), len(ids))
-        logits = ReferenceRunner(program, limits, np.float64, np.float64).run(step)
+        step, limits = _whole(program, ids)
+        logits = ReferenceRunner(program, limits, np.float64, np.float64).run(step)["logits"]
         started = kept.with_suffix(".partial.npy")
         np.save(started, logits.astype(np.float32))
         started.replace(kept)
@@ -82,19 +85,21 @@ def sotol_logits(
     model: Path, ids: Sequence[int], *, precision: str = "int8", codec: str = "f16", threads: int | None = None
 ) -> Logits:
     """The CPU backend's, the text in one step."""
-    step, limits = _whole(ids)
     program = trace_model(read_gguf(model), len(ids))
-    with closing(CpuRunner(program, limits, threads=threads, precision=precision, codec=codec)) as runner:
-        return np.array(runner.run(step))
+    program = quantize_inputs(program) if precision == "int8" else program
+    step, limits = _whole(program, ids)
+    with closing(CpuRunner(program, limits, threads=threads, codecs=codec)) as runner:
+        return np.array(runner.run(step)["logits"])
 
 
-def _whole(ids: Sequence[int]) -> tuple[Step, Limits]:
+def _whole(program: Program, ids: Sequence[int]) -> tuple[Step, Limits]:
     """The text as one step, each token with logits."""
     count, blocks = len(ids), -(-len(ids) // BLOCK_TOKENS)
     numbers = np.arange(count, dtype=np.int32)
-    table = np.arange(blocks, dtype=np.int32)[None]
-    step = Step(np.asarray(ids, np.int32), numbers, np.array([0, count], np.int32), table, numbers)
-    return step, Limits(count, 1, count, count, blocks)
+    table = Table(np.arange(blocks, dtype=np.int32)[None], np.zeros(1, np.int32))
+    groups = len(group_caches(program.caches()))  # of pages: no architecture here keeps states
+    step = Step(np.asarray(ids, np.int32), numbers, np.array([0, count], np.int32), (table,) * groups, numbers)
+    return step, Limits(count, 1, count, count, (blocks,) * groups)
 
 
 def llama_cpp_logits(

@@ -1,22 +1,26 @@
 """What each op of a Program must cost at least: bytes from memory and operations, from shapes, encodings and positions.
 
-Adding an op is one row in RULES. T tokens, R rows with logits, H query heads, K key-value heads, d head width.
+Adding an op is one row in RULES; a fused node costs what its parts do, but for what passes between them. T tokens, R
+rows with results, S sequences, H query heads, K key-value heads, d key channels of a head, e value channels.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from types import MappingProxyType
 
 import numpy as np
 
 from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.formats.weights import Weight
+from sotol.program.memory import Cache, Paged, State
 from sotol.program.ops import GROUP
-from sotol.program.program import Cache, Node, Tensor
+from sotol.program.program import Node, Result, Tensor
 from sotol.program.step import Step
 
-__all__ = ["RULES", "Cost", "Rule", "Setting", "cost_of"]
+__all__ = ["RULES", "Cost", "Setting", "cost_of"]
 
 EXP, TANH = 21, 35  # vector operations of `simd.exp` and `simd.tanh`
 QUANTIZED = 1 + QUANT_RECORD / GROUP  # bytes of a number in int8 groups with their records
@@ -52,34 +56,26 @@ class Setting:
 
     def count(self, shape: tuple[int | str, ...]) -> int:
         """Numbers in a tensor."""
-        dims: Mapping[str, int] = {"T": len(self.step.tokens), "R": len(self.step.logit_rows)}
-        return math.prod(dims[d] if isinstance(d, str) else d for d in shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """An op's work but for its activations' bytes, and how many bytes a number of its result has."""
-
-    work: Callable[[Node, Setting], Cost]
-    result: float = 4
+        return math.prod(self.step.count(d) if isinstance(d, str) else d for d in shape)
 
 
 def cost_of(node: Node, setting: Setting) -> Cost:
     """The cost of a node. LookupError for an op that has no rule."""
 
-    def size(producer: Node) -> float:
-        return setting.count(producer.shape) * _rule(producer).result
+    def size(x: Result | Tensor) -> float:
+        return setting.count(x.shape) * (QUANTIZED if x.kind == "int8" else 4)
 
-    sources = {x.index: x.program.nodes[x.index] for x in node.inputs if isinstance(x, Tensor)}
-    cached = size(node) + sum(map(size, sources.values()))
-    return _rule(node).work(node, setting) + Cost(cached=round(cached))
+    sources = {(x.index, x.output): x for x in node.inputs if isinstance(x, Tensor)}
+    cached = sum(map(size, node.results)) + sum(map(size, sources.values()))
+    return reduce(add, (_work(part, setting) for part in node.parts or (node,)), Cost(cached=round(cached)))
 
 
-def _rule(node: Node) -> Rule:
+def _work(node: Node, setting: Setting) -> Cost:
+    """What a node that is not fused does, but for its activations' bytes."""
     name = node.op.name
     if name not in RULES:
         raise LookupError(f"no cost is known for the op {name}: add a row to RULES in {__file__}")
-    return RULES[name]
+    return RULES[name](node, setting)
 
 
 def _each(operations: int) -> Callable[[Node, Setting], Cost]:
@@ -94,7 +90,7 @@ def _glu(node: Node, setting: Setting) -> Cost:
 
 def _embed(node: Node, setting: Setting) -> Cost:
     (weight,) = (x for x in node.inputs if isinstance(x, Weight))
-    return Cost(memory=len(setting.step.tokens) * weight.rows().shape[1], f32=2 * setting.count(node.shape))
+    return Cost(memory=len(setting.step.tokens) * weight.row_bytes, f32=2 * setting.count(node.shape))
 
 
 def _linear(node: Node, setting: Setting) -> Cost:
@@ -103,43 +99,62 @@ def _linear(node: Node, setting: Setting) -> Cost:
     for weight in (x for x in node.inputs if isinstance(x, Weight) and len(x.shape) == 2):
         products = rows * math.prod(weight.shape)
         if setting.int8 and weight.encoding.integer:
-            cost += Cost(memory=weight.data.size, int8=products)
+            cost += Cost(memory=weight.nbytes, int8=products)
         else:
-            cost += Cost(memory=weight.data.size, f32=products)
+            cost += Cost(memory=weight.nbytes, f32=products)
     return cost
+
+
+def _row(layout: Paged, setting: Setting) -> int:
+    """Bytes of a token's row in a cache; of a latent one's, its key, which has the value."""
+    return layout.heads * (layout.key + (0 if layout.latent else layout.value)) * setting.cache_bytes
+
+
+def _paged(node: Node) -> Paged:
+    (layout,) = (x.layout for x in node.inputs if isinstance(x, Cache))
+    assert isinstance(layout, Paged)
+    return layout
+
+
+def _remember(node: Node, setting: Setting) -> Cost:
+    return Cost(memory=_row(_paged(node), setting) * setting.step.count("T"))
 
 
 def _attention(node: Node, setting: Setting) -> Cost:
     """Scores and sums of values over the keys that each token sees; every key and value read once a step."""
-    (cache,) = (x for x in node.inputs if isinstance(x, Cache))
-    _, heads, width = (setting.count((d,)) for d in node.shape)
-    step, window = setting.step, node.attributes.get("window") or 2**30
+    layout, heads = _paged(node), setting.count(node.shape[1:2])
+    step, window = setting.step, layout.window or 2**30
     first, last = step.positions[step.starts[:-1]], step.positions[step.starts[1:] - 1]
     keys = int(np.sum(last + 1 - np.maximum(first + 1 - window, 0)))  # that any token of its sequence sees
     seen = int(np.sum(np.minimum(step.positions + 1, window)))  # over all tokens
-    score = 2 * width + EXP + 3 + (TANH + 2 if node.attributes.get("cap") else 0)
-    row = 2 * cache.heads * cache.width * setting.cache_bytes
-    return Cost(memory=row * (keys + len(step.tokens)), f32=heads * seen * score)
+    score = layout.key + layout.value + EXP + 3 + (TANH + 2 if node.attributes["cap"] else 0)
+    return Cost(memory=_row(layout, setting) * keys, f32=heads * seen * score)
 
 
-RULES: Mapping[str, Rule] = MappingProxyType(
+def _moving_average(node: Node, setting: Setting) -> Cost:
+    """Every sequence's state is read and written once."""
+    (layout,) = (x.layout for x in node.inputs if isinstance(x, Cache))
+    assert isinstance(layout, State)
+    return Cost(memory=2 * 4 * layout.size * setting.step.count("S"), f32=2 * setting.count(node.shape))
+
+
+RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
     {
-        "add": Rule(_each(1)),
-        "add_bias": Rule(_each(1)),
-        "attention": Rule(_attention),
-        "embed": Rule(_embed),
-        "glu": Rule(_glu),
-        "glu_quantize": Rule(lambda node, setting: _glu(node, setting) + _each(8)(node, setting), result=QUANTIZED),
-        "linear": Rule(_linear),
-        "linear_add": Rule(lambda node, setting: _linear(node, setting) + _each(1)(node, setting)),
-        "quantize": Rule(_each(8), result=QUANTIZED),
-        "reshape": Rule(_each(0)),
-        "rms_norm": Rule(_each(3)),
-        "rms_norm_add": Rule(_each(4)),
-        "rms_norm_quantize": Rule(_each(11), result=QUANTIZED),
-        "rope": Rule(_each(2)),
-        "rows": Rule(_each(0)),
-        "scale": Rule(_each(1)),
-        "soft_cap": Rule(_each(TANH + 2)),
+        "add": _each(1),
+        "add_bias": _each(1),
+        "attention": _attention,
+        "embed": _embed,
+        "glu": _glu,
+        "linear": _linear,
+        "moving_average": _moving_average,
+        "quantize": _each(8),
+        "remember": _remember,
+        "remember_latent": _remember,
+        "reshape": _each(0),
+        "rms_norm": _each(3),
+        "rope": _each(2),
+        "rows": _each(0),
+        "scale": _each(1),
+        "soft_cap": _each(TANH + 2),
     }
 )

@@ -15,13 +15,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from sotol.backends.cpu.building.compile import emit
+from sotol.backends.cpu.layout import LANES
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.simd import (
     I8,
     I16,
     I32,
     VF,
-    WIDTH,
     Builder,
     Value,
     call,
@@ -62,12 +62,12 @@ def compiled(loop: Loop, parameters: int, target: Target) -> Loop:
 
 
 def reader(*, prefetching: bool) -> Loop:
-    """read(address, size, stride, step, ahead): four vectors `stride` bytes apart, then again `step` bytes on."""
+    """read(address, size, stride, advance, ahead): four vectors `stride` bytes apart, then again `advance` bytes on."""
 
-    def read(address: int, size: int, stride: int, step: int, ahead: int) -> int:
+    def read(address: int, size: int, stride: int, advance: int, ahead: int) -> int:
         a = b = c = d = splat(np.float32(0))
         for i in range(size // 256):
-            at = address + i * step
+            at = address + i * advance
             if prefetching:
                 for k in range(4):
                     prefetch(at + k * stride + ahead, 64)
@@ -122,7 +122,7 @@ def int8(target: Target) -> tuple[Loop, int]:
     """The int8 products of the level's dot product, operands in registers, and how many a round has."""
     lanes, products, instructions = INT8[target.dot]
     register, whole = ir.VectorType(I8, 4 * lanes), ir.VectorType(I32, lanes)
-    both = ir.Constant(ir.VectorType(I32, WIDTH), list(range(WIDTH)))
+    both = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
 
     @intrinsic  # type: ignore[untyped-decorator]
     def add_products(_context: Any, _sums: Any, _weights: Any, _x: Any) -> Any:
@@ -133,7 +133,7 @@ def int8(target: Target) -> tuple[Loop, int]:
             inputs = splat_ir(b, b.trunc(args[2], I32), whole)
             parts = [
                 products(b, weights, b.bitcast(b.xor(inputs, constant(whole, k)), register), *instructions)
-                for k in range(WIDTH // lanes)
+                for k in range(LANES // lanes)
             ]
             return b.add(args[0], b.shuffle_vector(*parts, both) if len(parts) > 1 else parts[0])
 
@@ -146,7 +146,7 @@ def int8(target: Target) -> tuple[Loop, int]:
         store_bytes(memory, sums)
         return 0
 
-    return loop, 8 * 4 * WIDTH
+    return loop, 8 * 4 * LANES
 
 
 def floats(target: Target) -> tuple[Loop, int]:
@@ -168,4 +168,4 @@ def floats(target: Target) -> tuple[Loop, int]:
         store_rows(tile, memory, 64)
         return 0
 
-    return loop, rows * WIDTH
+    return loop, rows * LANES

@@ -22,14 +22,15 @@ from bench.machine import Patience, processor
 from rich.console import Console
 from rich.table import Table
 
-from sotol import LLM
-from sotol.backends.cpu import PRECISIONS, CpuRunner, OpTime
+from sotol.backends.cpu import CpuRunner, OpTime
 from sotol.backends.cpu.running.threads import default_threads
 from sotol.backends.cpu.target import host_target
 from sotol.catalog import DEFAULT_MODEL, find_model
 from sotol.cli.output import as_json, console, show
 from sotol.cli.workload import decode_steps, prompt_steps, pseudo_random_ids
 from sotol.formats.weights import Weight
+from sotol.load_options import PRECISIONS
+from sotol.loading import Loaded, LoadOptions, load
 from sotol.program.program import Node
 from sotol.program.step import Step
 
@@ -142,16 +143,17 @@ class Measured:
     busy: Sequence[float]
 
 
-def measure(llm: LLM, prompt: int, rounds: int, patience: float) -> Measured:
+def measure(loaded: Loaded, prompt: int, rounds: int, patience: float) -> Measured:
     """The machine's limits, a prompt and a token after it, in turn."""
-    runner, threads = llm.runner, llm.runner.threads
-    ids = pseudo_random_ids(prompt + 1, runner.vocabulary)
-    prefill = Phase("prefill", prompt_steps(ids[:-1], runner.limits))
-    decode = Phase("decode", decode_steps(ids[-1:], prompt))
+    runner = loaded.runner
+    assert isinstance(runner, CpuRunner)
+    threads, ids = runner.threads, pseudo_random_ids(prompt + 1, loaded.vocabulary)
+    prefill = Phase("prefill", prompt_steps(ids[:-1], runner))
+    decode = Phase("decode", decode_steps(ids[-1:], prompt, runner))
     for step in prefill.steps:
         runner.run(step)  # touches memory for the first time
     decode.run(runner, 0)
-    reading = Reading(token_bytes(llm.path))
+    reading = Reading(token_bytes(loaded.path))
     arithmetic = Arithmetic()
     rates: dict[str, dict[int, float]] = {}
     quiet, busy = Patience(patience), []
@@ -230,8 +232,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, in bytes, operations and seconds")
     options = parser.parse_args()
     model, threads, precision = find_model(options.model), options.threads, options.precision
-    with LLM(model, threads=threads, ctx=options.prompt + 1, precision=precision) as llm:
-        found = measure(llm, options.prompt, options.rounds, options.patience)
+    with load(model, LoadOptions(threads=threads, ctx=options.prompt + 1, precision=precision)) as loaded:
+        found = measure(loaded, options.prompt, options.rounds, options.patience)
     limits = used(found.rates, threads)
     lines = {phase.name: lines_of(phase, limits, int8=precision == "int8") for phase in found.phases}
     out = console()

@@ -41,7 +41,7 @@ def test_what_a_shell_would_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert find_model("~/$WHERE/$x.gguf") == file
     monkeypatch.chdir(file.parent)
     monkeypatch.setenv("x", "y")
-    assert find_model("$x.gguf") == Path("$x.gguf")  # what is there goes first
+    assert find_model("$x.gguf") == Path("$x.gguf")  # an existing file takes precedence
 
 
 def test_the_default_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not installed, and installed without the file: how to get it."""
+    """Not installed, or installed without the file: the error says how to install it."""
     monkeypatch.setitem(PACKAGED, "other", Packaged("no_such_package", "x.gguf", "pip install other"))
     monkeypatch.setitem(PACKAGED, "half", Packaged("json", "x.gguf", "pip install half"))
     for name in ("other", "half"):
@@ -115,7 +115,7 @@ def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_package_is_not_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its code may need what sotol does without."""
+    """Its code may import packages that sotol does not need."""
     package = tmp_path / "explosive"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")

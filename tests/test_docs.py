@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sotol import Sampling
+from sotol import LoadOptions, Sampling
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -25,7 +25,8 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
     assert done.stdout
 
 
-def test_the_table_of_options_is_that_of_sampling() -> None:
+@pytest.mark.parametrize("options", [Sampling(), LoadOptions()])
+def test_the_tables_of_options_are_true(options: Sampling | LoadOptions) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "docs/python.md").read_text(encoding="utf-8"), re.MULTILINE)
-    shown = {name: literal_eval(default) for name, default in rows if name in {f.name for f in fields(Sampling)}}
-    assert shown == {f.name: getattr(Sampling(), f.name) for f in fields(Sampling)}
+    shown = {name: literal_eval(default) for name, default in rows if name in {f.name for f in fields(options)}}
+    assert shown == {f.name: getattr(options, f.name) for f in fields(options)}

@@ -1,4 +1,4 @@
-"""sotol.errors.plain: whatever comes from outside is quoted as one short line that no terminal obeys."""
+"""sotol.errors.plain: text from outside is quoted as one short line without control characters."""
 
 import unicodedata
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sotol.errors import plain
 
 HIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # categories of control characters, surrogates, line and paragraph separators
-TURNED = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # bidirectional classes that turn the order
+TURNED = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # bidirectional classes that change the order
 
 
 @given(st.text(st.characters() | st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp"])), st.integers(2, 50))

@@ -208,7 +208,7 @@ def test_options(smollm2: LLM) -> None:
             call(PROMPT, top_p=2)
     messages = [{"role": "user", "content": "Hi"}]
     with pytest.raises(ValueError, match="unknown sampling option 'top_q'"):
-        smollm2.chat(messages, top_q=2)  # type: ignore[call-arg]
+        smollm2.chat(messages, top_q=2)  # type: ignore[call-overload]
     base = Sampling(temperature=0, max_tokens=3)
     assert smollm2.generate(PROMPT, sampling=base, max_tokens=2).usage.completion_tokens == 2
 

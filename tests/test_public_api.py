@@ -1,5 +1,6 @@
 """What `import sotol` gives, and what it costs."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -16,9 +17,9 @@ from tests.support.tiny_model import tiny_model
 import sotol
 
 PUBLIC = [
-    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "ModelError", "ModelNotFoundError", "Options",
-    "Sampling", "SotolError", "Stream", "TemplateError", "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage",
-    "__version__",
+    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "LoadOptions", "ModelError",
+    "ModelNotFoundError", "Options", "QueueFullError", "Sampling", "SotolError", "Stream", "TemplateError", "Terms",
+    "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage", "__version__",
 ]  # fmt: skip
 HEAVY = {"numpy", "numba", "llvmlite", "jinja2", "typer", "rich", "regex", "prompt_toolkit"}
 
@@ -45,6 +46,14 @@ def test_names() -> None:
     assert set(PUBLIC) <= set(dir(sotol))
 
 
+@pytest.mark.parametrize("name", ["generate", "stream", "chat", "stream_chat"])
+def test_signatures_say_what_can_be_asked(name: str) -> None:
+    parameters = dict(inspect.signature(getattr(sotol.LLM, name)).parameters)
+    assert {"sampling", "terms", *sotol.Options.__annotations__} < set(parameters)
+    assert ("n" in parameters) == ("stream" not in name)
+    assert inspect.signature(getattr(sotol.LLM, f"a{name}")).parameters == parameters
+
+
 def test_help_shows_the_public_names() -> None:
     command = [sys.executable, "-c", "import sotol; help(sotol)"]
     shown = subprocess.run(command, capture_output=True, check=True, timeout=60, text=True).stdout
@@ -55,18 +64,31 @@ def test_help_shows_the_public_names() -> None:
 def test_misspelled_names_and_options_are_found_by_a_type_checker(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "from sotol import LLM, Completion, Stream\n"
+        "from sotol import LLM, Completion, Stream, Terms\n"
         "from sotol import LLMs\n"
         "llm = LLM()\n"
         "done: Completion = llm.generate('a', max_tokens=3, temperature=None)\n"
         "stream: Stream = llm.stream_chat([{'role': 'user', 'content': 'a'}], template={'enable_thinking': False})\n"
         "llm.generate('a', max_token=3)\n"
+        "one: list[Completion] = llm.generate('a', n=2, sampling=None, terms=Terms(priority=1))\n"
+        "all_: list[list[Completion]] = llm.generate(['a', [1, 2]], n=2, seed=1, progress=True)\n"
+        "flat: list[Completion] = llm.generate([[1, 2]], progress=lambda what, done, total: None)\n"
+        "chat: Completion = llm.chat([{'role': 'user', 'content': 'a'}], tools=None, top_k=3)\n"
+        "chats: list[Completion] = llm.chat([{'role': 'user', 'content': 'a'}], n=1, template={'x': 1})\n"
+        "async def ask() -> list[Completion]:\n"
+        "    both: list[list[Completion]] = await llm.agenerate(['a'], n=3)\n"
+        "    single: Completion = await llm.achat([], max_tokens=3)\n"
+        "    return await llm.achat([], n=3, terms=None) + both[0] + [single]\n"
+        "wrong: Completion = llm.generate('a', n=2)\n"
+        "llm.stream('a', n=2)\n"
+        "LLM('a', thread=2)\n"
+        "LLM('a', threads=2, kv_memory=0.5, backend='cpu', slowdown=None)\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--cache-dir", os.devnull, str(program)]
     said = subprocess.run(command, capture_output=True, timeout=300, text=True).stdout
     assert 'program.py:2: error: Module "sotol" has no attribute "LLMs"' in said
     assert 'program.py:6: error: Unexpected keyword argument "max_token"' in said
-    assert {line.split(":")[1] for line in said.splitlines() if "error:" in line} == {"2", "6"}
+    assert {line.split(":")[1] for line in said.splitlines() if "error:" in line} == {"2", "6", "16", "17", "18"}
 
 
 def test_a_star_imports_the_public_names() -> None:

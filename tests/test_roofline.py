@@ -7,15 +7,17 @@ import pytest
 from bench.costs import EXP, RULES, TANH, Cost, Setting, cost_of
 from bench.limits import F32, INT8, READS, Arithmetic, Reading
 from bench.roofline import Phase, Rates, label, lines_of, used
-from tests.support.single_op import Inputs, ids, weight
+from tests.support.running import make_table
+from tests.support.single_op import Inputs, ended, ids, weight
 
-from sotol.backends.cpu.running.lower import LOWERINGS
+from sotol.backends.cpu.running.lowerings import LOWERINGS
 from sotol.backends.cpu.running.runner import OpTime
-from sotol.cli.workload import decode_steps
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.fuse import quantize_inputs
-from sotol.program.program import Cache, Node, Op, Tensor
+from sotol.program.fuse import RULES as FUSED
+from sotol.program.fuse import fuse, quantize_inputs
+from sotol.program.memory import Cache, Paged, State
+from sotol.program.program import Node, Op, Result, Tensor
 from sotol.program.step import Step
 
 
@@ -28,7 +30,7 @@ def step_of(*spans: tuple[int, int], rows: int = 1) -> Step:
     positions = [p for first, count in spans for p in range(first, first + count)]
     starts = np.cumsum([0, *(count for _, count in spans)])
     zeros = [0] * len(positions)
-    return Step(ids(zeros), ids(positions), ids(list(starts)), ids([[0]] * len(spans)), ids([0] * rows))  # type: ignore[list-item]
+    return Step(ids(zeros), ids(positions), ids(list(starts)), (make_table([[0]] * len(spans)),), ids([0] * rows))
 
 
 def node_of(x: Tensor) -> Node:
@@ -100,10 +102,14 @@ def test_attention_depends_on_positions(spans: Sequence[tuple[int, int]], window
     def heads(count: int) -> Tensor:
         return start.rows(np.ones((1, count * 16), np.float32), f"x{count}").reshape("T", count, 16)
 
-    out = ops.attention(heads(6), heads(2), heads(2), Cache(0, 2, 16), start.step, scale=1.0, window=window)
+    k, cache = heads(2), Cache("kv.0", Paged(2, 16, 16, window))
+    ops.remember(k, k, cache, start.step)
+    stored = cost_of(start.program.nodes[-1], Setting(step))
+    assert stored == Cost(memory=2 * 2 * 16 * 2 * tokens, cached=tokens * 16 * 4 * 2)  # f16, written
+    out = ops.attention(heads(6), cache, start.step, scale=1.0)
     expected = Cost(
-        memory=2 * 2 * 16 * 2 * (keys + tokens),  # K and V of two heads of 16 in f16, read and written
-        cached=tokens * 16 * 4 * (6 + 2 + 2 + 6),
+        memory=2 * 2 * 16 * 2 * keys,  # K and V of two heads of 16 in f16, read
+        cached=tokens * 16 * 4 * (6 + 6),
         f32=6 * seen * (2 * 16 + EXP + 3),
     )
     assert cost_of(node_of(out), Setting(step)) == expected
@@ -111,12 +117,55 @@ def test_attention_depends_on_positions(spans: Sequence[tuple[int, int]], window
     assert wide.memory == 2 * expected.memory
 
 
+@pytest.mark.parametrize(("latent", "row"), [(False, 24 + 8), (True, 24)])
+def test_attention_depends_on_the_layout(latent: bool, row: int) -> None:
+    """Keys of 24 channels, values of 8; a latent cache has the values in its keys."""
+    start, cache = Inputs(), Cache("kv.0", Paged(2, 24, 8, latent=latent))
+    q = start.rows(np.ones((1, 4 * 24), np.float32), "q").reshape("T", 4, 24)
+    out = ops.attention(q, cache, start.step, scale=1.0)
+    expected = Cost(memory=2 * row * 2 * 5, cached=5 * 4 * 4 * (24 + 8), f32=4 * 15 * (24 + 8 + EXP + 3))
+    assert cost_of(node_of(out), Setting(STEP)) == expected
+    k = start.rows(np.ones((1, 2 * 24), np.float32), "k").reshape("T", 2, 24)
+    v = start.rows(np.ones((1, 2 * 8), np.float32), "v").reshape("T", 2, 8)
+    if latent:
+        ops.remember_latent(k, cache, start.step)
+    else:
+        ops.remember(k, v, cache, start.step)
+    assert cost_of(start.program.nodes[-1], Setting(STEP)).memory == 2 * row * 2 * 5
+
+
+def test_a_moving_average_reads_and_writes_the_state_of_each_sequence() -> None:
+    start = Inputs()
+    x = start.rows(np.ones((1, 64), np.float32), "x")
+    decay = weight(np.ones(64, np.float32), name="decay")
+    out = ops.moving_average(x, decay, Cache("state.0", State((64,))), start.step)
+    step = step_of((9, 1), (0, 4), (3, 2))
+    expected = Cost(memory=3 * 2 * 64 * 4, cached=2 * 7 * 64 * 4, f32=2 * 7 * 64)
+    assert cost_of(node_of(out), Setting(step)) == expected
+
+
+def test_a_fused_node_costs_what_its_parts_do_but_for_what_passes_between_them() -> None:
+    start = Inputs()
+    x, y = (start.rows(np.ones((5, 64), np.float32), name) for name in "xy")
+    norm = ops.rms_norm(x, weight(np.ones(64, np.float32)), eps=1e-5)
+    out = ops.linear(ops.quantize(norm), matrix(96, 64, "Q8_0"))
+    residual = ops.linear(y, matrix(96, 64, "F32", "up"))
+    sum_ = residual + out
+    *_, first, _, last = fuse(ended(start.program)).nodes
+    assert (first.op.name, last.op.name) == ("rms_norm_quantize", "linear_add")
+    assert label(last) == "linear_add up F32"
+    assert cost_of(first, Setting(STEP)) == Cost(cached=5 * 64 * 4 + 5 * 64 + 5 * 64 // 32 * 16, f32=(3 + 8) * 5 * 64)
+    parts = cost_of(node_of(residual), Setting(STEP)) + cost_of(node_of(sum_), Setting(STEP))
+    between = 2 * 5 * 96 * 4  # written and read
+    assert cost_of(last, Setting(STEP)) + Cost(cached=between) == parts
+
+
 def test_capped_scores_cost_a_tanh_each() -> None:
     start = Inputs()
     q = start.rows(np.ones((1, 32), np.float32), "x").reshape("T", 2, 16)
+    cache = Cache("kv.0", Paged(2, 16, 16))
     plain, capped = (
-        cost_of(node_of(ops.attention(q, q, q, Cache(0, 2, 16), start.step, scale=1.0, cap=cap)), Setting(STEP))
-        for cap in (0.0, 5.0)
+        cost_of(node_of(ops.attention(q, cache, start.step, scale=1.0, cap=cap)), Setting(STEP)) for cap in (0.0, 5.0)
     )
     assert capped.f32 - plain.f32 == 2 * (1 + 2 + 3 + 4 + 5) * (TANH + 2)
 
@@ -131,13 +180,14 @@ def test_elementwise_ops_count_their_numbers() -> None:
 
 
 def test_every_op_of_the_backend_has_a_cost() -> None:
-    assert RULES.keys() >= LOWERINGS.keys()
+    """Fused ones that of their parts."""
+    assert RULES.keys() | {rule.name for rule in FUSED} >= LOWERINGS.keys()
 
 
 def test_an_op_without_a_cost_is_an_error() -> None:
     start = Inputs()
     x = start.rows(np.ones((5, 64), np.float32), "x")
-    node = Node(Op("fourier", (), (), lambda: None), (x,), {}, x.shape)
+    node = Node(Op("fourier", (), (), lambda: None), (x,), {}, (Result(x.shape),))
     with pytest.raises(LookupError, match=r"no cost is known for the op fourier: add a row to RULES in .*costs\.py"):
         cost_of(node, Setting(STEP))
 
@@ -155,7 +205,7 @@ def phase() -> Phase:
     for layer in range(2):
         x = ops.linear(x, matrix(64, 64, "Q8_0", f"blk.{layer}.ffn_up.weight"))
     nodes = node_of(x).inputs, (x + x).program.nodes
-    made = Phase("decode", decode_steps([0], 3))
+    made = Phase("decode", [step_of((3, 1))])
     made.runs = [[[OpTime(node, "kernel", seconds) for node in nodes[1][1:]]] for seconds in [0.5] + [2.0] * 9]
     return made
 
@@ -195,7 +245,7 @@ def test_a_label_names_all_matrices() -> None:
     start = Inputs()
     x = start.rows(np.ones((1, 64), np.float32), "x")
     q, k = matrix(64, 64, "Q8_0", "blk.1.attn_q.weight"), matrix(64, 64, "Q4_1", "blk.1.attn_k.weight")
-    node = Node(ops.linear, (x, q, k), {}, ("T", 128))
+    node = Node(ops.linear, (x, q, k), {}, (Result(("T", 128)),))
     assert label(node) == "linear attn_q+attn_k Q8_0 Q4_1"
     assert cost_of(node, Setting(STEP)).int8 == 2 * 5 * 64 * 64
     assert label(node_of(x + x)) == "add"

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from tests.support.child import QUIET
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, Sampling, SotolError
+from sotol.engine.outbox import Outbox
+from sotol.loading import Loaded, LoadOptions, load
+from sotol.program.runner import Runner
 from sotol.program.step import Step
 
 PATIENCE = 20  # seconds, of what takes milliseconds
@@ -27,10 +31,10 @@ ENDLESS = Sampling(temperature=0, ignore_eos=True)  # to the end of the context
 class Steps:
     """Watches a runner: how many steps it ran, and each may be held up."""
 
-    def __init__(self, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.gate = 0, threading.Event()
         self.gate.set()
-        run = llm.runner.run
+        run = runner.run
 
         def watched(step: Step) -> Any:
             self.count += 1
@@ -38,7 +42,7 @@ class Steps:
             time.sleep(0.002)  # so that few steps run while a test looks away
             return run(step)
 
-        monkeypatch.setattr(llm.runner, "run", watched)
+        monkeypatch.setattr(runner, "run", watched)
 
     def assert_over(self) -> None:
         """The work has stopped, long before its end."""
@@ -49,15 +53,21 @@ class Steps:
 
 
 @pytest.fixture
-def llm(tmp_path: Path) -> Iterator[LLM]:
+def loaded(tmp_path: Path) -> Iterator[Loaded]:
     """A tiny model with a context of 4096 tokens."""
-    with LLM(tiny_model(tmp_path, {"llama.context_length": 4096}), threads=2) as llm:
+    with load(tiny_model(tmp_path, {"llama.context_length": 4096}), LoadOptions(threads=2)) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def llm(loaded: Loaded) -> Iterator[LLM]:
+    with LLM(loaded) as llm:
         yield llm
 
 
 @pytest.fixture
-def steps(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    return Steps(llm, monkeypatch)
+def steps(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(loaded.runner, monkeypatch)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -142,12 +152,12 @@ def test_ctrl_c_stops_the_work(llm: LLM, steps: Steps, kind: str) -> None:
     assert llm.generate("hello", max_tokens=2, ignore_eos=True).usage.completion_tokens == 2
 
 
-def test_a_failing_step_raises_in_its_callers(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_step_raises_in_its_callers(llm: LLM, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_step: Step) -> Any:
         raise RuntimeError("the step failed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(llm.runner, "run", broken)
+        patch.setattr(loaded.runner, "run", broken)
         for call in (lambda: llm.generate("hello"), lambda: llm.generate(["a", "b"]), lambda: llm.logits([[5], [6]])):
             with pytest.raises(RuntimeError, match="the step failed"):
                 call()
@@ -173,13 +183,14 @@ def test_closing_while_a_stream_runs(llm: LLM, steps: Steps) -> None:
 
 def test_a_forgotten_model_ends_its_threads(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    llm = LLM(tiny_model(tmp_path), threads=3)
-    assert len(set(threading.enumerate()) - before) == 3
+    loaded = load(tiny_model(tmp_path), LoadOptions(threads=2))
+    llm = LLM(loaded)
+    assert {t.name for t in set(threading.enumerate()) - before} >= {"sotol-engine-1"}
     llm.generate(["hello", "there"], max_tokens=3)
     llm.logits([[5]])
     asyncio.run(llm.agenerate("hello", max_tokens=3))
-    seen = weakref.ref(llm), weakref.ref(llm.runner)
-    del llm
+    seen = weakref.ref(llm), weakref.ref(loaded.runner)
+    del llm, loaded
     gc.collect()
     until(lambda: set(threading.enumerate()) <= before)
     gc.collect()
@@ -332,3 +343,93 @@ def test_an_async_stream_needs_an_event_loop(llm: LLM) -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         llm.astream("hello")
     gc.collect()
+
+
+# ---- one delivery a step
+
+
+def test_a_step_reaches_an_event_loop_in_one_call(llm: LLM, steps: Steps) -> None:
+    """However many of its streams the step has a token for."""
+    calls: list[tuple[int, int]] = []  # the step, and what the call hands over
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        call_soon = loop.call_soon_threadsafe
+
+        def counted(callback: Any, *args: Any) -> Any:
+            if args and isinstance(args[0], list):  # and not what asyncio's own threads say
+                calls.append((steps.count, len(args[0])))
+            return call_soon(callback, *args)
+
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
+        steps.gate.clear()
+        streams = [llm.astream([5 + i % 40, 6], max_tokens=20, temperature=0, ignore_eos=True) for i in range(64)]
+        steps.gate.set()
+        heard = await asyncio.gather(*(stream.result() for stream in streams))
+        for i, answer in enumerate(heard[:3]):
+            alone = await asyncio.to_thread(
+                llm.generate, [5 + i % 40, 6], max_tokens=20, temperature=0, ignore_eos=True
+            )
+            assert alone.tokens == answer.tokens
+        del loop.call_soon_threadsafe
+
+    asyncio.run(ask())
+    assert sum(events for _, events in calls) == 64 * 21  # each token, and the end
+    assert len({step for step, _ in calls}) == len(calls)
+    assert max(events for _, events in calls) >= 64
+
+
+class FakeLoop:
+    """Notes what it is called for."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+        self.closed = False
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+        self.calls.append(partial(callback, *args))
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+
+def test_an_outbox_keeps_the_order_and_tells_loops_apart() -> None:
+    outbox, one, other = Outbox(), FakeLoop(), FakeLoop()
+    heard: list[object] = []
+    for event in range(6):
+        outbox.put(one if event % 3 else other, heard.append, event)
+    assert (one.calls, other.calls) == ([], [])
+    outbox.flush()
+    outbox.flush()
+    assert (len(one.calls), len(other.calls), heard) == (1, 1, [])
+    one.calls[0]()
+    assert heard == [1, 2, 4, 5]
+    other.calls[0]()
+    assert heard == [1, 2, 4, 5, 0, 3]
+
+
+def test_an_outbox_for_a_loop_that_is_closed() -> None:
+    outbox, loop, other = Outbox(), FakeLoop(), FakeLoop()
+    heard: list[object] = []
+    outbox.put(loop, heard.append, 1)
+    outbox.put(other, heard.append, 2)
+    loop.closed = True
+    outbox.flush()
+    assert len(other.calls) == 1
+    with pytest.raises(RuntimeError, match="the event loop is closed"):
+        outbox.put(loop, heard.append, 3)
+
+
+def test_streams_of_a_model_that_is_closed_hear_it(llm: LLM, steps: Steps) -> None:
+    async def ask() -> None:
+        streams = [llm.astream("hello", sampling=ENDLESS) for _ in range(5)]
+        await anext(streams[0])
+        await asyncio.to_thread(llm.close)
+        for stream in streams:
+            with pytest.raises(SotolError, match="the model is closed"):
+                await asyncio.wait_for(stream.result(), PATIENCE)
+
+    asyncio.run(ask())
+    steps.assert_over()

@@ -1,4 +1,4 @@
-"""Threads that end with their owner: closed, lost, or when one of them can't be started."""
+"""Threads end with their owner: when it is closed or garbage-collected, or if one of them can't be started."""
 
 import gc
 import threading
@@ -15,7 +15,7 @@ PATIENCE = 20  # seconds, of what takes milliseconds
 
 
 class Job:
-    """What the threads do: wait until they are told to stop."""
+    """The threads' target: waits until it is told to stop."""
 
     def __init__(self) -> None:
         self.stopped, self.begun, self.stops = threading.Event(), 0, 0

@@ -16,8 +16,8 @@ __all__ = ["PlainRead", "token_bytes"]
 def token_bytes(model: str | Path) -> int:
     """Bytes of all matrices that a token multiplies, as the file stores them."""
     program = trace_model(read_gguf(model), 1)
-    matrices = {x.name: x for n in program.nodes if n.op is ops.linear for x in n.inputs if isinstance(x, Weight)}
-    return sum(weight.data.nbytes for weight in matrices.values())
+    matrices = {x for n in program.nodes if n.op is ops.linear for x in n.inputs if isinstance(x, Weight)}
+    return sum(weight.nbytes for weight in matrices)
 
 
 class PlainRead:

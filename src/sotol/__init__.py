@@ -12,9 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sotol.engine.options import Options, Sampling
-    from sotol.errors import FormatError, ModelError, ModelNotFoundError, SotolError, TemplateError
+    from sotol.engine.options import Options, Sampling, Terms
+    from sotol.errors import (
+        FormatError,
+        ModelError,
+        ModelNotFoundError,
+        QueueFullError,
+        SotolError,
+        TemplateError,
+    )
     from sotol.llm import LLM
+    from sotol.load_options import LoadOptions
     from sotol.results import Completion, Timings, TokenLogprob, TopLogprob, Usage
     from sotol.stream import AsyncStream, Stream
     from sotol.tokenizers import Tokenizer
@@ -29,13 +37,16 @@ _HOMES = {
     "ChatTemplate": "tokenizers.chat",
     "Completion": "results",
     "FormatError": "errors",
+    "LoadOptions": "load_options",
     "ModelError": "errors",
     "ModelNotFoundError": "errors",
     "Options": "engine.options",
+    "QueueFullError": "errors",
     "Sampling": "engine.options",
     "SotolError": "errors",
     "Stream": "stream",
     "TemplateError": "errors",
+    "Terms": "engine.options",
     "Timings": "results",
     "TokenLogprob": "results",
     "Tokenizer": "tokenizers",
@@ -48,13 +59,16 @@ __all__ = [
     "ChatTemplate",
     "Completion",
     "FormatError",
+    "LoadOptions",
     "ModelError",
     "ModelNotFoundError",
     "Options",
+    "QueueFullError",
     "Sampling",
     "SotolError",
     "Stream",
     "TemplateError",
+    "Terms",
     "Timings",
     "TokenLogprob",
     "Tokenizer",

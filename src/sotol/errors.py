@@ -1,42 +1,48 @@
-"""The errors that a user of sotol can meet; each message is one sentence that says what is wrong and what to do."""
+"""The errors that users of sotol can see. Each message is one sentence that says what is wrong and what to do."""
 
 import copy
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = [
     "FormatError",
     "ModelError",
     "ModelNotFoundError",
+    "QueueFullError",
     "SotolError",
     "TemplateError",
-    "again",
     "explained",
+    "meant",
+    "own_copy",
     "plain",
 ]
 
-# What a terminal obeys, or what shows other text than there is: control characters (C0, DEL, C1), line and paragraph
+# Characters that a terminal obeys, or that disguise a text: control characters (C0, DEL, C1), line and paragraph
 # separators, marks and overrides of the writing direction (Unicode Standard Annex 9), tags, halves of surrogate pairs.
-# A pattern that is compiled with the first error, not at each start.
+# A string, so that the pattern is compiled with the first error and not at each start.
 UNSHOWN = "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]+"
 
 
 class SotolError(Exception):
-    """Base of every error that sotol raises about files, models and machines (bad arguments raise ValueError)."""
+    """Base of all errors about files, models and machines (bad arguments raise ValueError)."""
 
 
 class FormatError(SotolError):
-    """A file that is not what it claims to be: names the file, the field and the offset."""
+    """A file that is not valid in its format. Names the file, the field and the offset."""
 
 
 class ModelError(SotolError):
-    """A well-formed model that can't be run: an unknown architecture, a missing weight, a wrong shape or encoding."""
+    """A valid file with a model that can't be run: unknown architecture, missing weight, wrong shape or encoding."""
 
 
 class ModelNotFoundError(SotolError, FileNotFoundError):
-    """A name that is no model's, or a path where there is no file."""
+    """There is no model of this name, or no file at this path."""
+
+
+class QueueFullError(SotolError):
+    """Too many requests wait already: try again later."""
 
 
 class TemplateError(SotolError):
@@ -45,9 +51,9 @@ class TemplateError(SotolError):
 
 @contextmanager
 def explained(doing: str, advice: str = "") -> Iterator[None]:
-    """Where the system refuses memory, a file or a thread meanwhile: a SotolError that says what was being done.
+    """Turns an OSError or MemoryError of its block into a SotolError that says what was being done.
 
-    doing: as "reading m.gguf"; advice: what the user can do, added where it is memory that was refused.
+    doing: such as "reading m.gguf". advice: what the user can do if memory is short.
     """
     try:
         yield
@@ -60,10 +66,10 @@ def explained(doing: str, advice: str = "") -> Iterator[None]:
         raise SotolError(f"{doing}: out of memory{advice and ': ' + advice}") from error
 
 
-def again(error: Exception) -> Exception:
-    """A new exception that says the same, caused by the first.
+def own_copy(error: Exception) -> Exception:
+    """A copy of an exception, with the original as its cause.
 
-    For an error that several callers hear of: raised in each of them, one object would gather all their tracebacks.
+    For an error that is raised to several callers: a single object would collect the tracebacks of all of them.
     """
     try:
         twin = copy.copy(error)
@@ -73,11 +79,19 @@ def again(error: Exception) -> Exception:
     return twin
 
 
-def plain(text: object, limit: int = 200) -> str:
-    """What comes from outside (a file, a message, another library), as a sentence may quote it: one line, short.
+def meant(name: str, known: Sequence[str]) -> str:
+    """For an error about an unknown option: the one that was meant, or all that there are."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
 
-    Runs of white space, control characters and direction marks become one space; what is longer than `limit`
-    characters ends in "…". Looks only at the first 4 * `limit` characters.
+    close = get_close_matches(name, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
+
+
+def plain(text: object, limit: int = 200) -> str:
+    """Text from outside (a file, a message, another library) in a form that is safe to quote: short, and one line.
+
+    Runs of white space, control characters and direction marks become one space; a text longer than `limit` characters
+    ends in "…". Only the first 4 * `limit` characters are examined.
     """
     whole = str(text)
     seen = whole[: 4 * limit]

@@ -1,21 +1,19 @@
 """exp, log, sin, cos and sums in float64 that give the same bits on every machine.
 
-NumPy's own differ between CPUs in the last bits (it picks other code, and sums in another order, for AVX2, AVX-512 or
-NEON). These use only +, -, *, / and rounding, which IEEE 754 fixes to the bit, one NumPy call each, so nothing is
-fused. The method and the constants are fdlibm's (Sun Microsystems 1993, e_exp.c, e_log.c, k_sin.c, k_cos.c), but for
-the reduction by pi/2, which is Cody and Waite's with pieces short enough for arguments up to 1e7.
+NumPy's own functions differ between CPUs in the last bits: it has other code, and another order of summing, for AVX2,
+AVX-512 and NEON. The functions here use only +, -, *, / and rounding, which IEEE 754 defines to the bit, each in its
+own NumPy call, so that no multiply-add is fused. Method and constants are fdlibm's (Sun Microsystems 1993, e_exp.c,
+e_log.c, k_sin.c, k_cos.c), except for the reduction by pi/2, which is Cody and Waite's, for arguments up to 1e7.
 
-Sampling and the tables of RoPE are computed with these; kernels have their own, in float32.
+Sampling and the tables of RoPE use these; kernels have their own exp, in float32.
 """
-
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Float64Array", "cos", "exp", "log", "sin", "sincos", "total"]
+from sotol.arrays import Float64Array, Int64Array
 
-Float64Array: TypeAlias = npt.NDArray[np.float64]
+__all__ = ["cos", "exp", "log", "sin", "sincos", "total"]
 
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # ln 2; the first has 32 bits
 INV_LN2 = 1.44269504088896338700e00
@@ -35,7 +33,7 @@ LARGEST_ANGLE = 1e7
 def exp(x: npt.ArrayLike) -> Float64Array:
     """e**x elementwise, within 1 ulp (2 where the result is subnormal); overflow gives inf, underflow 0, NaN stays."""
     x = np.asarray(x, np.float64)
-    safe = np.clip(x, -746.0, 710.0)  # beyond these the result is 0 or inf anyway; NaN passes through clip
+    safe = np.clip(x, -746.0, 710.0)  # beyond these, the result is 0 or inf anyway; clip keeps NaN
     nan = np.isnan(safe)
     if nan.any():
         safe = np.where(nan, 0.0, safe)
@@ -45,21 +43,21 @@ def exp(x: npt.ArrayLike) -> Float64Array:
     c = r - r * r * _polynomial(EXP_P, r * r)
     y = 1.0 - ((low - (r * c) / (2.0 - c)) - high)
     n = k.astype(np.int64)
-    half = n >> 1  # two factors, because 2**n alone leaves the range of normal numbers at both ends
+    half = n >> 1  # multiply by two powers of two, since 2**n itself may be beyond the range of normal numbers
     with np.errstate(over="ignore", under="ignore"):
         y = y * _power_of_two(half) * _power_of_two(n - half)
     return np.where(nan, x, y) if nan.any() else y
 
 
 def log(x: npt.ArrayLike) -> Float64Array:
-    """The natural logarithm elementwise, within 1 ulp; log(0) is -inf, of a negative number NaN."""
+    """The natural logarithm elementwise, within 1 ulp; log(0) is -inf, the logarithm of a negative number NaN."""
     x = np.asarray(x, np.float64)
     usable = (x > 0) & (x < np.inf)
-    tiny = usable & (x < 2.0**-1022)  # subnormal: no exponent to read until it is scaled
+    tiny = usable & (x < 2.0**-1022)  # subnormal: scale it first, so that its exponent bits are valid
     scaled = np.where(usable, x, 1.0) * np.where(tiny, 2.0**54, 1.0)
     bits = np.asarray(scaled).view(np.int64)
     fraction = bits & 0x000FFFFFFFFFFFFF
-    above = (fraction >= 0x0006A09E667F3BCD).astype(np.int64)  # so that the mantissa lies in [sqrt(1/2), sqrt(2))
+    above = (fraction >= 0x0006A09E667F3BCD).astype(np.int64)  # brings the mantissa into [sqrt(1/2), sqrt(2))
     k = ((bits >> 52) - 1023 + above - 54 * tiny).astype(np.float64)
     mantissa = (fraction | ((1023 - above) << 52)).view(np.float64)
     f = mantissa - 1.0
@@ -107,9 +105,9 @@ def cos(x: npt.ArrayLike) -> Float64Array:
 
 
 def total(x: npt.ArrayLike, axis: int = -1) -> Float64Array:
-    """The sum along one axis, in a fixed tree: the second half is added onto the first until one number is left.
+    """The sum along one axis, as a fixed tree: the second half is added to the first until one number is left.
 
-    The order depends on the length alone (np.sum's depends on the CPU); the error grows with its logarithm.
+    The order depends only on the length (np.sum's depends on the CPU). The error grows with the length's logarithm.
     """
     x = np.moveaxis(np.asarray(x, np.float64), axis, -1)
     if x.shape[-1] == 0:
@@ -131,7 +129,7 @@ def _polynomial(coefficients: tuple[float, ...], z: Float64Array) -> Float64Arra
     return y
 
 
-def _power_of_two(n: npt.NDArray[np.int64]) -> Float64Array:
+def _power_of_two(n: Int64Array) -> Float64Array:
     """2.0**n elementwise for -1022 <= n <= 1023, by writing the exponent's bits."""
     return np.asarray((n + 1023) << 52).view(np.float64)
 

@@ -28,14 +28,15 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts."""
+    """Token counts. cached_tokens: of the prompt's, those that were known and not computed again."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
-        """Both together."""
+        """Of prompt and answer together."""
         return self.prompt_tokens + self.completion_tokens
 
 

@@ -4,11 +4,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Self
 
+from sotol.engine.outbox import Outbox
 from sotol.engine.sampling import Picked, Sampler
-from sotol.engine.sequence import Chunk, Event, Failed, Finished
+from sotol.engine.sequence import Event, Failed, Finished, TokenText
 from sotol.results import Completion, TokenLogprob, TopLogprob, Usage
 from sotol.tokenizers import Tokenizer
 from sotol.workers import check_process
@@ -36,14 +38,14 @@ class _Collector:
         if isinstance(event, Failed):
             raise event.error
         self._texts.append(event.text)
-        if isinstance(event, Chunk):
+        if isinstance(event, TokenText):
             self._picked.append(event.picked)
         else:
             self.completion = self._complete(event)
         return event.text
 
     def _complete(self, end: Finished) -> Completion:
-        usage = Usage(self._prompt_tokens, len(self._picked))
+        usage = Usage(self._prompt_tokens, len(self._picked), end.reused)
         logprobs = tuple(map(self._logprob, self._picked)) if self._logprobs else None
         tokens = tuple(picked.token for picked in self._picked)
         return Completion("".join(self._texts), tokens, end.reason, logprobs, usage, end.timings, self._seed)
@@ -136,13 +138,17 @@ class Stream(_Running, Iterator[str]):
         finally:
             self._events.put(None)
 
-    def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
+    def attach(
+        self, cancel: Callable[[], None], outbox: Outbox, ended: Callable[[], None] | None = None
+    ) -> Callable[[Event], None]:
         """Connect the stream to its request: how to cancel that, and (returned) where it delivers.
 
-        What is returned does not keep the stream alive, so that losing the stream ends the work.
+        outbox: the engine's. ended: called when the last event can be read, without waiting. What is returned does not
+        keep the stream alive, so that losing the stream ends the work.
         """
+        del outbox  # a queue wakes its reader by itself
         self._cancel = cancel
-        return self._events.put
+        return _receiver(self._events.put, ended)
 
 
 class AsyncStream(_Running):
@@ -186,19 +192,30 @@ class AsyncStream(_Running):
 
     def close(self) -> None:
         """As for `Stream`; not only from the event loop."""
+        if self._over:
+            return
         super().close()
         with suppress(RuntimeError):  # the loop is closed: nobody waits in it
             self._loop.call_soon_threadsafe(self._events.put_nowait, None)
 
-    def attach(self, cancel: Callable[[], None]) -> Callable[[Event], None]:
-        """As for `Stream`; deliveries come from the engine's thread, and fail once the event loop is closed."""
+    def attach(
+        self, cancel: Callable[[], None], outbox: Outbox, ended: Callable[[], None] | None = None
+    ) -> Callable[[Event], None]:
+        """As for `Stream`; `ended` is called in the event loop. Deliveries fail once that is closed."""
         self._cancel = cancel
-        loop, put = self._loop, self._events.put_nowait  # and not self: see `Stream`
+        receive = _receiver(self._events.put_nowait, ended)
+        return partial(outbox.put, self._loop, receive)  # and not self: see `Stream`
 
-        def deliver(event: Event) -> None:
-            loop.call_soon_threadsafe(put, event)
 
-        return deliver
+def _receiver(put: Callable[[Event], object], ended: Callable[[], None] | None) -> Callable[[Event], None]:
+    """What takes a request's events, and tells when the last has come."""
+
+    def receive(event: Event) -> None:
+        put(event)
+        if ended is not None and not isinstance(event, TokenText):
+            ended()
+
+    return receive
 
 
 def _nothing() -> None:

@@ -1,6 +1,7 @@
-"""Threads that belong to an object and end with it: when it is closed, when it is lost, when one of them can't start.
+"""Threads that an object owns. They end when it is closed or garbage-collected, or if one of them can't be started.
 
-A process that was forked from theirs has none of them, and says so. Knows nothing of what they do.
+After a fork, the child process has none of the threads, and using the object there is an error. Knows nothing of what
+the threads do.
 """
 
 import os
@@ -12,13 +13,13 @@ from sotol.errors import SotolError
 
 __all__ = ["Workers", "check_process"]
 
-# The kernels of attention need some 300 kB beside what Python does. A program may have set less for all its threads
-# (`threading.stack_size`, `ulimit -s`), and musl gives 128 kB. This is what most systems give anyway, so that a thread
-# that somebody else starts at that very moment gets no less than it would have.
+# Attention kernels need some 300 kB of stack beyond Python's own. The default may be smaller: musl's is 128 kB, and a
+# program may have set another (`threading.stack_size`, `ulimit -s`). 8 MiB is the default of most systems, so a thread
+# that other code starts while this setting is active gets a normal stack.
 STACK_BYTES = 8 << 20
 
-# The size of new stacks is the process's, not the thread's: this keeps two of us from undoing each other's setting. It
-# is free in a forked child, whoever held it in the parent.
+# The stack size is a setting of the whole process: this lock keeps two threads from undoing each other's. It is always
+# released in a forked child, whoever held it in the parent.
 _stack_size = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -27,29 +28,30 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_process(pid: int) -> None:
-    """SotolError unless this is process `pid`: threads, and locks that they held, don't survive a fork."""
+    """SotolError unless this is process `pid`: threads do not survive a fork, and locks that they held stay locked."""
     if os.getpid() != pid:
         raise SotolError("this model was loaded before fork(): load it in the child")
 
 
 class Worker(threading.Thread):
-    """A thread of ours."""
+    """A thread that `Workers` started."""
 
 
 class Workers:
     """Daemon threads, one for each target.
 
-    targets: what they run; they must not refer to the owner of the Workers, which could not get lost otherwise.
-    stop: makes the targets return soon; called from any thread, any number of times, even before they started.
+    targets: what the threads run. They must not reference the owner of the Workers, or it could never be
+    garbage-collected. stop: makes the targets return soon; may be called from any thread, any number of times, and
+    even before they have started.
     """
 
     def __init__(self, name: str, targets: Sequence[Callable[[], object]], stop: Callable[[], object]) -> None:
-        """Starts them all, or none: SotolError where the system gives no more threads."""
+        """Start all threads, or none: SotolError if the system refuses to start one."""
         self.pid = os.getpid()
         self._threads = [
             Worker(target=target, name=f"sotol-{name}-{i}", daemon=True) for i, target in enumerate(targets, 1)
         ]
-        # First: whatever happens from here on (Ctrl-C, too), threads that were started end.
+        # Before starting any: whatever happens from here on, even Ctrl-C, threads that have started will end.
         self._finalizer = weakref.finalize(self, _end, self.pid, stop, self._threads)
         self._stop = stop
         try:
@@ -65,7 +67,7 @@ class Workers:
             raise
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Until all have returned, or for so long; whether they have."""
+        """Wait until all threads have ended, for at most `seconds` each; returns whether they have."""
         for thread in self._threads:
             thread.join(seconds)
             if thread.is_alive():
@@ -73,7 +75,7 @@ class Workers:
         return True
 
     def close(self) -> None:
-        """Stop them, and wait until they have ended; several threads may. In a forked child: nothing."""
+        """Stop the threads, and wait until they have ended. Thread-safe. Does nothing in a forked child."""
         _end(self.pid, self._stop, self._threads)
         self._finalizer.detach()
 
@@ -82,7 +84,7 @@ def _end(pid: int, stop: Callable[[], object], threads: Sequence[threading.Threa
     if os.getpid() != pid:
         return
     stop()
-    # A worker, in which the garbage collector may find a lost owner, waits for no other: that one may wait for it.
+    # The garbage collector may run this in any worker thread. Workers do not wait for each other: that could deadlock.
     if not isinstance(threading.current_thread(), Worker):
         for thread in threads:
             if thread.is_alive():
@@ -90,7 +92,7 @@ def _end(pid: int, stop: Callable[[], object], threads: Sequence[threading.Threa
 
 
 def _start(thread: threading.Thread) -> None:
-    """Start a thread with a stack of STACK_BYTES at least."""
+    """Start a thread with a stack of at least STACK_BYTES."""
     with _stack_size:
         before = threading.stack_size()
         try:

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 from tests.support.checkpoints import mixed_encodings, random_checkpoint
+from tests.support.layouts import layout_results
 from tests.support.running import limits_for, run_text
 
-from sotol.backends.cpu import PRECISIONS, CpuRunner
+from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.target import Target, host_target
 from sotol.formats import Weight, read_gguf, write_gguf
 from sotol.models import ARCHITECTURES, trace_model
+from sotol.program.fuse import quantize_inputs
 from sotol.quant import Float32Array
 
 CONTEXT = 128
@@ -64,11 +66,13 @@ def write_models(folder: Path) -> None:
 
 
 def run(folder: Path, out: Path) -> None:
-    """Every model in every precision, on two threads."""
+    """Every model in every precision, and the kernels on layouts that no file has, on two threads."""
     results, begin = dict[str, Float32Array](), time.monotonic()
     for name, logits in logits_of(folder, threads=2, target=host_target()):
         results[name] = logits
         say(f"{platform.machine()} {host_target().level}: {name}, {time.monotonic() - begin:.0f} s")
+    results |= layout_results(host_target(), threads=2)
+    say(f"{platform.machine()} {host_target().level}: layouts, {time.monotonic() - begin:.0f} s")
     np.savez(out, allow_pickle=False, **results)
 
 
@@ -76,10 +80,10 @@ def logits_of(folder: Path, *, threads: int, target: Target) -> Iterator[tuple[s
     """The models' logits [T, V], by the name of the model and the precision."""
     text = np.random.default_rng(5).integers(0, 48, sum(CHUNKS)).tolist()
     for path in sorted(folder.glob("*.gguf")):
-        program = trace_model(read_gguf(path), CONTEXT)
-        for precision in PRECISIONS:
-            runner = CpuRunner(program, limits_for(CONTEXT), threads=threads, precision=precision, target=target)
-            with closing(runner):
+        exact = trace_model(read_gguf(path), CONTEXT)
+        for precision, program in (("int8", quantize_inputs(exact)), ("f32", exact)):
+            limits = limits_for(program, CONTEXT)
+            with closing(CpuRunner(program, limits, threads=threads, target=target)) as runner:
                 logits = run_text(runner, text, CHUNKS)
             assert np.isfinite(logits).all()
             yield f"{path.stem} {precision}", logits

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.running import make_step
-from tests.support.single_op import Inputs, cpu, ids, reference
+from tests.support.running import make_step, make_table
+from tests.support.single_op import Inputs, cpu, ended, ids, reference
 
-from sotol.backends.cpu import CpuRunner, runner
+from sotol.backends.cpu import CpuRunner
+from sotol.backends.cpu.layout import SPAN
+from sotol.backends.cpu.running import sharing
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
-from sotol.program.program import Cache, Program
+from sotol.program.memory import Cache, Paged
+from sotol.program.program import Program
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.quant import Float32Array
 
@@ -27,29 +30,29 @@ def random_tables(heads: int, kv_heads: int, width: int, seed: int) -> dict[str,
     return {name: rng.normal(size=(VOCABULARY, count, width)).astype(np.float32) for name, count in counts.items()}
 
 
-def program_of(tables: Tables, **options: float) -> Program:
+def program_of(tables: Tables, *, window: int = 0, cap: float = 0.0) -> Program:
     """Attention whose q, k and v are rows of three tables, named by the token."""
     inputs = Inputs()
     q, k, v = (inputs.rows(x.reshape(VOCABULARY, -1), name).reshape("T", *x.shape[1:]) for name, x in tables.items())
     _, kv_heads, width = tables["k"].shape
-    cache, scale = Cache(0, kv_heads, width), width**-0.5
-    out = ops.attention(q, k, v, cache, inputs.step, scale=scale, **options)
-    out.reshape("T", tables["q"][0].size)
-    return inputs.program
+    cache = Cache("kv.0", Paged(kv_heads, width, width, window))
+    ops.remember(k, v, cache, inputs.step)
+    ops.attention(q, cache, inputs.step, scale=width**-0.5, cap=cap).reshape("T", tables["q"][0].size)
+    return ended(inputs.program)
 
 
-def attention_program(heads: int, kv_heads: int, width: int, seed: int, **options: float) -> Program:
+def attention_program(
+    heads: int, kv_heads: int, width: int, seed: int, *, window: int = 0, cap: float = 0.0
+) -> Program:
     """The same of random tables."""
-    return program_of(random_tables(heads, kv_heads, width, seed), **options)
+    return program_of(random_tables(heads, kv_heads, width, seed), window=window, cap=cap)
 
 
 def ragged_steps(rng: np.random.Generator, lengths: list[int], chunk: int) -> tuple[list[Step], Limits]:
     """Sequences of these lengths, fed in chunks, side by side, over shuffled blocks."""
     needed = [-(-n // BLOCK_TOKENS) for n in lengths]
     shuffled = rng.permutation(sum(needed)).tolist()
-    tables = np.zeros((len(lengths), max(needed)), np.int32)
-    for s, count in enumerate(needed):
-        tables[s, :count] = [shuffled.pop() for _ in range(count)]
+    tables = [[shuffled.pop() for _ in range(count)] for count in needed]
     texts = [rng.integers(0, VOCABULARY, n) for n in lengths]
     steps = []
     for start in range(0, max(lengths), chunk):
@@ -58,9 +61,10 @@ def ragged_steps(rng: np.random.Generator, lengths: list[int], chunk: int) -> tu
         tokens = np.concatenate([texts[s][a:b] for s, a, b in spans]).astype(np.int32)
         positions = np.concatenate([np.arange(a, b) for _, a, b in spans]).astype(np.int32)
         starts = ids(np.cumsum([0, *(b - a for _, a, b in spans)]).tolist())
-        steps.append(Step(tokens, positions, starts, tables[active], ids(range(len(tokens)))))
+        table = make_table([tables[s] for s in active])
+        steps.append(Step(tokens, positions, starts, (table,), ids(range(len(tokens)))))
     widest = max(len(step.tokens) for step in steps)
-    return steps, Limits(widest, len(lengths), widest, max(lengths), sum(needed))
+    return steps, Limits(widest, len(lengths), widest, max(lengths), (sum(needed),))
 
 
 SHAPES = st.sampled_from(
@@ -95,7 +99,7 @@ def test_equals_its_meaning(
 ) -> None:  # fmt: skip
     program = attention_program(*shape, seed, window=window, cap=cap)
     steps, limits = ragged_steps(np.random.default_rng(seed), lengths, chunk)
-    got = [cpu(program, steps, target, threads=n, codec=codec, limits=limits) for n in (1, 2, 5)]
+    got = [cpu(program, steps, target, threads=n, codecs=codec, limits=limits) for n in (1, 2, 5)]
     want = reference(program, steps, limits, cache={"f16": "float16", "f32": "float32"}[codec]).reshape(got[0].shape)
     np.testing.assert_allclose(got[0], want, rtol=1e-5, atol=1e-5)
     for other in got[1:]:
@@ -109,7 +113,7 @@ def test_long_contexts_span_several_sums(target: Target, window: int, width: int
     results = []
     for chunk in (64, 600):
         steps, limits = ragged_steps(np.random.default_rng(7), [1200], chunk)
-        results.append(cpu(program, steps, target, threads=2, codec="f16", limits=limits)[-1:])
+        results.append(cpu(program, steps, target, threads=2, codecs="f16", limits=limits)[-1:])
         want = reference(program, steps, limits, cache="float16").reshape(-1, 3 * width)[-1:]
         np.testing.assert_allclose(results[-1], want, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
@@ -123,9 +127,9 @@ def test_shared_out_spans_give_the_same_bits(
     """Sums of spans that went through memory, by any thread, against one thread's; chunks of 233 end in one token."""
     program = attention_program(7, 1, width, 7, window=window)
     steps, limits = ragged_steps(np.random.default_rng(7), [700, 530], chunk)
-    split = cpu(program, steps, target, threads=5, codec="f16", limits=limits)
-    monkeypatch.setattr(runner, "SPAN_ROWS", 0)
-    whole = cpu(program, steps, target, threads=1, codec="f16", limits=limits)
+    split = cpu(program, steps, target, threads=5, codecs="f16", limits=limits)
+    monkeypatch.setattr(sharing, "SPAN_ROWS", 0)
+    whole = cpu(program, steps, target, threads=1, codecs="f16", limits=limits)
     np.testing.assert_array_equal(split.view(np.int32), whole.view(np.int32))
 
 
@@ -136,14 +140,14 @@ def test_shared_out_spans_give_the_same_bits(
         ([1], [255], [-1]),  # one span
         ([24] * 20, [511] * 20, [-1] * 20),  # enough tiles for all threads
         ([1] * 20 + [1], [200] * 20 + [8000], [-1] * 20 + [32]),  # a long context among short ones
-        ([24] * 4, [80000] * 4, [-1] * 4),  # more sums than there is memory for
+        ([24] * 4, [80000] * 4, [-1] * 4),  # more records than there is memory for
     ],
 )
-def test_parts_are_each_span_of_each_tile_once(counts: list[int], last: list[int], split: list[int]) -> None:
-    """split: spans that a tile is shared out by, -1 where it stays whole."""
-    parts, sums = runner._attention_parts(counts, last)
+def test_shares_are_each_span_of_each_tile_once(counts: list[int], last: list[int], split: list[int]) -> None:
+    """split: the number of spans that a tile is split into, -1 where it stays whole."""
+    shares, sums = sharing.share_out(counts, [0] * len(counts), [position // SPAN + 1 for position in last])
     want = sorted((t, span) for t, n in enumerate(split) for span in (range(n) if n > 0 else [-1]))
-    assert sorted(parts) == want
+    assert sorted(shares) == want
     rows = [count * max(n, 0) for count, n in zip(counts, split, strict=True)]
     assert sums == [sum(rows[:t]) for t in range(len(rows))]
 
@@ -152,13 +156,15 @@ def test_large_scores_do_not_overflow(target: Target) -> None:
     """Scores of several hundred: the running maximum keeps e**x in range."""
     rng = np.random.default_rng(0)
     inputs = Inputs()
-    parts = [
+    q, k, v = (
         inputs.rows((rng.normal(size=(VOCABULARY, 32)) * size).astype(np.float32), name).reshape("T", 1, 32)
         for name, size in (("q", 30.0), ("k", 30.0), ("v", 1.0))
-    ]
-    ops.attention(*parts, Cache(0, 1, 32), inputs.step, scale=1.0).reshape("T", 32)
+    )
+    cache = Cache("kv.0", Paged(1, 32, 32))
+    ops.remember(k, v, cache, inputs.step)
+    ops.attention(q, cache, inputs.step, scale=1.0).reshape("T", 32)
     steps, limits = ragged_steps(rng, [80], 80)
-    got = cpu(inputs.program, steps, target, codec="f32", limits=limits)
+    got = cpu(inputs.program, steps, target, codecs="f32", limits=limits)
     want = reference(inputs.program, steps, limits).reshape(got.shape)
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
 
@@ -177,17 +183,17 @@ def test_what_is_not_finite_stays_with_who_sees_it(
     rng = np.random.default_rng(1)
     healthy, other, later = (rng.integers(0, bad, n).tolist() for n in (39, 30, 9))
     spoilt = [*healthy[:at], bad, *healthy[at:]]
-    limits = Limits(80, 2, 80, 80, 6)
+    limits = Limits(80, 2, 80, 80, (6,))
 
     def run(runner: CpuRunner, *texts: list[int]) -> list[Float32Array]:
         step = make_step(texts, [0] * len(texts), [[2, 0, 5], [1, 4, 3]][: len(texts)], range(sum(map(len, texts))))
-        return np.split(runner.run(step).copy(), step.starts[1:-1])
+        return np.split(runner.run(step)["result"].copy(), step.starts[1:-1])
 
     def fresh(text: list[int]) -> Float32Array:
-        with closing(CpuRunner(program, limits, threads=1, codec=codec, target=target)) as runner:
+        with closing(CpuRunner(program, limits, threads=1, codecs=codec, target=target)) as runner:
             return run(runner, text)[0]
 
-    with closing(CpuRunner(program, limits, threads=2, codec=codec, target=target)) as runner:
+    with closing(CpuRunner(program, limits, threads=2, codecs=codec, target=target)) as runner:
         first, second = run(runner, spoilt, other)
         third = run(runner, later)[0]
     sees = [at <= i and (not window or i < at + window) for i in range(len(spoilt))]
@@ -207,7 +213,7 @@ def test_numbers_beyond_the_cache_are_its_largest(target: Target, codec: str) ->
     tables["k"][::2, :, 3], tables["v"][1::3, :, 5], tables["v"][1::4, :, 6] = 1e6, -1e30, 65510
     program = program_of(tables)
     steps, limits = ragged_steps(np.random.default_rng(5), [50, 20], 16)
-    got = cpu(program, steps, target, threads=2, codec=codec, limits=limits)
+    got = cpu(program, steps, target, threads=2, codecs=codec, limits=limits)
     want = reference(program, steps, limits, cache={"f16": "float16", "f32": "float32"}[codec]).reshape(got.shape)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     assert np.isfinite(got).all()

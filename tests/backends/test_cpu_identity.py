@@ -13,6 +13,7 @@ from sotol.backends.cpu.target import Target, host_target, levels, target_for
 from sotol.catalog import find_model
 from sotol.formats import read_gguf
 from sotol.models import trace_model
+from sotol.program.fuse import quantize_inputs
 from sotol.program.program import Program
 from sotol.program.step import Limits
 from sotol.quant import Float32Array
@@ -38,9 +39,9 @@ def logits(
     program: Program, text: Sequence[int], chunks: Sequence[int], *, threads: int = 2, target: Target | None = None,
     precision: str = "int8",
 ) -> Float32Array:  # fmt: skip
-    limits = limits_for(256)
-    runner = CpuRunner(program, limits, threads=threads, target=target or host_target(), precision=precision)
-    with closing(runner):
+    program = quantize_inputs(program) if precision == "int8" else program
+    limits = limits_for(program, 256)
+    with closing(CpuRunner(program, limits, threads=threads, target=target or host_target())) as runner:
         return run_text(runner, text, chunks)
 
 
@@ -77,7 +78,8 @@ def test_levels(program: Program, text: list[int], level: str, precision: str) -
 def test_company(program: Program, text: list[int]) -> None:
     """A text beside two others, at other places, in the same steps."""
     alone = logits(program, text, [LENGTH])
-    limits = limits_for(256, sequences=3)._replace(tokens=256)
+    program = quantize_inputs(program)
+    limits = limits_for(program, 256, sequences=3)._replace(tokens=256)
     parts = [np.zeros((0, 48), np.float32)]
     with closing(CpuRunner(program, limits, threads=2)) as runner:
         for start in range(0, LENGTH, 50):
@@ -86,16 +88,17 @@ def test_company(program: Program, text: list[int]) -> None:
             begins = [13 * (start // 50), start, 22 * (start // 50)]
             tables = [range(16), range(16, 32), range(32, 48)]
             rows = range(13, 13 + 50)
-            parts.append(runner.run(make_step(other, begins, tables, rows)).copy())
+            step = make_step(other, begins, tables, rows, groups=len(runner.groups))
+            parts.append(runner.run(step)["logits"].copy())
     same_bits(alone, np.concatenate(parts))
 
 
 @pytest.mark.parametrize("level", levels()[:-1])
 def test_levels_on_a_real_model(level: str) -> None:
     """SmolLM2 over a few tokens of a prompt."""
-    program = trace_model(read_gguf(find_model("smollm2")), 64)
+    program = quantize_inputs(trace_model(read_gguf(find_model("smollm2")), 64))
     prompt = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2]
-    limits = Limits(64, 1, 64, 64, 4)
+    limits = Limits(64, 1, 64, 64, (4,))
     results = []
     for target in (target_for(level), host_target()):
         with closing(CpuRunner(program, limits, threads=2, target=target)) as runner:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 import pytest
@@ -21,7 +22,8 @@ from sotol.backends.cpu.building.sources import source_digest
 from sotol.backends.cpu.building.store import KernelStore
 from sotol.backends.cpu.building.stored import file_name
 from sotol.backends.cpu.target import host_target, levels, target_for
-from sotol.backends.cpu.vectors.dots import DOTS, stored_bytes
+from sotol.backends.cpu.vectors.codes import Codes, Weights, packed_bytes, stored_bytes
+from sotol.backends.cpu.vectors.dots import DOTS
 from sotol.backends.cpu.vectors.simd import store_ir
 from sotol.errors import SotolError
 
@@ -60,7 +62,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize(("progress", "level"), [(None, logging.WARNING), (lambda *_: None, logging.INFO)])
 def test_the_first_use_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, progress: lib.Progress | None, level: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, progress: lib.CountProgress | None, level: int
 ) -> None:
     """As a warning where nothing else would tell."""
     caplog.set_level(logging.INFO, "sotol")
@@ -196,7 +198,7 @@ def change_child(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Let children run this body in the place of compile_kernel(*a), which is `given`."""
     begin = "import sys, os, pathlib; sys.path.append(sys.argv[1]); import sotol.backends.cpu.building.child as c"
     change = f"given = c.compile_kernel\ndef changed(*a): {body}\nc.compile_kernel = changed\nc.main()"
-    monkeypatch.setattr(children, "_PROGRAM", f"{begin}\n{change}")
+    monkeypatch.setattr(children, "_CODE", f"{begin}\n{change}")
 
 
 def test_unknown_levels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +259,7 @@ def test_levels_use_their_instructions(level: str) -> None:
     program = (
         "from sotol.backends.cpu.building.compile import compile_kernel\n"
         "from sotol.backends.cpu.target import target_for\n"
-        f"print(compile_kernel(('linear', 'Q4_K', 'int8'), target_for({level!r}), assembly=True)[0])"
+        f"print(compile_kernel(('linear', 'q4_32x8_s_m', 'int8'), target_for({level!r}), assembly=True)[0])"
     )
     command = [sys.executable, "-c", program]
     environment = numba_settings(target_for(level))
@@ -266,20 +268,31 @@ def test_levels_use_their_instructions(level: str) -> None:
         assert instruction in text
 
 
-def test_dotprod_uses_its_instruction() -> None:
-    """The form alone, without Numba, which compiles only for the machine that it is on."""
+def arm_assembly(read: Callable[[Any, Any], Weights]) -> str:
+    """ARM's form alone, without Numba, which compiles only for the machine that it is on. read: of weights."""
     module = ir.Module()
     word, triple = ir.IntType(64), "aarch64-unknown-linux-gnu"
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 3), "dots")
     builder = ir.IRBuilder(function.append_basic_block())
-    weights = stored_bytes(builder, function.args[0])
-    (sums,) = DOTS["sdot"](builder, weights, range(8), [function.args[1]], 4)
+    (sums,) = DOTS["sdot"](builder, read(builder, function.args[0]), range(8), [function.args[1]], 4)
     store_ir(builder, sums, function.args[2])
     builder.ret_void()
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(triple).create_target_machine(features=target_for("dotprod").features)
     module.triple = triple
-    text = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    text: str = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    return text
+
+
+def test_dotprod_uses_its_instruction() -> None:
+    text = arm_assembly(stored_bytes)
     assert text.count("sdot\tv") == 32  # 16 rows of 32 inputs, 16 products each
     assert ".4b[3]" in text  # four inputs of a register that holds sixteen
+
+
+def test_tables_are_looked_up_by_an_instruction() -> None:
+    codes = Codes(4, table=tuple(range(-8, 8)))
+    text = arm_assembly(lambda builder, address: packed_bytes(builder, address, codes, "sdot"))
+    assert text.count("tbl\tv") == 32  # of 16 bytes each
+    assert text.count("sdot\tv") == 32

@@ -3,11 +3,13 @@
 import os
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sotol.arrays import UInt8Array
 from sotol.backends.cpu import panels
 from sotol.backends.cpu.building.library import library_for
 from sotol.backends.cpu.running.packing import PIECE_BYTES, Packing, pack_key
@@ -25,10 +27,10 @@ def matrix(name: str, encoding: str, rows: int, blocks: int) -> Weight:
     """A matrix of random bytes: every pattern of bits must pass."""
     e = ENCODINGS[encoding]
     data = np.random.default_rng(rows * blocks).integers(0, 256, rows * blocks * e.size, np.uint8)
-    return Weight(name, e, (rows, blocks * e.values), data)
+    return Weight.from_bytes(name, e, (rows, blocks * e.values), data)
 
 
-def packed(weights: list[Weight], target: Target, threads: int) -> list[panels.UInt8Array]:
+def packed(weights: list[Weight], target: Target, threads: int) -> list[UInt8Array]:
     """The panels of several matrices, over whatever was in memory."""
     codes = library_for(target).load([pack_key(w) for w in weights])
     outs = [np.full(panels.packed_shape(w), 0xA5, np.uint8) for w in weights]
@@ -37,7 +39,7 @@ def packed(weights: list[Weight], target: Target, threads: int) -> list[panels.U
     return outs
 
 
-def defined(weight: Weight) -> panels.UInt8Array:
+def defined(weight: Weight) -> UInt8Array:
     out = np.zeros(panels.packed_shape(weight), np.uint8)
     panels.pack(weight, out)
     return out
@@ -59,6 +61,16 @@ def test_a_matrix_of_many_pieces(threads: int) -> None:
     np.testing.assert_array_equal(out, defined(weight))
 
 
+def test_a_part_is_packed_as_its_rows_alone() -> None:
+    """Rows that begin in the middle of a panel of the whole, and an expert."""
+    experts = matrix("a", "Q4_K", 3 * 40, 2)
+    experts = replace(experts, shape=(3, 40, 512))
+    weights = [experts.expert(1), experts.expert(2).part(5, 38)]
+    alone = [Weight.from_bytes("b", w.encoding, w.shape, w.rows().reshape(-1).copy()) for w in weights]
+    for out, weight in zip(packed(weights, host_target(), 2), alone, strict=True):
+        np.testing.assert_array_equal(out, defined(weight))
+
+
 def test_progress_counts_matrices() -> None:
     weights = [matrix(name, "F16", 16, 16) for name in "ab"]
     codes = library_for(host_target()).load([pack_key(w) for w in weights])
@@ -68,7 +80,7 @@ def test_progress_counts_matrices() -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def started(path: Path, threads: int = 2) -> tuple[Packing, Weight, panels.UInt8Array]:
+def started(path: Path, threads: int = 2) -> tuple[Packing, Weight, UInt8Array]:
     """The packing of a matrix of many pieces in a file."""
     write_gguf(path, {}, [matrix("a", "Q8_0", 8192, 40)])
     os.utime(path, (1, 1))  # so that any write shows
@@ -83,7 +95,7 @@ def test_a_file_that_is_cut_short_meanwhile(tmp_path: Path, piece: int, monkeypa
     """Before any piece of the work: an error for whoever waits, each time a new one."""
     path, copied = tmp_path / "m.gguf", list[int]()
 
-    def cut(data: panels.UInt8Array, out: panels.UInt8Array) -> None:
+    def cut(data: UInt8Array, out: UInt8Array) -> None:
         copied.append(len(data))
         if len(copied) == piece + 1:
             os.truncate(path, 5000)
@@ -126,7 +138,7 @@ def test_files_are_let_go_when_all_is_packed(tmp_path: Path) -> None:
 def test_stopping_ends_the_threads_and_who_waits_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, gate = threading.Event(), threading.Event()
 
-    def held(data: panels.UInt8Array, out: panels.UInt8Array) -> None:
+    def held(data: UInt8Array, out: UInt8Array) -> None:
         entered.set()
         gate.wait(20)
         copy_bytes(data, out)

@@ -16,25 +16,26 @@ from sotol.errors import SotolError
 PACKAGE = Path(sotol.__file__).parent
 # One of each kind, as children get them.
 KEYS = [
-    ("add",), ("add_bias",), ("attend", "f16", 0, 0, 2), ("embed", "Q4_1"), ("glu", "silu"), ("glu_quantize", "silu"),
-    ("linear", "Q4_1", "int8"), ("pack", "Q4_1"), ("quantize",), ("rms_norm",), ("rms_norm_quantize",),
-    ("rope", "pairs"), ("rows",), ("scale",), ("soft_cap",), ("store_cache", "f16"),
+    ("add",), ("add_bias",), ("attend", "f16", "f16", 0, 0, 2), ("embed", "q4_32x1_m"), ("glu", "silu"),
+    ("glu_quantize", "silu"), ("linear", "q4_32x1_m", "int8"), ("moving_average",), ("pack", "Q4_1"), ("quantize",),
+    ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"), ("rows",), ("scale",), ("soft_cap",),
+    ("store_cache", "f16", "f16"),
 ]  # fmt: skip
 # Loaded on the way, by packages or for what is around the compiling.
 HARMLESS = {
-    "__init__.py", "errors.py", "backends/__init__.py", "backends/cpu/__init__.py",
+    "__init__.py", "arrays.py", "errors.py", "backends/__init__.py", "backends/cpu/__init__.py",
     "backends/cpu/building/__init__.py", "backends/cpu/building/child.py", "backends/cpu/building/sources.py",
     "formats/__init__.py", "formats/cursor.py", "formats/files.py", "formats/gguf.py", "formats/gguf_write.py",
 }  # fmt: skip
 PROGRAM = """
 import json, sys
 from sotol.backends.cpu.building import child
-from sotol.backends.cpu.kernels import KERNELS, TOOLS
+from sotol.backends.cpu.kernels import KERNELS, NATIVE_FACTORIES
 from sotol.backends.cpu.target import host_target
 keys = json.loads(sys.argv[1])
-assert {key[0] for key in keys} == {*KERNELS, *TOOLS}, "a kind is missing"
+assert {key[0] for key in keys} == {*KERNELS, *NATIVE_FACTORIES}, "a kind is missing"
 for name, *parameters in keys:
-    (KERNELS | TOOLS)[name](host_target(), *parameters)
+    (KERNELS | NATIVE_FACTORIES)[name](host_target(), *parameters)
 child.compile_kernel(("scale",), host_target())
 print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] == "sotol"]))
 """

@@ -170,7 +170,7 @@ def test_what_dead_writers_left_is_removed(tmp_path: Path, shelf: KernelStore) -
     left.write_bytes(b"half")
     others.write_bytes(b"half")
     with shelf.sharing(nothing) as sharing:
-        assert list(next(sharing.parts(lambda: [("rows",)]))) == [("rows",)]
+        assert list(next(sharing.claims(lambda: [("rows",)]))) == [("rows",)]
         assert not left.exists()
         assert others.exists()
 
@@ -179,7 +179,7 @@ def hold(top: Path, ready: "multiprocessing.connection.Connection[bool, str]", k
     """Another process that has kernels to compile, and keeps one after the other; the last word ends it."""
     shelf = KernelStore(top, "5", "avx2")
     with shelf.sharing(nothing) as sharing:
-        for key in next(sharing.parts(lambda: keys)):
+        for key in next(sharing.claims(lambda: keys)):
             ready.send(True)
             if ready.recv() == "die":
                 os._exit(1)
@@ -224,8 +224,8 @@ def test_what_another_process_compiles_is_waited_for(tmp_path: Path) -> None:
             return [key for key in keys if key not in found]
 
         with shelf.sharing(nothing) as sharing:
-            for part in sharing.parts(missing):
-                assert part == [own]
+            for claimed in sharing.claims(missing):
+                assert claimed == [own]
                 found[own] = SCALE
     assert len(found) == 4
 
@@ -241,7 +241,7 @@ def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
             return [("scale", 1)]
 
         with shelf.sharing(nothing) as sharing:
-            assert list(next(sharing.parts(missing))) == [("scale", 1)]
+            assert list(next(sharing.claims(missing))) == [("scale", 1)]
             assert len(asked) >= 4  # it waited until then
 
 
@@ -249,7 +249,7 @@ def test_an_owner_that_keeps_nothing_is_not_waited_for_forever(tmp_path: Path, m
     monkeypatch.setattr(store, "_PATIENCE", 0.3)
     shelf, key = KernelStore(tmp_path, "5", "avx2"), ("scale", 1)
     with another_process(tmp_path, [key]), shelf.sharing(nothing) as sharing:
-        assert list(next(sharing.parts(lambda: [key]))) == [key]
+        assert list(next(sharing.claims(lambda: [key]))) == [key]
         sharing.keep(key, seal(shelf.label(key), SCALE))
     assert shelf.read([key], nothing)
 
@@ -259,7 +259,7 @@ def test_what_another_kept_before_the_claim_is_not_compiled(tmp_path: Path) -> N
     shelf, key = KernelStore(tmp_path, "5", "avx2"), ("scale", 1)
     looks = [[key], []]
     with shelf.sharing(nothing) as sharing:
-        assert list(sharing.parts(lambda: looks.pop(0))) == []
+        assert list(sharing.claims(lambda: looks.pop(0))) == []
         with another_process(tmp_path, [key]) as go:  # which could not have it else
             go("keep")
 
@@ -271,7 +271,7 @@ def test_where_locks_do_not_work_each_compiles(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("fcntl.lockf", refuse)
     shelf = KernelStore(tmp_path, "5", "avx2")
     with shelf.sharing(nothing) as sharing:
-        assert list(next(sharing.parts(lambda: [KEY]))) == [KEY]
+        assert list(next(sharing.claims(lambda: [KEY]))) == [KEY]
         sharing.keep(KEY, seal(shelf.label(KEY), SCALE))
     assert shelf.read([KEY], nothing) == {KEY: SCALE}
 

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from tests.cli.conftest import Sotol
 
 from sotol import LLM
 from sotol.cli.workload import decode_steps, prompt_steps, pseudo_random_ids
+from sotol.loading import LoadOptions, load
+from sotol.program.memory import Group
 from sotol.program.step import Limits
 
 
@@ -31,20 +35,22 @@ def test_ids_are_in_the_vocabulary(vocabulary: int, seed: int) -> None:
 
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 64))
 def test_steps_are_valid_and_in_order(prompt: int, generate: int, chunk: int) -> None:
-    limits = Limits(chunk, 1, 1, prompt + generate, -(-(prompt + generate) // 16))
+    limits = Limits(chunk, 1, 1, prompt + generate, (-(-(prompt + generate) // 16),))
+    runner: Any = SimpleNamespace(limits=limits, groups=(Group(()),))
     ids = pseudo_random_ids(prompt + generate, 100)
-    steps = [*prompt_steps(ids[:prompt], limits), *decode_steps(ids[prompt:], prompt)]
+    steps = [*prompt_steps(ids[:prompt], runner), *decode_steps(ids[prompt:], prompt, runner)]
     for step in steps:
-        step.check(limits, 100)
+        step.check(limits, runner.groups, 100)
         assert step.logit_rows.tolist() == [len(step.tokens) - 1]
     assert np.concatenate([step.tokens for step in steps]).tolist() == ids
     assert np.concatenate([step.positions for step in steps]).tolist() == list(range(prompt + generate))
 
 
 def test_steps_give_the_logits_of_the_text(llm: LLM) -> None:
-    ids = pseudo_random_ids(24, llm.runner.vocabulary)
-    steps = [*prompt_steps(ids[:20], llm.runner.limits), *decode_steps(ids[20:], 20)]
-    got = [llm.runner.run(step)[0].copy() for step in steps]
+    ids = pseudo_random_ids(24, llm.vocabulary)
+    with load(llm.path, LoadOptions(ctx=256)) as loaded:
+        steps = [*prompt_steps(ids[:20], loaded.runner), *decode_steps(ids[20:], 20, loaded.runner)]
+        got = [loaded.runner.run(step)["logits"][0].copy() for step in steps]
     assert np.array_equal(np.array(got), llm.logits([ids])[0][19:])
 
 

@@ -24,7 +24,7 @@ def strange(folder: Path, **metadata: object) -> str:
     encoding = ENCODINGS["IQ4_XS"]
     values = np.zeros(3 * 512 // encoding.values * encoding.size, np.uint8)
     weights = [
-        Weight("blk.0.odd", encoding, (3, 512), values),
+        Weight.from_bytes("blk.0.odd", encoding, (3, 512), values),
         Weight.from_values("norm", np.ones(5, np.float32), "F32"),
     ]
     write_gguf(path, {"general.architecture": "strange", **metadata}, weights)

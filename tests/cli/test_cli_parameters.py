@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from sotol import Sampling
-from sotol.cli.parameters import LOADING, known, merged, parse_bias, parse_parameter, parse_template
+from sotol.cli.parameters import LOADING, known, merged, parse_bias, parse_memory, parse_parameter, parse_template
 
 
 def test_every_option_of_sampling_has_its_name() -> None:
-    assert known() == [*(field.name for field in fields(Sampling)), *LOADING]
-    for field in fields(Sampling):
+    shown = [field for field in fields(Sampling) if field.name != "n"]  # `sotol run` gives one answer
+    assert known() == [*(field.name for field in shown), *LOADING]
+    for field in shown:
         text = {"stop": "x", "logit_bias": "1=2", "ignore_eos": "true"}.get(field.name, "1")
         name, value = parse_parameter(field.name, text)
         assert name == field.name
@@ -30,6 +31,11 @@ def test_every_option_of_sampling_has_its_name() -> None:
         ("ignore_eos", "Off", "ignore_eos", False),
         ("stop", "a b", "stop", ["a b"]),
         ("logit_bias", "3=-inf", "logit_bias", {3: float("-inf")}),
+        ("parallel", "4", "sequences", 4),
+        ("num_batch", "128", "step_tokens", 128),
+        ("kv-memory", "2GB", "kv_memory", 2 * 10**9),
+        ("prefix_cache", "off", "prefix_cache", False),
+        ("backend", "reference", "backend", "reference"),
     ],
 )
 def test_values(name: str, text: str, own: str, value: object) -> None:
@@ -45,11 +51,34 @@ def test_values(name: str, text: str, own: str, value: object) -> None:
         ("min_p", "", "min_p is ''; it must be a number"),
         ("ignore_eos", "maybe", "ignore_eos is 'maybe'; it must be true or false"),
         ("logit_bias", "x", "--logit-bias is 'x'"),
+        ("sequences", "few", "sequences is 'few'; it must be a whole number"),
+        ("kv_memory", "much", "kv_memory is 'much'; it must be a size as 2GB, or a share as 25%"),
+        ("n", "2", "no parameter 'n'"),
     ],
 )
 def test_what_is_none(name: str, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_parameter(name, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "memory"),
+    [
+        ("1000000", 10**6), ("0", 0), ("5B", 5), ("1.5 kB", 1500), ("300m", 300 * 10**6), ("2GB", 2 * 10**9),
+        (" 2 gib ", 2**31), ("1Ti", 2**40), ("25%", 0.25), ("12.5 %", 0.125), ("100%", 1.0),
+    ],
+)  # fmt: skip
+def test_sizes_and_shares(text: str, memory: float) -> None:
+    assert parse_memory(text) == memory
+    assert type(parse_memory(text)) is type(memory)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "%", "-1GB", "1e9", "2 GBs", "1ib", "2%%", "1..5G", "9" * 400, "٢GB", "inf"]
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"it must be a size as 2GB, or a share as 25%"):
+        parse_memory(text)
 
 
 def test_several_values() -> None:

@@ -1,32 +1,46 @@
 """`sotol profile`: all of a step's time is told, under the right names."""
 
 import json
+from collections.abc import Iterator
 from time import perf_counter
+from typing import cast
 
 import pytest
 from tests.cli.conftest import Sotol
 
 from sotol import LLM
-from sotol.backends.cpu.running.runner import OpTime
+from sotol.backends.cpu.running.runner import CpuRunner, OpTime
 from sotol.cli.profile import flame, summarise
 from sotol.cli.workload import decode_steps
+from sotol.loading import LoadOptions, load
+from sotol.program.step import Step
 
 LAYERS = 30
-(STEP,) = decode_steps([500], 3)
 
 
 @pytest.fixture(scope="module")
-def run(llm: LLM) -> list[OpTime]:
-    return llm.runner.profile(STEP, perf_counter)
+def runner(llm: LLM) -> Iterator[CpuRunner]:
+    with load(llm.path, LoadOptions(ctx=256)) as loaded:
+        yield cast(CpuRunner, loaded.runner)
+
+
+@pytest.fixture(scope="module")
+def step(runner: CpuRunner) -> Step:
+    return decode_steps([500], 3, runner)[0]
+
+
+@pytest.fixture(scope="module")
+def run(runner: CpuRunner, step: Step) -> list[OpTime]:
+    return runner.profile(step, perf_counter)
 
 
 def timed(run: list[OpTime], seconds: list[float]) -> list[OpTime]:
     return [OpTime(op.node, op.kernel, s) for op, s in zip(run, seconds, strict=True)]
 
 
-def test_every_op_is_counted_once(run: list[OpTime]) -> None:
+def test_every_op_is_counted_once(run: list[OpTime], step: Step) -> None:
     seconds = [float(i + 1) for i in range(len(run))]
-    phase = summarise("decode", STEP, [timed(run, seconds)])
+    phase = summarise("decode", step, [timed(run, seconds)])
     for shares in (phase.ops, phase.layers):
         assert sum(share.calls for share in shares) == len(run)
         assert sum(share.seconds for share in shares) == pytest.approx(sum(seconds))
@@ -34,13 +48,13 @@ def test_every_op_is_counted_once(run: list[OpTime]) -> None:
     assert phase.seconds == pytest.approx(sum(seconds))
 
 
-def test_several_runs_are_averaged(run: list[OpTime]) -> None:
+def test_several_runs_are_averaged(run: list[OpTime], step: Step) -> None:
     runs = [timed(run, [x] * len(run)) for x in (1.0, 2.0, 6.0)]
-    assert summarise("decode", STEP, runs).seconds == pytest.approx(3 * len(run))
+    assert summarise("decode", step, runs).seconds == pytest.approx(3 * len(run))
 
 
-def test_names(run: list[OpTime]) -> None:
-    phase = summarise("decode", STEP, [run])
+def test_names(run: list[OpTime], step: Step) -> None:
+    phase = summarise("decode", step, [run])
     calls = {share.name: share.calls for share in phase.ops}
     assert calls["linear ffn_down Q4_1"] == calls["attend"] == LAYERS
     assert calls["embed token_embd Q8_0"] == calls["linear token_embd Q8_0"] == 1
@@ -50,8 +64,8 @@ def test_names(run: list[OpTime]) -> None:
 
 
 @pytest.mark.parametrize("width", [20, 80, 101])
-def test_a_flame_is_as_wide_as_asked(width: int, run: list[OpTime]) -> None:
-    lines = [line.plain for line in flame(summarise("decode", STEP, [run]), width)]
+def test_a_flame_is_as_wide_as_asked(width: int, run: list[OpTime], step: Step) -> None:
+    lines = [line.plain for line in flame(summarise("decode", step, [run]), width)]
     assert [len(line) for line in lines] == [width] * 3
     assert lines[0].startswith("│decode ")
 

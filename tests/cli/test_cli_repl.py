@@ -7,6 +7,7 @@ from typing import Any
 
 import platformdirs
 import pytest
+from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, Sampling, SotolError
 from sotol.cli import repl as module
@@ -55,6 +56,36 @@ def test_a_conversation_is_kept(repl: Repl, llm: LLM) -> None:
     assert repl.turns == [*messages, {"role": "assistant", "content": llm.chat(messages, sampling=GREEDY).text}]
     repl.take("/clear")
     assert repl.turns == []
+
+
+def test_a_second_turn_computes_only_what_is_new(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path, {"llama.context_length": 1024})
+    with LLM(path, threads=1) as tiny:
+        repl = Repl(tiny, console(file=StringIO()), Sampling(temperature=0, max_tokens=40, ignore_eos=True), refuse)
+        repl.take("the quick brown fox jumps over the lazy dog")
+        first = repl.last
+        assert first is not None
+        assert first.usage.cached_tokens == 0
+        known = [*tiny.chat_prompt(repl.messages()[:1]), *first.tokens[:-1]]  # of the last token only its id is known
+        asked = tiny.chat_prompt([*repl.messages(), {"role": "user", "content": "and then?"}])
+        same = next(i for i, (a, b) in enumerate(zip(known, asked, strict=False)) if a != b)
+        repl.take("and then?")
+        second = repl.last
+        assert second is not None
+        assert second.usage.prompt_tokens == len(asked)
+        assert second.usage.cached_tokens == same >= first.usage.prompt_tokens
+        repl.take("/stats")
+        assert f"prompt {len(asked)} tokens, {same} of them known, in " in output(repl)
+
+
+def test_a_second_turn_of_a_real_model(repl: Repl) -> None:
+    repl.take("Name three rivers of France.")
+    first = repl.last
+    assert first is not None
+    repl.take("And of Spain?")
+    assert repl.last is not None
+    # The template puts a token for the end of the turn behind the answer, which was cut off.
+    assert repl.last.usage.cached_tokens >= first.usage.prompt_tokens + first.usage.completion_tokens - 1
 
 
 def test_the_system_message(repl: Repl, llm: LLM) -> None:
@@ -250,6 +281,8 @@ def test_parameters(repl: Repl) -> None:
     (table,) = said(repl, "/set parameter")
     rows = dict(line.split(maxsplit=1) for line in table.splitlines() if len(line.split()) > 1)
     assert (rows["temperature"], rows["ctx"]) == ("0.5", "256")
+    assert (rows["sequences"], rows["backend"], rows["prefix_cache"]) == ("64", "cpu", "True")
+    assert "n" not in rows
 
 
 @pytest.mark.parametrize(
@@ -290,6 +323,9 @@ def test_what_a_model_is_loaded_with(repl: Repl, llm: LLM) -> None:
     repl.llm = old
     said(repl, "/model other")
     assert loaded[2:] == [("other", {"ctx": 128}), "closed"]
+    repl.llm = old
+    assert said(repl, "/set parameter kv_memory 50%") == ["kv_memory: 0.5\n"]
+    assert loaded[4:] == [(str(llm.path), {"ctx": 128, "kv_memory": 0.5}), "closed"]
 
 
 def test_small_settings(repl: Repl) -> None:

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Sotol
 from tests.support.tiny_model import tiny_model
 
-from sotol import LLM, Sampling
-from sotol.cli.run import run
+from sotol import LLM, Sampling, SotolError
+from sotol.load_options import LoadOptions
 
 COMMAND = [sys.executable, "-c", "from sotol.cli import main; main()", "run"]
 GREEDY = ("--temp", "0", "-n", "12")
@@ -134,6 +136,41 @@ def test_options_by_the_names_of_others(options: tuple[str, ...], given: Samplin
     assert result["tokens"] == list(expected.tokens)[:most]
 
 
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ((), {}),
+        (("--sequences", "3", "--step-tokens=32", "--no-prefix-cache"),
+         {"sequences": 3, "step_tokens": 32, "prefix_cache": False}),
+        (("--kv-memory", "25%", "--backend", "reference"), {"kv_memory": 0.25, "backend": "reference"}),
+        (("-o", "kv_memory", "2GB", "--parallel", "2", "--ubatch-size", "8"),
+         {"kv_memory": 2 * 10**9, "sequences": 2, "step_tokens": 8}),
+        (("-o", "prefix_cache", "off", "-o", "num_ctx", "40", "--precision=f32"),
+         {"prefix_cache": False, "ctx": 40, "precision": "f32"}),
+    ],
+)  # fmt: skip
+def test_options_of_loading_arrive(
+    options: tuple[str, ...], given: dict[str, object], sotol: Sotol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def load(_model: str, *, quiet: bool, color: bool, **loading: Any) -> LLM:
+        seen.append((quiet, color, LoadOptions.of(loading)))
+        raise SotolError("that is all")
+
+    monkeypatch.setattr("sotol.cli.run.load", load)
+    assert sotol("run", "smollm2", "Hi", *options).stderr == "sotol: that is all\n"
+    assert seen == [(False, True, LoadOptions.of(given))]
+
+
+def test_an_answer_with_options_of_loading(sotol: Sotol, tiny: LLM) -> None:
+    options = ("--step-tokens=4", "--sequences=1", "--kv-memory=100MB", "--no-prefix-cache", "--backend=cpu")
+    result = sotol("run", str(tiny.path), "name a colour.", "--json", "--temp=0", "-n4", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = tiny.chat([{"role": "user", "content": "name a colour."}], temperature=0, max_tokens=4)
+    assert json.loads(result.stdout)["tokens"] == list(expected.tokens)
+
+
 def test_options_of_the_template(sotol: Sotol, tmp_path: Path) -> None:
     shown = "{{ messages[0].content }}{% if enable_thinking is defined %}[{{ enable_thinking }}]{% endif %}{{ word }}"
     path = str(tiny_model(tmp_path, {"tokenizer.chat_template": shown}))
@@ -156,6 +193,7 @@ def test_json_has_the_completion_and_its_speed(sotol: Sotol, llm: LLM) -> None:
     assert result["text"] == expected.text
     assert result["tokens"] == list(expected.tokens)
     assert result["usage"]["prompt_tokens"] == expected.usage.prompt_tokens
+    assert result["usage"]["cached_tokens"] == 0
     assert result["model"] == str(llm.path)
     timings, speed = result["timings"], result["tokens_per_second"]
     assert speed["prefill"] == pytest.approx(expected.usage.prompt_tokens / timings["prefill"])
@@ -196,6 +234,12 @@ def broken(folder: Path) -> str:
         (["smollm2", "hi", "--logprobs=1"], 2, "add --json"),
         (["smollm2", "hi", "--ctx=8"], 2, "the prompt has .* tokens, but the context holds 7"),
         (["smollm2", "hi", "--ctx=99999"], 2, "ctx is 99999, but the model was made for"),
+        (["smollm2", "hi", "--kv-memory=much"], 2, "kv_memory is 'much'; it must be a size as 2GB"),
+        (["smollm2", "hi", "--kv-memory=1kB"], 2, "kv_memory is too small: a context of 4096 tokens needs"),
+        (["smollm2", "hi", "--kv-memory=150%"], 2, "kv_memory is 1.5; it must be"),
+        (["smollm2", "hi", "--sequences=0"], 2, "sequences is 0; it must be a whole number from 1 to 4096"),
+        (["smollm2", "hi", "--backend=gpu"], 2, "backend is 'gpu'; it must be one of cpu, reference"),
+        (["smollm2", "hi", "-o", "n", "2"], 2, "no parameter 'n'"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], code: int, said: str, sotol: Sotol, tmp_path: Path) -> None:
@@ -211,12 +255,15 @@ def test_input_that_is_not_text(words: tuple[str, ...], sotol: Sotol) -> None:
     assert re.fullmatch("sotol: standard input is not UTF-8 text: invalid start byte at byte 0\n", result.stderr)
 
 
-def test_the_help_tells_the_defaults() -> None:
+def test_the_help_tells_the_defaults(sotol: Sotol) -> None:
+    text = " ".join(sotol("run", "--help").stdout.split())
+    told = {f"--{name.replace('_', '-')}": default for name, default in asdict(LoadOptions()).items()}
+    for name in ("--sequences", "--step-tokens", "--backend", "--precision"):
+        assert re.search(rf" {name} [^\]]*\[default: {told[name]}\]", text), name
     for name, default in {f: getattr(Sampling(), f) for f in Sampling.__dataclass_fields__}.items():
-        if name in ("seed", "stop", "logit_bias", "logprobs", "max_tokens", "ignore_eos"):
+        if name in ("seed", "stop", "logit_bias", "logprobs", "max_tokens", "ignore_eos", "n"):
             continue  # off unless given
-        (option,) = run.__annotations__[name].__metadata__
-        assert option.help.endswith(f"[default: {default}]"), name
+        assert re.search(rf" --{name.replace('_', '-')} [^\]]*\[default: {default}\]", text), name
 
 
 # ---- as a process: signals and pipes

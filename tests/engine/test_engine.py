@@ -1,4 +1,4 @@
-"""The engine: failures reach those they concern and nobody else, cancelling stops work, and nobody waits for ever."""
+"""The engine: failures affect only the requests concerned, cancelling stops work, and nobody waits for ever."""
 
 import gc
 import threading
@@ -15,17 +15,17 @@ from tests.support.fake_runner import FakeRunner, alone, generation, scores
 from sotol.engine.engine import Engine
 from sotol.engine.options import Sampling
 from sotol.engine.scheduler import Scheduler
-from sotol.engine.sequence import Chunk, Failed, Finished, Generation, Scoring
-from sotol.errors import ModelError, SotolError
+from sotol.engine.sequence import Failed, Finished, Generation, Scoring, TokenText
+from sotol.errors import ModelError, QueueFullError, SotolError
 from sotol.program.step import Limits, Step
 
 PATIENCE = 20  # seconds, of what takes milliseconds
-LIMITS = Limits(tokens=16, sequences=8, rows=8, context=64, blocks=16)
-ENDLESS = Limits(tokens=16, sequences=8, rows=8, context=2**20, blocks=2**16)
+LIMITS = Limits(tokens=16, sequences=8, rows=8, context=64, blocks=(16,))
+ENDLESS = Limits(tokens=16, sequences=8, rows=8, context=2**20, blocks=(2**16,))
 
 
 class Listener:
-    """Hears a request."""
+    """Collects the events of a request."""
 
     def __init__(self) -> None:
         self.events: SimpleQueue[Any] = SimpleQueue()
@@ -49,7 +49,7 @@ class Listener:
         return end.error
 
 
-others: set[threading.Thread] = set()  # of models that tests share
+others: set[threading.Thread] = set()  # threads of models that tests share
 
 
 @pytest.fixture(autouse=True)
@@ -78,12 +78,12 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def engine_threads() -> list[threading.Thread]:
-    """Of this test's engines."""
+    """The threads of this test's engines."""
     return [t for t in threading.enumerate() if t.name.startswith("sotol-engine") and t not in others]
 
 
 def each_its_own(fault: Exception, heard: list[Exception]) -> None:
-    """Callers raise what they hear, in threads of their own: an object for each, and all say the same."""
+    """Callers raise the error in their own threads: each gets its own object, all with the same message."""
     assert {(type(error), str(error)) for error in heard} == {(type(fault), str(fault))}
     assert all(error.__cause__ is fault for error in heard)
     assert len({id(error) for error in [*heard, fault]}) == len(heard) + 1
@@ -126,7 +126,7 @@ def test_cancelling_stops_the_work() -> None:
     engine.submit([request])
     listener.events.get(timeout=PATIENCE)
     engine.cancel(request)
-    until(lambda: not request.blocks)
+    until(lambda: not request.held)
     steps = runner.steps
     time.sleep(0.05)
     assert runner.steps == steps
@@ -175,7 +175,7 @@ def test_a_failing_step_fails_its_requests_alone(runner: FakeRunner, engine: Eng
 
 
 def test_unusable_logits_fail_their_request_alone(engine: Engine) -> None:
-    """Before a token is drawn for any: the others' random streams do not move."""
+    """Bad logits are found before any token is drawn, so the random streams of the others do not advance."""
     sampling = Sampling(temperature=1, seed=3)
     forbidding = Sampling(logit_bias=dict.fromkeys(range(32), -np.inf))
     listeners = [Listener() for _ in range(4)]
@@ -210,7 +210,7 @@ def test_a_listener_that_is_gone_ends_its_request_alone(runner: FakeRunner, engi
     gone, lost = generation([1], broken, new=60), Scoring([1, 2, 3], broken)
     engine.submit([gone, lost, generation([2], listener.deliver)])
     assert listener.tokens() == alone([2], 5)[0]
-    until(lambda: not gone.blocks)
+    until(lambda: not gone.held)
     assert gone.done
     assert lost.done
     assert runner.steps < 10
@@ -264,7 +264,7 @@ def test_closing_while_requests_run_and_wait() -> None:
 
 
 def test_what_has_ended_hears_nothing_of_the_close() -> None:
-    """Neither what is finished nor what was cancelled, though the scheduler has not seen it yet."""
+    """Not those that have finished or were cancelled, even if the scheduler has not noticed yet."""
     runner, entered, leave = FakeRunner(LIMITS), threading.Event(), threading.Event()
     listeners = [Listener() for _ in range(3)]
 
@@ -286,14 +286,14 @@ def test_what_has_ended_hears_nothing_of_the_close() -> None:
     until(lambda: engine._inbox.closed)
     leave.set()
     closer.join(PATIENCE)
-    assert [type(event) for event in listeners[0].wait()] == [Chunk, Finished]
+    assert [type(event) for event in listeners[0].wait()] == [TokenText, Finished]
     assert str(listeners[2].error()) == "the model is closed"
     assert listeners[0].events.empty()
     assert listeners[1].events.empty()
 
 
 def test_closing_by_many_threads_at_once() -> None:
-    """While steps run: each returns, and only when the thread has ended."""
+    """Several threads close it while steps run: each call returns, and only once the engine's thread has ended."""
     for _ in range(20):
         engine, listener, seen = Engine(FakeRunner(ENDLESS)), Listener(), list[int]()
         engine.submit([endless(listener)])
@@ -312,7 +312,7 @@ def test_closing_by_many_threads_at_once() -> None:
 
 
 def test_an_engine_is_closed_by_its_own_listener() -> None:
-    """On its own thread: it does not wait for itself."""
+    """Closing on the engine's own thread does not wait for itself."""
     engine, heard = Engine(FakeRunner(ENDLESS)), SimpleQueue[Any]()
 
     def deliver(event: Any) -> None:
@@ -320,13 +320,13 @@ def test_an_engine_is_closed_by_its_own_listener() -> None:
         heard.put(event)
 
     engine.submit([generation([1], deliver, new=60)])
-    assert isinstance(heard.get(timeout=PATIENCE), Chunk)
+    assert isinstance(heard.get(timeout=PATIENCE), TokenText)
     assert isinstance(heard.get(timeout=PATIENCE), Failed)
     until(lambda: not engine_threads())
 
 
 def test_requests_submitted_while_it_closes_fail_or_are_refused() -> None:
-    """Whatever the moment, nobody is forgotten."""
+    """Whenever it happens, every request gets an answer."""
     for _ in range(20):
         engine = Engine(FakeRunner(LIMITS))
         listeners: list[Listener] = []
@@ -353,7 +353,7 @@ def test_requests_submitted_while_it_closes_fail_or_are_refused() -> None:
 
 
 def test_closing_waits_for_the_step_that_runs() -> None:
-    """Whoever closes may free the runner's memory next."""
+    """After close, the caller may free the runner's memory."""
     runner, entered, leave = FakeRunner(LIMITS), threading.Event(), threading.Event()
 
     def hold(_step: Step) -> None:
@@ -390,7 +390,7 @@ def test_losing_an_engine_ends_its_thread_and_frees_the_runner(busy: bool) -> No
 
 
 def test_an_engine_lost_on_its_own_thread_ends() -> None:
-    """As when the garbage collector happens to run there: it must not wait for itself."""
+    """The garbage collector may run on that thread: it must not wait for itself."""
     runner = FakeRunner(LIMITS)
     held: list[Any] = [Engine(runner)]
     engine = weakref.ref(held[0])
@@ -403,7 +403,7 @@ def test_an_engine_lost_on_its_own_thread_ends() -> None:
 
 
 def test_an_idle_engine_keeps_no_request(engine: Engine) -> None:
-    """Its listener may hold more than the request."""
+    """The engine must not keep a finished request alive, since its listener may reference much more."""
     listener = Listener()
     request = generation([1], listener.deliver)
     seen: list[weakref.ref[Any]] = [weakref.ref(request.sampler), weakref.ref(listener)]
@@ -433,7 +433,7 @@ def test_what_can_never_run_is_refused_at_once(engine: Engine) -> None:
         engine.submit([good, generation([1] * 64, listener.deliver)])
     assert listener.events.empty()  # none of them runs
     with pytest.raises(ValueError, match="can't hold a context"):
-        Engine(FakeRunner(Limits(16, 8, 8, 64, 1)))
+        Engine(FakeRunner(Limits(16, 8, 8, 64, (1,))))
     assert len(engine_threads()) == 1
 
 
@@ -441,8 +441,37 @@ def test_events_come_in_order(engine: Engine) -> None:
     listener = Listener()
     engine.submit([generation([3], listener.deliver, sampling=Sampling(temperature=0, stop="7,"), new=60)])
     *chunks, end = listener.wait()
-    assert all(isinstance(event, Chunk) for event in chunks)
+    assert all(isinstance(event, TokenText) for event in chunks)
     text = "".join(event.text for event in chunks) + end.text
     whole = "".join(f"{token}," for token in alone([3], 60)[0])
     assert text == whole.partition("7,")[0]
     assert end.reason == ("stop" if "7," in whole else "length")
+
+
+def test_more_requests_than_may_wait_are_refused() -> None:
+    runner, entered, leave = FakeRunner(LIMITS), threading.Event(), threading.Event()
+
+    def hold(_step: Step) -> None:
+        entered.set()
+        assert leave.wait(PATIENCE)
+
+    runner.before = hold
+    engine = Engine(runner, queue=3)
+    try:
+        listener = Listener()
+        engine.submit([generation([1], listener.deliver)])
+        assert entered.wait(PATIENCE)
+        waiting = Listener()
+        engine.submit([generation([2], waiting.deliver), generation([3], lambda _e: None)])
+        engine.submit([generation([3], lambda _e: None), generation([3], lambda _e: None)])
+        with pytest.raises(QueueFullError, match="requests wait already, of at most 3"):
+            engine.submit([generation([4], lambda _e: None), generation([4], lambda _e: None)])
+        runner.before = lambda _step: None
+        leave.set()
+        assert listener.tokens() == alone([1], 5)[0]
+        assert waiting.tokens() == alone([2], 5)[0]
+        until(lambda: engine.load().running == engine.load().waiting == 0)
+        engine.submit([generation([4], lambda _e: None)] * 1)
+    finally:
+        leave.set()
+        engine.close()

@@ -32,7 +32,7 @@ options = st.fixed_dictionaries(
 
 
 def naive_logits(logits: np.ndarray, s: Sampling, prompt: list[int], generated: list[int]) -> list[float]:
-    """Bias and penalties, token by token."""
+    """Logits after bias and penalties, token by token."""
     out = [np.float32(x) for x in logits]
     for token, bias in s.logit_bias.items():
         out[token] += np.float32(bias)
@@ -47,7 +47,7 @@ def naive_logits(logits: np.ndarray, s: Sampling, prompt: list[int], generated: 
 
 
 def naive_distribution(logits: list[float], s: Sampling) -> dict[int, float]:
-    """Probabilities by id: sort everything, then filter by the definitions one after the other."""
+    """Probabilities by id: sort all tokens, then apply the filters by their definitions, one after the other."""
     order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
     if s.temperature == 0:
         return {order[0]: 1.0}
@@ -64,7 +64,7 @@ def naive_distribution(logits: list[float], s: Sampling) -> dict[int, float]:
 
 
 def near_a_threshold(logits: list[float], s: Sampling) -> bool:
-    """Whether rounding decides which tokens stay, so that the naive twin may rightly differ."""
+    """Whether rounding decides which tokens are kept: then the naive sampler may differ."""
     kept = sorted(logits, reverse=True)[: s.top_k or None]
     p = np.exp(np.array(kept) - kept[0])
     sums = np.cumsum(p) / p.sum()
@@ -103,7 +103,7 @@ def test_each_pick_is_the_naive_samplers(values: list[float], chosen: dict[str, 
     "chosen", [{}, {"top_k": 3000}, {"top_k": 0}, {"top_k": 0, "min_p": 0}, {"top_k": 0, "min_p": 0, "top_p": 1}]
 )
 def test_large_vocabularies_keep_the_naive_candidates(vocabulary: int, chosen: dict[str, Any]) -> None:
-    """Shortcuts (block maxima, thresholds, cache-sized sums) must not change who takes part."""
+    """Shortcuts (block maxima, thresholds, cache-sized sums) must not change the candidates."""
     rng = np.random.default_rng(3)
     logits = np.round(rng.standard_normal((4, vocabulary)) * 4, 1).astype(np.float32)  # rounded: many ties
     samplers = [Sampler(Sampling.of(seed=i, **chosen), vocabulary) for i in range(4)]
@@ -259,7 +259,7 @@ def test_none_means_the_default(name: str) -> None:
 
 
 def test_options_are_the_fields_of_sampling() -> None:
-    assert list(Options.__annotations__) == [f.name for f in fields(Sampling)]
+    assert list(Options.__annotations__) == [f.name for f in fields(Sampling) if f.name != "n"]  # named by each call
 
 
 @pytest.mark.parametrize(("name", "number"), [("seed", -1), ("max_tokens", -1), ("max_tokens", -2)])

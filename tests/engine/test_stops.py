@@ -1,4 +1,4 @@
-"""sotol.engine.stops against looking for the strings in the whole text."""
+"""sotol.engine.stops against a search of the whole text."""
 
 import time
 
@@ -44,12 +44,12 @@ def test_any_cut_of_the_text_releases_what_the_whole_does(pieces: list[str], sto
     assert matcher.finish() == ""
 
 
-SHOWN = st.lists(st.sampled_from("ab") | st.integers(0, 2), max_size=12)  # characters, and tokens that are not shown
+SHOWN = st.lists(st.sampled_from("ab") | st.integers(0, 2), max_size=12)  # characters, and hidden tokens
 
 
 @given(SHOWN, st.lists(st.lists(st.sampled_from("ab") | st.integers(0, 2), min_size=1, max_size=4), max_size=4))
 def test_tokens_that_are_not_shown_are_symbols(symbols: list[str | int], stops: list[list[str | int]]) -> None:
-    """As if each token were one character more, which is taken out of what is released."""
+    """As if each hidden token were one more character, which is removed from the released text."""
     known = {symbol for stop in stops for symbol in stop}
     text = "".join(str(symbol) for symbol in symbols if isinstance(symbol, str) or symbol in known)
     released, stopped = naive(text, ["".join(map(str, stop)) for stop in stops])

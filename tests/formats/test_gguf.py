@@ -1,4 +1,4 @@
-"""The GGUF reader: files as the `gguf` package writes them, a real file, and files that lie."""
+"""The GGUF reader: files written by the `gguf` package, a real file, and corrupt or hostile files."""
 
 import math
 import struct
@@ -109,7 +109,7 @@ def test_many_texts_are_read_as_one_by_one(tmp_path: Path, texts: list[str], com
 
 @pytest.mark.parametrize("broken", [b"\xe9", b"\x80", b"\xc3"])
 def test_one_text_of_many_that_is_not_utf8(tmp_path: Path, broken: bytes) -> None:
-    """Its bytes are kept. A character that begins in one text must not end in the next, nor in its length."""
+    """Invalid bytes are kept. A character must not be joined across two strings or a length."""
     value = u32(8) + u64(301) + text(b"ab") * 150 + text(broken) + text(b"\xa9b") + text(b"ab") * 149
     path = tmp_path / "texts.gguf"
     few = u32(8) + u64(2) + text(broken) + text(b"\xa9b")
@@ -142,7 +142,7 @@ def test_weights_written_by_the_gguf_package(tmp_path: Path, name: str) -> None:
     weight = ours["some.weight"]
     assert (weight.encoding, weight.shape) == (encoding, (2, 3, 2 * encoding.values))
     assert np.array_equal(weight.rows(), data.reshape(6, -1))
-    assert not weight.data.flags.writeable
+    assert not weight.rows().flags.writeable
 
 
 def test_arrays_in_arrays_and_version_2(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_the_real_model_reads_as_the_gguf_package_reads_it() -> None:
         weight = ours.weights[tensor.name]
         assert weight.encoding.name == tensor.tensor_type.name
         assert weight.shape == tuple(int(side) for side in reversed(tensor.shape))
-        assert np.array_equal(weight.data, tensor.data.reshape(-1).view(np.uint8))
+        assert np.array_equal(weight.rows().reshape(-1), tensor.data.reshape(-1).view(np.uint8))
 
 
 def test_a_large_vocabulary_reads_fast(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_a_part_of_another_model_is_refused_though_its_shapes_fit(tmp_path: Path
 
 
 def test_a_part_that_contradicts_the_first_is_refused(tmp_path: Path) -> None:
-    """Parts as other tools write them have no key of ours."""
+    """Parts written by other tools lack the key split.id."""
     parts = split_model(tmp_path)
     for part in parts:
         part.write_bytes(part.read_bytes().replace(b"split.id", b"other.id"))

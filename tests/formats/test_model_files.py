@@ -1,4 +1,4 @@
-"""A model's file while it is loaded: what is no file is refused at once, and a change is seen instead of crashing."""
+"""A model's file while it is loaded: other kinds of files are refused, and a change is an error, not a crash."""
 
 import gc
 import os
@@ -21,16 +21,16 @@ NUMBERS = np.arange(4096, dtype=np.float32)
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "model.gguf"
     write_gguf(path, {"n": 1}, [Weight.from_values(name, NUMBERS, "F32") for name in ("a", "b")])
-    os.utime(path, (1, 1))  # so that any write to it shows
+    os.utime(path, (1, 1))  # so that any later write changes it
     return path
 
 
 def open_descriptors(path: Path) -> int:
-    """How often this process has the file open."""
+    """How many times this process has the file open."""
     return [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()].count(path)
 
 
-# ---- what is no file
+# ---- not a regular file
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_parts_that_are_no_files(tmp_path: Path, kind: str) -> None:
         read_gguf(first)
 
 
-# ---- what changes
+# ---- changed while loading
 
 
 def overwrite(path: Path) -> None:
@@ -156,10 +156,10 @@ def test_a_head_that_is_cut_short_while_it_is_read(path: Path, monkeypatch: pyte
 def test_bytes_of_files_and_of_memory(path: Path) -> None:
     for weight in (read_gguf(path).weights["b"], Weight.from_values("b", NUMBERS, "F32")):
         out = np.zeros(1000, np.uint8)
-        copy_bytes(weight.data[7:1007], out)
+        copy_bytes(weight.rows()[0, 7:1007], out)
         np.testing.assert_array_equal(out, NUMBERS.view(np.uint8)[7:1007])
         copy = in_memory(weight)
-        assert not np.shares_memory(copy.data, weight.data)
+        assert not np.shares_memory(copy.rows(), weight.rows())
         assert files_of([copy]) == []
         np.testing.assert_array_equal(copy.decode(), NUMBERS)
 
@@ -167,11 +167,11 @@ def test_bytes_of_files_and_of_memory(path: Path) -> None:
 def test_a_file_is_open_as_long_as_a_view_of_it(path: Path) -> None:
     weights = dict(read_gguf(path).weights)
     assert open_descriptors(path)
-    data = weights.pop("a").data[5:9]
+    data = weights.pop("a").rows()[0, 5:9]
     del weights
     gc.collect()
     assert open_descriptors(path)
-    assert len(files_of([Weight("w", in_memory(read_gguf(path).weights["a"]).encoding, (1,), data)])) == 1
+    assert len(files_of([Weight.from_bytes("w", in_memory(read_gguf(path).weights["a"]).encoding, (1,), data)])) == 1
     del data
     gc.collect()
     assert not open_descriptors(path)

@@ -113,7 +113,7 @@ def judge(path: Path, size: int) -> tuple[bool, str | None]:
         checkpoint = read_gguf(path)
         accepted = True
         for weight in checkpoint.weights.values():
-            if weight.rows().size != weight.data.size or weight.data.size > size:
+            if weight.rows().size != weight.nbytes or weight.nbytes > size:
                 wrong = f"{weight.name} is larger than the file"
     except FormatError as error:
         if "\n" in str(error) or not str(error).startswith(str(path)):

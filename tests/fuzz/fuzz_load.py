@@ -9,20 +9,21 @@ import math
 import random
 import struct
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from tests.support.checkpoints import DEFAULTS, VOCABULARY, full_name, fused, optional_names, random_checkpoint
 from tests.support.fuzzing import Broken, run
-from tests.support.running import make_step
+from tests.support.running import make_step, make_table
 
 from sotol import LLM
 from sotol.errors import SotolError
 from sotol.formats import Weight, write_gguf
 from sotol.formats.weights import Checkpoint
 from sotol.models import ARCHITECTURES
-from sotol.quant import ENCODINGS, UInt8Array
+from sotol.quant import ENCODINGS, Float32Array, UInt8Array
 
 ABLE = [name for name, encoding in ENCODINGS.items() if encoding.encode is not None]
 TELLING: tuple[object, ...] = (
@@ -92,7 +93,7 @@ def odd_sizes(rng: random.Random) -> Fields:
 def bank(name: str) -> UInt8Array:
     """Some blocks of small numbers in an encoding: [N, bytes of a block]."""
     numbers = np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32) * np.float32(1 / 16)
-    return Weight.from_values("bank", numbers, name).data.reshape(-1, ENCODINGS[name].size)
+    return Weight.from_values("bank", numbers, name).rows().reshape(-1, ENCODINGS[name].size)
 
 
 def encode(weight: Weight, name: str) -> Weight:
@@ -102,7 +103,7 @@ def encode(weight: Weight, name: str) -> Weight:
         return weight
     blocks = bank(name)
     picks = np.random.default_rng(len(weight.name)).integers(0, len(blocks), math.prod(weight.shape) // encoding.values)
-    return Weight(weight.name, encoding, weight.shape, blocks[picks].reshape(-1))
+    return Weight.from_bytes(weight.name, encoding, weight.shape, blocks[picks].reshape(-1))
 
 
 def reencode_all(weights: Weights, rng: random.Random) -> None:
@@ -176,7 +177,7 @@ def change_encoding(fields: Fields, weights: Weights, rng: random.Random) -> Non
     shape = weights[name].shape
     if shape[-1] % encoding.values == 0:
         size = math.prod(shape) // encoding.values * encoding.size
-        weights[name] = Weight(name, encoding, shape, np.frombuffer(rng.randbytes(size), np.uint8))
+        weights[name] = Weight.from_bytes(name, encoding, shape, np.frombuffer(rng.randbytes(size), np.uint8))
 
 
 def change_bytes(fields: Fields, weights: Weights, rng: random.Random) -> None:
@@ -184,8 +185,9 @@ def change_bytes(fields: Fields, weights: Weights, rng: random.Random) -> None:
     del fields
     name = rng.choice(sorted(weights))
     weight = weights[name]
-    data = rng.choice([rng.randbytes(weight.data.size), b"\xff" * weight.data.size, b"\x7c\x7c" * weight.data.size])
-    weights[name] = Weight(name, weight.encoding, weight.shape, np.frombuffer(data, np.uint8)[: weight.data.size])
+    size = weight.nbytes
+    data = rng.choice([rng.randbytes(size), b"\xff" * size, b"\x7c\x7c" * size])
+    weights[name] = Weight.from_bytes(name, weight.encoding, weight.shape, np.frombuffer(data, np.uint8)[:size])
 
 
 def change_number(fields: Fields, weights: Weights, rng: random.Random) -> None:
@@ -193,12 +195,12 @@ def change_number(fields: Fields, weights: Weights, rng: random.Random) -> None:
     del fields
     name = rng.choice(sorted(weights))
     weight = weights[name]
-    data = weight.data.copy()
+    data = weight.rows().reshape(-1).copy()
     new = struct.pack("<f", rng.choice([math.inf, math.nan, 0.0, -1.0, 3e38, 1e-45]))
     at = rng.randrange(0, len(data) // 2 * 2, 2) if len(data) > 1 else 0
     new = new[: len(data) - at]
     data[at : at + len(new)] = np.frombuffer(new, np.uint8)
-    weights[name] = Weight(name, weight.encoding, weight.shape, data)
+    weights[name] = Weight.from_bytes(name, weight.encoding, weight.shape, data)
 
 
 def rename(fields: Fields, weights: Weights, rng: random.Random) -> None:
@@ -208,7 +210,7 @@ def rename(fields: Fields, weights: Weights, rng: random.Random) -> None:
     for name in rng.choice([[], ["blk.9.attn_q.weight"], [weight.name.replace("0", "1")], [weight.name + ".weight"],
                             ["output.weight"], [weight.name.replace(".weight", ".bias")], ["rope_freqs.weight"],
                             ["a\nb"], ["x" * 5000]]):  # fmt: skip
-        weights[name] = Weight(name, weight.encoding, weight.shape, weight.data)
+        weights[name] = replace(weight, name=name)
 
 
 MUTATIONS = (
@@ -240,12 +242,19 @@ def mutant(rng: random.Random) -> Checkpoint:
 
 def use(llm: LLM, rng: random.Random) -> None:
     """A step of 5 tokens, a decode step, the same in one step, and a request to the engine."""
-    text = llm.tokenize("the a b\n\u20ac") + [rng.randrange(llm.runner.vocabulary) for _ in range(6)]
+    text = llm.tokenize("the a b\n\u20ac") + [rng.randrange(llm._loaded.vocabulary) for _ in range(6)]
     ids = text[: min(6, llm.context)]
-    rows = range(len(ids))
-    whole = llm.runner.run(make_step([ids], [0], [[1]], rows)).copy()
-    parts = [llm.runner.run(make_step([ids[:-1]], [0], [[0]], rows[:-1])).copy()] if len(ids) > 1 else []
-    parts.append(llm.runner.run(make_step([ids[-1:]], [len(ids) - 1], [[0]], [0])).copy())
+    runner = llm._loaded.runner
+
+    def logits(part: list[int], begin: int, block: int) -> Float32Array:
+        """In this block of each group, or in the only one."""
+        tables = tuple(make_table([[min(block, blocks - 1)]]) for blocks in runner.limits.blocks)
+        step = make_step([part], [begin], [[0]], range(len(part)))._replace(tables=tables)
+        return runner.run(step)["logits"].copy()
+
+    whole = logits(ids, 0, 1)
+    parts = [logits(ids[:-1], 0, 0)] if len(ids) > 1 else []
+    parts.append(logits(ids[-1:], len(ids) - 1, 0))
     if np.isfinite(whole).all() and not np.array_equal(whole, np.concatenate(parts)):
         raise Broken("the same tokens in one step and in two give other logits")
     llm.detokenize(ids, special=True)

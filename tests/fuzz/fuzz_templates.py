@@ -15,10 +15,11 @@ from tests.support.fuzzing import Broken, run
 
 from sotol.errors import TemplateError
 from sotol.tokenizers import sandbox
+from sotol.tokenizers.metering import RenderLimits
 from sotol.tokenizers.provenance import Marked, mask_of
-from sotol.tokenizers.sandbox import CompiledTemplate, Limits
+from sotol.tokenizers.sandbox import CompiledTemplate
 
-LIMITS = Limits(seconds=0.3, characters=200_000)
+LIMITS = RenderLimits(seconds=0.3, characters=200_000)
 MEMORY = 400 << 20  # bytes: values may add up to 64 times the characters, of at most 4 bytes each
 MESSAGES = [
     {"role": "system", "content": "be nice"},

@@ -36,7 +36,9 @@ def test_a_sound_checkpoint_is_traced() -> None:
         ({"attention__key_length": 2**30}, "heads of width 1073741824 are wider than the 4096 of sotol"),
         ({"attention__key_length": 16, "attention__value_length": 32}, "keys and values of different widths"),
         ({"attention__layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
-        ({"feed_forward_length": [64, 128]}, "metadata llama.feed_forward_length is '[64, 128]'"),
+        ({"feed_forward_length": [64]}, "llama.feed_forward_length is '[64]', not a whole number for each of 2 layers"),
+        ({"feed_forward_length": [64, 128]}, "weight blk.1.ffn_gate has shape [64, 32], not [128, 32]"),
+        ({"attention__head_count": [2, 4]}, "width 32 is no multiple of 2 and 4 heads"),
     ],
 )
 def test_what_is_wrong_is_named(keys: dict[str, object], message: str) -> None:

@@ -13,7 +13,8 @@ IDS = np.random.default_rng(6).integers(0, 48, 20).tolist()
 
 
 def logits_of(checkpoint: Checkpoint, ids: list[int]) -> Float32Array:
-    runner = ReferenceRunner(trace_model(checkpoint, 32), limits_for(32), np.float64, np.float64)
+    program = trace_model(checkpoint, 32)
+    runner = ReferenceRunner(program, limits_for(program, 32), np.float64, np.float64)
     return run_text(runner, ids, [len(ids)])
 
 

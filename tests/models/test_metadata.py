@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotol.errors import ModelError
-from sotol.models.metadata import Fields
+from sotol.models.metadata import Metadata
+
+KINDS = ("sliding", "full")
 
 
-def fields(value: object) -> Fields:
-    return Fields({"arch.key": value}, "arch")
+def fields(value: object) -> Metadata:
+    return Metadata({"arch.key": value}, "arch")
 
 
 @given(st.integers(1, 2**31 - 1))
@@ -59,17 +61,71 @@ def test_text() -> None:
 
 @given(st.integers(0, 9), st.integers(1, 30))
 def test_a_period_leaves_out_each_nth_layer(period: int, layers: int) -> None:
-    flags = fields(period).layer_flags("key", layers, 6)
+    flags = fields(period).layer_flags("key", layers, 6, KINDS)
     assert flags == tuple(period == 0 or (i + 1) % period != 0 for i in range(layers))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=9))
 def test_a_list_says_it_for_each_layer(flags: list[bool]) -> None:
-    assert fields(flags).layer_flags("key", len(flags), 6) == tuple(flags)
-    assert fields([int(flag) for flag in flags]).layer_flags("key", len(flags), 6) == tuple(flags)
+    assert fields(flags).layer_flags("key", len(flags), 6, KINDS) == tuple(flags)
+    assert fields([int(flag) for flag in flags]).layer_flags("key", len(flags), 6, KINDS) == tuple(flags)
 
 
 @pytest.mark.parametrize("value", [[True], ["a", "b"], -1, "x", 2.0])
 def test_other_things_are_no_layer_flags(value: Any) -> None:
     with pytest.raises(ModelError, match=r"metadata arch\.key is"):
-        fields(value).layer_flags("key", 2, 6)
+        fields(value).layer_flags("key", 2, 6, KINDS)
+
+
+@given(st.integers(0, 9), st.lists(st.integers(0, 2**31 - 1), min_size=3, max_size=3))
+def test_a_number_for_each_layer(one: int, each: list[int]) -> None:
+    assert fields(one).integers("key", 3, least=0) == (one,) * 3
+    assert fields(each).integers("key", 3, least=0) == tuple(each)
+    assert fields(each).integers("key", 2, least=0) == tuple(each[:2])
+    assert fields(each).integers("other", 2, 7) == (7, 7)
+
+
+@pytest.mark.parametrize("value", [[1, 2], [1, 2, 0], [1, 2, True], [1, 2, 3.0], [], "abc", 0])
+def test_other_things_are_no_numbers_of_layers(value: Any) -> None:
+    with pytest.raises(ModelError, match=r"metadata arch\.key is .*, not a whole number"):
+        fields(value).integers("key", 3)
+
+
+PLACES = {"key": ("new.inner", "old"), "kinds": ("layer_types",)}
+
+
+def config(**values: object) -> Metadata:
+    return Metadata(values, "arch", PLACES)
+
+
+def test_a_config_has_keys_in_other_places() -> None:
+    """The first place that says something counts; null says nothing."""
+    assert config(new={"inner": 3}, old=4).integer("key") == 3
+    assert config(new={"inner": None}, old=4).integer("key") == 4
+    assert config(new=None, old=4).integer("key") == 4
+    assert config(new=[], old=4).has("key")
+    assert not config(new={}, key=4).has("key")
+    assert not config(**{"arch.key": 4}).has("key")
+    assert config(old=4).integer("unknown", 5) == 5
+
+
+def test_what_is_wrong_in_a_config_has_its_name_there() -> None:
+    with pytest.raises(ModelError, match=r"^config\.json's new\.inner is missing"):
+        config().integer("key")
+    with pytest.raises(ModelError, match=r"^config\.json's new\.inner is 'x', not a whole number"):
+        config(old="x").integer("key")
+
+
+def test_kinds_of_layers() -> None:
+    assert config(layer_types=["sliding", "full"]).layer_flags("kinds", 2, 6, KINDS) == (True, False)
+    with pytest.raises(ModelError, match=r"config\.json's layer_types is .*, not truth values of 2 layers"):
+        config(layer_types=["sliding", "chunked"]).layer_flags("kinds", 2, 6, KINDS)
+
+
+def test_what_a_config_must_not_say() -> None:
+    config(act="silu").expect("act", "silu")
+    config(act=None).expect("act", "silu")
+    config().expect("act", "silu")
+    Metadata({"act": "relu"}, "arch").expect("act", "silu")  # a GGUF file has no such key
+    with pytest.raises(ModelError, match=r"^config\.json's act is 'relu': sotol runs arch with 'silu' or 'swish'$"):
+        config(act="relu").expect("act", "silu", "swish")

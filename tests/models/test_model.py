@@ -17,7 +17,6 @@ from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES, trace_model
 from sotol.program import ops
-from sotol.program.step import Limits
 from sotol.quant import ENCODINGS, Float32Array
 
 CONTEXT = 48
@@ -77,7 +76,7 @@ def test_an_encoding_that_can_not_be_decoded_is_named() -> None:
     unknown = next(e for e in ENCODINGS.values() if e.decode is None and 256 % e.values == 0)
     weight = checkpoint.weights["blk.1.ffn_up.weight"]
     size = weight.shape[0] * weight.shape[1] // unknown.values * unknown.size
-    other = replace(weight, encoding=unknown, data=np.zeros(size, np.uint8))
+    other = Weight.from_bytes(weight.name, unknown, weight.shape, np.zeros(size, np.uint8))
     changed = Checkpoint(checkpoint.path, checkpoint.metadata, {**checkpoint.weights, other.name: other})
     with pytest.raises(ModelError, match=rf"weight blk\.1\.ffn_up is {unknown.name}, which sotol can't run yet"):
         trace_model(changed, CONTEXT)
@@ -101,7 +100,7 @@ def test_where_a_prompt_is_cut_does_not_matter(architecture: str, data: st.DataO
     cuts = sorted(data.draw(st.sets(st.integers(1, len(ids) - 1), max_size=6)))
     chunks = np.diff([0, *cuts, len(ids)]).tolist()
     whole, parts = (
-        run_text(ReferenceRunner(program, limits_for(CONTEXT), np.float64, np.float64), ids, sizes)
+        run_text(ReferenceRunner(program, limits_for(program, CONTEXT), np.float64, np.float64), ids, sizes)
         for sizes in ([len(ids)], chunks)
     )
     np.testing.assert_allclose(parts, whole, atol=1e-11)
@@ -113,14 +112,17 @@ def test_sequences_side_by_side_do_not_touch(architecture: str) -> None:
     rng = np.random.default_rng(5)
     texts = [rng.integers(0, 48, size).tolist() for size in (3, 20, 17)]
     alone = [
-        run_text(ReferenceRunner(program, limits_for(CONTEXT), np.float64, np.float64), ids, [len(ids)])
+        run_text(ReferenceRunner(program, limits_for(program, CONTEXT), np.float64, np.float64), ids, [len(ids)])
         for ids in texts
     ]
-    runner = ReferenceRunner(program, Limits(64, 3, 64, CONTEXT, 9), np.float64, np.float64)
+    limits = limits_for(program, CONTEXT, sequences=3)
+    runner = ReferenceRunner(program, limits, np.float64, np.float64)
     # two steps: the texts are cut at different places, and their blocks lie mixed
-    tables, cuts = [[4], [7, 0], [2, 8]], [1, 16, 9]
-    first = runner.run(make_step([t[:c] for t, c in zip(texts, cuts, strict=True)], [0, 0, 0], tables, range(26)))
-    second = runner.run(make_step([t[c:] for t, c in zip(texts, cuts, strict=True)], cuts, tables, range(14)))
+    groups, tables, cuts = len(runner.groups), [[4], [7, 0], [2, 8]], [1, 16, 9]
+    heads = [text[:cut] for text, cut in zip(texts, cuts, strict=True)]
+    tails = [text[cut:] for text, cut in zip(texts, cuts, strict=True)]
+    first = runner.run(make_step(heads, [0, 0, 0], tables, range(26), groups=groups))["logits"]
+    second = runner.run(make_step(tails, cuts, tables, range(14), groups=groups))["logits"]
     split = [np.split(x, np.cumsum(sizes)[:-1]) for x, sizes in ((first, cuts), (second, [2, 4, 8]))]
     for expected, head, tail in zip(alone, *split, strict=True):
         np.testing.assert_allclose(np.concatenate([head, tail]), expected, atol=1e-11)
@@ -135,7 +137,8 @@ def test_an_untied_head_is_used_if_it_is_there(architecture: str) -> None:
 
 def reference_logits(checkpoint: Checkpoint) -> Float32Array:
     ids = np.random.default_rng(4).integers(0, 48, 12).tolist()
-    runner = ReferenceRunner(trace_model(checkpoint, CONTEXT), limits_for(CONTEXT), np.float64, np.float64)
+    program = trace_model(checkpoint, CONTEXT)
+    runner = ReferenceRunner(program, limits_for(program, CONTEXT), np.float64, np.float64)
     return run_text(runner, ids, [len(ids)])
 
 

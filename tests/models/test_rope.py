@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotol.errors import ModelError
-from sotol.models.metadata import Fields
-from sotol.models.rope import Rope, read_rope
+from sotol.models.metadata import Metadata
+from sotol.models.rope import ROPE_KEYS, Rope, read_rope
 from sotol.quant import Float32Array
 
 CONTEXT = 70
@@ -18,7 +18,7 @@ CONTEXT = 70
 
 def read(width: int = 32, **keys: Any) -> Rope:
     metadata = {f"arch.rope.{key.replace('__', '.')}": value for key, value in keys.items()}
-    return read_rope(Fields(metadata, "arch"), width)
+    return read_rope(Metadata(metadata, "arch"), width)
 
 
 def turned(frequency: Any, size: float = 1.0) -> Float32Array:
@@ -109,7 +109,7 @@ def test_yarns_bounds_and_context_are_read() -> None:
     }
     rope = read(**{f"scaling__{key}": value for key, value in scaling.items()})
     assert (rope.original_context, rope.fast, rope.slow) == (99, 16.0, 0.5)
-    fields = Fields({"a.context_length": 77, "a.rope.scaling.type": "yarn", "a.rope.scaling.factor": 2.0}, "a")
+    fields = Metadata({"a.context_length": 77, "a.rope.scaling.type": "yarn", "a.rope.scaling.factor": 2.0}, "a")
     assert read_rope(fields, 32).original_context == 77
 
 
@@ -140,3 +140,59 @@ def test_divisors_that_make_a_pair_spin(divisor: float) -> None:
 
 def test_part_of_a_head_may_be_rotated() -> None:
     assert read(64, dimension_count=32).pairs == 16
+
+
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+def read_config(width: int = 32, **values: Any) -> Rope:
+    return read_rope(Metadata(values, "arch", ROPE_KEYS), width)
+
+
+@given(st.sampled_from([16, 64, 128]), st.sampled_from([2.0, 8.0, 32.0]), st.integers(64, 10000))
+def test_llama3_keeps_short_waves_and_divides_long_ones(width: int, factor: float, context: int) -> None:
+    """Between them, the share of the undivided frequency grows with the turns over the original context."""
+    rope = read_config(width, rope_parameters={**LLAMA3, "factor": factor, "original_max_position_embeddings": context})
+    turns = context * plain(width // 2, 500000.0) / (2 * math.pi)
+    divided = np.array([
+        1.0 if t >= 4 else factor if t <= 1 else 1 / ((1 - (t - 1) / 3) / factor + (t - 1) / 3) for t in turns
+    ])  # fmt: skip
+    np.testing.assert_allclose(rope.divisors(), divided, rtol=1e-6)
+    table = rope.table("rope", CONTEXT).value
+    np.testing.assert_allclose(table, turned(plain(width // 2, 500000.0) / divided), atol=1e-5)
+    same = read_config(width, rope_parameters={"rope_type": "default", "rope_theta": 500000.0})
+    np.testing.assert_array_equal(table, same.table("rope", CONTEXT, rope.divisors()).value)
+
+
+def test_both_ways_in_which_configs_describe_a_rotation() -> None:
+    """transformers 5 has everything in rope_parameters, transformers 4 a rope_scaling that may be null."""
+    assert read_config(rope_theta=300.0, rope_scaling=None) == read_config(rope_parameters={"rope_theta": 300.0})
+    assert read_config(rope_parameters={"rope_theta": 300.0, "rope_type": "default"}) == Rope(16, 300.0)
+    old = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
+    assert read_config(rope_theta=500000.0, rope_scaling=old) == read_config(rope_parameters=LLAMA3)
+    oldest = read_config(rope_theta=300.0, rope_scaling={"type": "linear", "factor": 4.0})
+    assert oldest == read_config(rope_parameters={"rope_type": "linear", "rope_theta": 300.0, "factor": 4.0})
+    assert oldest == read(freq_base=300.0, scaling__type="linear", scaling__factor=4.0)
+
+
+def test_yarn_of_a_config() -> None:
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 2000}
+    assert read_config(rope_parameters=yarn) == read(
+        scaling__type="yarn", scaling__factor=4.0, scaling__original_context_length=2000
+    )
+    both = read_config(rope_parameters={**yarn, "mscale": 0.7, "mscale_all_dim": 0.5})
+    assert both.attention_factor == pytest.approx((0.07 * math.log(4) + 1) / (0.05 * math.log(4) + 1))
+
+
+def test_what_can_not_be_read_of_a_config() -> None:
+    with pytest.raises(ModelError, match=r"low_freq_factor is 4\.0: it must be less than high_freq_factor, 4\.0"):
+        read_config(rope_parameters={**LLAMA3, "low_freq_factor": 4.0})
+    with pytest.raises(ModelError, match=r"rope_parameters\.original_max_position_embeddings is missing"):
+        read_config(rope_parameters={**LLAMA3, "original_max_position_embeddings": None})
+    with pytest.raises(ModelError, match=r"^config\.json's rope_parameters\.partial_rotary_factor is 0\.5: sotol runs"):
+        read_config(rope_parameters={"rope_theta": 300.0, "partial_rotary_factor": 0.5})
+    with pytest.raises(ModelError, match=r"is 'dynamic': sotol has none, linear and yarn, and config\.json's llama3"):
+        read_config(rope_scaling={"type": "dynamic", "factor": 2.0})

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 from bench.accuracy import llama_cpp_logits
 from tests.support.checkpoints import fused, random_checkpoint
-from tests.support.converting import convert
+from tests.support.converting import as_gguf, checkpoint_of
+from tests.support.programs import same_programs
 from tests.support.running import RUNNERS, limits_for, run_text
 
 from sotol.formats import read_gguf, write_gguf
@@ -156,9 +157,10 @@ CASES = [
 
 @dataclass(frozen=True)
 class Judged:
-    """A model as a GGUF file, the ids of a prompt, and their logits [T, V]."""
+    """A model as its own checkpoint and as a GGUF file, the ids of a prompt, and their logits [T, V]."""
 
     case: Case
+    checkpoint: Checkpoint
     path: Path
     ids: list[int]
     logits: Array
@@ -174,7 +176,8 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with torch.no_grad():
         logits = model(torch.tensor(ids)[None]).logits[0].numpy()
     path = tmp_path_factory.mktemp("tiny") / f"{case.name}.gguf"
-    return Judged(case, convert(model, case.architecture, path), ids.tolist(), logits)
+    checkpoint = checkpoint_of(model)
+    return Judged(case, checkpoint, as_gguf(checkpoint, case.architecture, path), ids.tolist(), logits)
 
 
 def random_model(case: Case) -> Any:
@@ -204,9 +207,20 @@ def random_model(case: Case) -> Any:
 )
 def test_logits_are_those_of_transformers(judged: Judged, backend: str, chunks: Callable[[int], list[int]]) -> None:
     program = trace_model(read_gguf(judged.path), context=128)
-    with RUNNERS[backend](program, limits_for(128)) as runner:
+    with RUNNERS[backend](program, limits_for(program, 128)) as runner:
         logits = run_text(runner, judged.ids, chunks(len(judged.ids)))
     assert worst(logits, judged.logits) <= TOLERANCE
+
+
+def test_the_checkpoint_itself_gives_the_logits_of_its_conversion(judged: Judged) -> None:
+    """Its config.json and its weights by their own names: the same bits."""
+    results, programs = list[Array](), [trace_model(c, 128) for c in (judged.checkpoint, read_gguf(judged.path))]
+    same_programs(*programs)
+    for program in programs:
+        with RUNNERS["cpu"](program, limits_for(program, 128)) as runner:
+            results.append(run_text(runner, judged.ids, [len(judged.ids)]))
+    assert worst(results[0], judged.logits) <= TOLERANCE
+    np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
 
 
 def test_logits_are_those_of_llama_cpp(judged: Judged, tmp_path: Path) -> None:
@@ -224,7 +238,8 @@ def test_joined_queries_keys_and_values_are_those_of_llama_cpp(tmp_path: Path) -
     assert "blk.0.attn_qkv.weight" in checkpoint.weights
     ids = np.random.default_rng(8).integers(0, 48, 20).tolist()
     logits = peer_logits(checkpoint, ids, tmp_path / "peer.gguf")
-    with RUNNERS["cpu"](trace_model(checkpoint, 64), limits_for(64)) as runner:
+    program = trace_model(checkpoint, 64)
+    with RUNNERS["cpu"](program, limits_for(program, 64)) as runner:
         assert worst(run_text(runner, ids, [20]), logits) <= TOLERANCE
 
 

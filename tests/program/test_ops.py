@@ -1,4 +1,4 @@
-"""The op vocabulary: each shape rule is the shape of the meaning, and the meanings are what the papers say."""
+"""The op vocabulary: rules give the shapes that the meanings have, and the meanings are those of the papers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.support.running import make_step
 
 from sotol.program import ops
-from sotol.program.program import OPS, Constant
-from sotol.program.step import BLOCK_TOKENS
+from sotol.program.memory import Cache, Paged, State
+from sotol.program.program import OPS, Constant, Operand, Program, StepInput
+from sotol.program.step import BLOCK_TOKENS, Step
 
 Array = npt.NDArray[Any]
 Case = tuple[tuple[Any, ...], dict[str, Any]]  # inputs, attributes
@@ -21,25 +22,58 @@ Case = tuple[tuple[Any, ...], dict[str, Any]]  # inputs, attributes
 
 @dataclass
 class Pool:
-    """A cache's keys and values, [slots, K, d]."""
+    """A cache of one sequence's keys [positions, K, d] and values [positions, K, e], as ops see it."""
 
+    layout: Paged
     keys: Array
     values: Array
+    key_type = value_type = np.finfo(np.float64)
+
+    def write(self, step: Step, keys: Array, values: Array) -> None:
+        self.keys[step.positions], self.values[step.positions] = keys, values
+
+    def read(self, step: Step, s: int) -> tuple[Array, Array, Array]:
+        assert s == 0
+        end = step.positions[-1] + 1
+        return np.arange(end), self.keys[:end], self.values[:end]
+
+
+@dataclass
+class States:
+    """A cache of one array for each sequence, as ops see it."""
+
+    layout: State
+    states: Array
+
+    def read(self, step: Step) -> Array:
+        return self.states[step.tables[0].blocks[:, 0]]
+
+    def write(self, step: Step, states: Array) -> None:
+        self.states[step.tables[0].blocks[:, 0]] = states
 
 
 def numbers(*shape: int) -> Array:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def attention_case(t: int, k: int, n: int, begin: int = 0) -> Case:
-    """One sequence of t tokens from position `begin` on, 2 query heads for each of k, d = n."""
-    blocks = -(-(begin + t) // BLOCK_TOKENS)
-    step = make_step([[0] * t], [begin], [list(range(blocks))], [0])
-    pool = Pool(*(np.random.default_rng(i).normal(size=(blocks * BLOCK_TOKENS, k, n)) for i in range(2)))
-    return (numbers(t, 2 * k, n), numbers(t, k, n), numbers(t + 1, k, n)[1:], pool, step), {"scale": n**-0.5}
+def one_sequence(t: int, begin: int = 0) -> Step:
+    """t tokens from position `begin` on."""
+    return make_step([[0] * t], [begin], [range(-(-(begin + t) // BLOCK_TOKENS))], [0])
 
 
-# By op: inputs of a shape that three numbers give.
+def pool(positions: int, k: int, n: int, window: int = 0, *, latent: bool = False) -> Pool:
+    """n key channels and n + 1 value channels, or of latent ones as many as can be."""
+    value = max(1, n - 1) if latent else n + 1
+    keys, values = (np.random.default_rng(i).normal(size=(positions, k, w)) for i, w in enumerate((n, value)))
+    return Pool(Paged(k, n, value, window, latent), keys, values)
+
+
+def attention_case(t: int, k: int, n: int, begin: int = 0, window: int = 0) -> Case:
+    """One sequence of t tokens from position `begin` on, 2 query heads for each of k, d = n, e = n + 1."""
+    return (numbers(t, 2 * k, n), pool(begin + t, k, n, window), one_sequence(t, begin)), {"scale": n**-0.5}
+
+
+# By op: inputs whose shapes depend on three sizes.
 CASES: dict[str, Callable[[int, int, int], Case]] = {
     "embed": lambda t, m, n: ((numbers(m, n), np.zeros(t, np.int32)), {}),
     "rms_norm": lambda t, m, n: ((numbers(t, m, n), numbers(n)), {"eps": 1e-6}),
@@ -50,15 +84,17 @@ CASES: dict[str, Callable[[int, int, int], Case]] = {
     "scale": lambda t, m, n: ((numbers(t, m, n),), {"factor": 3.0}),
     "soft_cap": lambda t, m, n: ((numbers(t, m, n),), {"cap": 3.0}),
     "glu": lambda t, _, n: ((numbers(t, n), numbers(t, n)), {"act": "silu"}),
-    "rms_norm_quantize": lambda t, _, n: ((numbers(t, 32 * n), numbers(32 * n)), {"eps": 1e-6}),
-    "rms_norm_add": lambda t, m, n: ((numbers(t, m, n), numbers(n), numbers(t, m, n)), {"eps": 1e-6}),
-    "glu_quantize": lambda t, _, n: ((numbers(t, 32 * n), numbers(t, 32 * n)), {"act": "silu"}),
-    "linear_add": lambda t, m, n: ((numbers(t, n), numbers(m, n), numbers(t, m)), {}),
     "rope": lambda t, m, n: (
         (numbers(t, m, 2 * n), np.arange(t, dtype=np.int32), numbers(t, 2, n)),
         {"style": "halves"},
     ),
     "attention": attention_case,
+    "remember": lambda t, k, n: ((numbers(t, k, n), numbers(t, k, n + 1), pool(t, k, n), one_sequence(t)), {}),
+    "remember_latent": lambda t, k, n: ((numbers(t, k, n), pool(t, k, n, latent=True), one_sequence(t)), {}),
+    "moving_average": lambda t, _, n: (
+        (numbers(t, n), numbers(n), States(State((n,)), np.zeros((1, n))), one_sequence(t)),
+        {},
+    ),
     "rows": lambda t, m, n: ((numbers(t, n), np.zeros(m, np.int32)), {}),
     "reshape": lambda t, m, n: ((numbers(t, m * n),), {"shape": (t, m, n)}),
 }
@@ -69,35 +105,48 @@ def test_every_op_has_a_case() -> None:
     assert OPS.keys() < set(ops.__all__)
 
 
+def symbol(program: Program, x: Any) -> Operand:
+    """A symbol of the kind and shape of a case's input."""
+    if isinstance(x, Step):
+        return StepInput(program, "step")
+    if isinstance(x, Pool | States):
+        return Cache("cache", x.layout)
+    return StepInput(program, "ids", x.shape) if x.dtype == np.int32 else Constant("x", x)
+
+
 @pytest.mark.parametrize("name", CASES)
 @given(sizes=st.tuples(*[st.integers(1, 9)] * 3))
 def test_the_shape_rule_is_the_shape_of_the_meaning(name: str, sizes: tuple[int, int, int]) -> None:
     inputs, attributes = CASES[name](*sizes)
-    operands = tuple(Constant("x", x) if isinstance(x, np.ndarray) else x for x in inputs)
-    assert OPS[name].shape_of(operands, attributes) == OPS[name](*inputs, **attributes).shape
+    program = Program()
+    operands = tuple(symbol(program, x) for x in inputs)
+    op = OPS[name]
+    shapes = tuple(result.shape for result in op.results_of(operands, op.complete(attributes)))
+    given_ = op(*inputs, **attributes)
+    assert shapes == (() if given_ is None else (given_.shape,))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_meanings_keep_the_type_of_activations(name: str) -> None:
-    inputs, attributes = CASES[name](3, 2, 4)
     for kind in (np.float32, np.float64):
+        inputs, attributes = CASES[name](3, 2, 4)
         given_ = [x.astype(kind) if getattr(x, "dtype", None) == np.float32 else x for x in inputs]
-        assert OPS[name](*given_, **attributes).dtype == kind
+        result = OPS[name](*given_, **attributes)
+        assert (None if result is None else result.dtype) == (kind if OPS[name].outputs else None)
 
 
 def naive_attention(case: Case, window: int, cap: float) -> Array:
-    """Token by token, head by head, in plain loops; the cache holds what is older than the step."""
-    (q, k, v, pool, step), scale = case[0], case[1]["scale"]
-    begin, group = int(step.positions[0]), q.shape[1] // k.shape[1]
-    out = np.zeros(q.shape)
+    """Attention token by token and head by head, in plain loops."""
+    (q, pool, step), scale = case[0], case[1]["scale"]
+    begin, group = int(step.positions[0]), q.shape[1] // pool.layout.heads
+    out = np.zeros((*q.shape[:2], pool.layout.value))
     for t in range(len(q)):
         for h in range(q.shape[1]):
             scores, values = [], []
             for p in range(begin + t + 1):
                 if window and begin + t - p >= window:
                     continue
-                new, head = p - begin, h // group
-                key, value = (k[new, head], v[new, head]) if new >= 0 else (pool.keys[p, head], pool.values[p, head])
+                key, value = pool.keys[p, h // group], pool.values[p, h // group]
                 score = float(np.dot(q[t, h].astype(np.float64), key.astype(np.float64)) * scale)
                 scores.append(cap * np.tanh(score / cap) if cap else score)
                 values.append(value)
@@ -108,10 +157,10 @@ def naive_attention(case: Case, window: int, cap: float) -> Array:
 
 @given(st.integers(1, 20), st.integers(0, 30), st.integers(0, 25), st.sampled_from([0.0, 0.5, 30.0]))
 def test_attention_is_its_naive_twin(t: int, begin: int, window: int, cap: float) -> None:
-    case = attention_case(t, 2, 4, begin)
+    case = attention_case(t, 2, 4, begin, window)
     expected = naive_attention(case, window, cap)
     inputs = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in case[0]]
-    got = ops.attention(*inputs, **case[1], window=window, cap=cap)
+    got = ops.attention(*inputs, **case[1], cap=cap)
     np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
@@ -166,11 +215,46 @@ def test_norms_and_activations() -> None:
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_cache_has_no_value_that_spoils_a_sum(kind: type[np.floating[Any]], value: float) -> None:
-    """Not even times 0; the key says that there is something wrong."""
+    """Not even times 0. The key becomes NaN, so tokens that attend to it notice."""
     k, v = np.full((3, 2, 4), 1e30, np.float32), np.full((3, 2, 4), -7.0, np.float32)
     k[0, 1, 2], v[2, 0, 3] = value, value
-    keys, values = ops.cached(k, v, np.finfo(kind))
+    keys, values = ops.cached(k, v, np.finfo(kind), np.finfo(np.float32))
     spoilt = np.array([[0, 1], [0, 0], [1, 0]], bool)
     np.testing.assert_array_equal(np.isnan(keys), np.repeat(spoilt[..., None], 4, axis=-1))
     np.testing.assert_array_equal(values, np.where(spoilt[..., None], 0.0, v))
+    swapped = ops.cached(v, k, np.finfo(np.float32), np.finfo(kind))[1]
+    assert swapped[1, 0, 0] == min(np.float32(1e30), np.float32(np.finfo(kind).max))
     assert keys[1, 0, 0] == min(np.float32(1e30), np.float32(np.finfo(kind).max))
+
+
+def test_what_is_remembered_is_what_attention_reads() -> None:
+    """In two steps, with values narrower or wider than keys; a latent cache returns the first channels of its keys."""
+    k, v = numbers(7, 2, 6).astype(float), numbers(7, 2, 5).astype(float)
+    whole, latent = Pool(Paged(2, 6, 5), np.zeros((7, 2, 6)), np.zeros((7, 2, 5))), pool(7, 2, 6, latent=True)
+    for at in (slice(0, 4), slice(4, 7)):
+        step = one_sequence(at.stop - at.start, at.start)
+        ops.remember(k[at], v[at], whole, step)
+        ops.remember_latent(k[at], latent, step)
+    np.testing.assert_array_equal(whole.keys, k)
+    np.testing.assert_array_equal(whole.values, v)
+    np.testing.assert_array_equal(latent.values, k[..., :5])
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_moving_average_is_its_naive_twin(counts: list[int], late: int) -> None:
+    """Several sequences, each from its own state; one that begins at position 0 ignores the old state."""
+    total = sum(counts)
+    begins = [late if s % 2 else 0 for s in range(len(counts))]
+    x, decay = numbers(total, 3).astype(float), np.array([0.0, 0.5, 1.0])
+    states = States(State((3,)), np.random.default_rng(1).normal(size=(9, 3)))
+    before, blocks = states.states.copy(), [8 - s for s in range(len(counts))]
+    step = make_step([[0] * n for n in counts], begins, [[b] for b in blocks], [0])
+    out, at = ops.moving_average(x, decay, states, step), 0
+    for begin, count, block in zip(begins, counts, blocks, strict=True):
+        h = before[block] if begin else np.zeros(3)
+        for t in range(at, at + count):
+            h = np.array([decay[c] * h[c] + (1 - decay[c]) * x[t, c] for c in range(3)])
+            np.testing.assert_allclose(out[t], h, atol=1e-15)
+        np.testing.assert_allclose(states.states[block], h, atol=1e-15)
+        at += count
+    np.testing.assert_array_equal(states.states[0], before[0])  # belongs to no sequence

@@ -69,10 +69,10 @@ def test_layout_of_a_block() -> None:
     block = np.zeros(24, np.uint8)
     block[:4] = np.array([2.0, -1.0], "<f2").view(np.uint8)
     block[6], block[8] = 1, 0x5A
-    integer = ENCODINGS["Q5_1"].integer
+    split = ENCODINGS["Q5_1"].split
     decode = ENCODINGS["Q5_1"].decode
-    assert integer is not None
+    assert split is not None
     assert decode is not None
-    q = integer.split(block).q
+    q = split(block).q
     assert (q[0, 0, 0], q[0, 0, 16], q.sum()) == (0xA, 0x15, 0xA + 0x15)
     assert decode(block)[[0, 16, 1]].tolist() == [19.0, 41.0, -1.0]

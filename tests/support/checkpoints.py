@@ -59,7 +59,7 @@ def random_checkpoint(
     rng = np.random.default_rng(seed)
     dims = _dims(fields)
     weights, left_out = list[Weight](), frozenset[str]() if optional else optional_names(architecture)
-    for name, (_, shape) in ARCHITECTURES[architecture].WEIGHTS.items():
+    for name, (_, shape, _) in ARCHITECTURES[architecture].WEIGHTS.items():
         if name in left_out:
             continue
         sizes = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in shape.split())
@@ -92,8 +92,8 @@ def fused(checkpoint: Checkpoint) -> Checkpoint:
         if ".attn_q." in name:
             parts = [weights.pop(name.replace("attn_q", f"attn_{part}")) for part in "qkv"]
             shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-            data = np.concatenate([part.data for part in parts])
-            whole = Weight(name.replace("attn_q", "attn_qkv"), parts[0].encoding, shape, data)
+            data = np.concatenate([part.rows().reshape(-1) for part in parts])
+            whole = Weight.from_bytes(name.replace("attn_q", "attn_qkv"), parts[0].encoding, shape, data)
             weights[whole.name] = whole
     return checkpoint._replace(weights=weights)
 

@@ -1,60 +1,136 @@
 """A runner without a model, for tests of scheduling: its logits depend on the tokens so far, and on nothing else.
 
-It finds those tokens in a cache with a slot for each, through the block tables of the step, as attention finds keys. So
-a wrong table, position or shared block changes what is generated, and `alone` says what should have been.
+It finds those tokens in memory through the tables of the step, as kernels do: in a group of pages all that a sequence
+sees, in a group of states a digest of all its tokens. So a wrong table, position, shared block or state changes what is
+generated, and `alone` says what should have been.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from sotol.engine.options import Sampling
+from sotol.engine.policy import NO_TERMS, Terms
 from sotol.engine.sampling import Sampler, pick
 from sotol.engine.sequence import Event, Generation, Scoring
 from sotol.engine.stops import StopMatcher
-from sotol.program.step import BLOCK_TOKENS, Limits, Step
+from sotol.program.memory import BLOCK_TOKENS, Cache, Copy, Group, Paged, State, group_caches
+from sotol.program.runner import Results
+from sotol.program.step import Limits, Step
+from sotol.progress import Progress
 from sotol.quant import Float32Array
 
-__all__ = ["VOCABULARY", "FakeRunner", "Numbers", "alone", "generation", "logits_after", "scores", "scoring"]
+__all__ = ["FULL", "STATE", "VOCABULARY", "FakeRunner", "Numbers", "alone", "generation", "logits_after", "scores",
+           "scoring", "window"]  # fmt: skip
 
 VOCABULARY = 32
+FULL = group_caches([Cache("kv.0", Paged(1, 1, 1))])
+STATE = group_caches([Cache("state.0", State((1,)))])
+Groups = tuple[Group, ...]
+
+
+def window(tokens: int) -> Groups:
+    """A group with a window."""
+    return group_caches([Cache(f"kv.{tokens}", Paged(1, 1, 1, tokens))])
 
 
 class FakeRunner:
     """Counts steps; `failure` is raised by the next step; `before` is called in each, on the engine's thread."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, groups: Groups = FULL) -> None:
+        self.limits, self.groups, self.threads = limits, groups, 1
         self.steps = 0
         self.failure: Exception | None = None
         self.before: Callable[[Step], None] = lambda _step: None
-        self._cache = np.full(limits.blocks * BLOCK_TOKENS, -1, np.int32)
+        shapes = [(n,) if g.state else (n, BLOCK_TOKENS) for g, n in zip(groups, limits.blocks, strict=True)]
+        self._memory: list[np.ndarray[Any, Any]] = [np.full(shape, -1, np.int64) for shape in shapes]
         self._logits = np.zeros((limits.rows, VOCABULARY), np.float32)
 
-    def run(self, step: Step) -> Float32Array:
-        step.check(self.limits, VOCABULARY)
+    def run(self, step: Step) -> Results:
+        step.check(self.limits, self.groups, VOCABULARY)
         self.steps += 1
         self.before(step)
         if self.failure is not None:
             failure, self.failure = self.failure, None
+            self._write(step)  # some of it may have happened
             raise failure
-        slots = step.slots
-        assert len(np.unique(slots)) == len(slots), "two tokens of a step share a slot"
-        self._cache[slots] = step.tokens
+        states = self._write(step)
         self._logits[:] = np.nan  # what the last step gave is valid no more
-        for i, row in enumerate(step.logit_rows):
+        for i, row in enumerate(step.logit_rows.tolist()):
             sequence = int(np.searchsorted(step.starts, row, "right")) - 1
-            past = np.arange(step.positions[row] + 1)
-            at = step.blocks[sequence, past // BLOCK_TOKENS] * BLOCK_TOKENS + past % BLOCK_TOKENS
-            self._logits[i] = logits_after(self._cache[at].tolist())
-        return self._logits[: len(step.logit_rows)]
+            seen = [self._seen(g, step, sequence, row, states) for g in range(len(self.groups))]
+            self._logits[i] = _logits(seen)
+        return {"logits": self._logits[: len(step.logit_rows)]}
+
+    def _write(self, step: Step) -> list[int]:
+        """Put tokens where they go; the digest of a state after each token."""
+        states: list[int] = []
+        for g, group in enumerate(self.groups):
+            memory = self._memory[g]
+            if not group.state:
+                slots = np.array(step.slots(g))
+                assert len(np.unique(slots)) == len(slots), "two tokens of a step share a slot"
+                memory[slots // BLOCK_TOKENS, slots % BLOCK_TOKENS] = step.tokens
+                continue
+            own = step.tables[g].blocks[:, 0].tolist()
+            assert len(set(own)) == len(own), "two sequences share a state"
+            for s, block in enumerate(own):
+                begin, end = step.starts[s : s + 2].tolist()
+                digest = int(memory[block]) if step.positions[begin] else 0
+                for token in step.tokens[begin:end].tolist():
+                    digest = _digest(digest, token)
+                    states.append(digest)
+                memory[block] = digest
+        return states
+
+    def _seen(self, g: int, step: Step, sequence: int, row: int, states: list[int]) -> list[int]:
+        group = self.groups[g]
+        if group.state:
+            return [states[row]]
+        last, table = int(step.positions[row]), step.tables[g]
+        past = np.arange(max(0, last - group.window + 1) if group.window else 0, last + 1)
+        blocks = table.blocks[sequence, past // BLOCK_TOKENS - table.first[sequence]]
+        seen: list[int] = self._memory[g][blocks, past % BLOCK_TOKENS].tolist()
+        return seen
+
+    def copy(self, copies: Sequence[Copy]) -> None:
+        for group, source, to in copies:
+            self._memory[group][to] = self._memory[group][source]
+
+    def read(self, group: int, block: int) -> bytes:
+        return np.asarray(self._memory[group][block]).tobytes()
+
+    def write(self, group: int, block: int, data: bytes) -> None:
+        self._memory[group][block] = np.frombuffer(data, np.int64)
+
+    def wait(self, progress: Progress) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
-def logits_after(tokens: Sequence[int]) -> Float32Array:
-    """The fake model itself: [V]."""
-    seed = zlib.crc32(np.array(tokens, np.int32).tobytes())
+def _digest(digest: int, token: int) -> int:
+    return zlib.crc32(token.to_bytes(4, "little"), digest)
+
+
+def _logits(seen: Sequence[Sequence[int]]) -> Float32Array:
+    """[V] of what each group shows."""
+    seed = zlib.crc32(b"|".join(np.array(part, np.int64).tobytes() for part in seen))
     return (3 * np.random.default_rng(seed).normal(size=VOCABULARY)).astype(np.float32)
+
+
+def logits_after(tokens: Sequence[int], groups: Groups = FULL) -> Float32Array:
+    """The fake model itself: [V]."""
+    seen: list[list[int]] = []
+    for group in groups:
+        digest = 0
+        for token in tokens if group.state else ():
+            digest = _digest(digest, token)
+        seen.append([digest] if group.state else list(tokens)[-group.window :])
+    return _logits(seen)
 
 
 class Numbers:
@@ -74,31 +150,37 @@ def generation(
     new: int = 5,
     ends: Sequence[int] = (),
     sampling: Sampling | None = None,
+    terms: Terms = NO_TERMS,
 ) -> Generation:
     """A request for `new` tokens, greedy unless told otherwise."""
     sampling = sampling or Sampling(temperature=0)
     sampler = Sampler(sampling, VOCABULARY, tokens)
     stops = StopMatcher(sampling.stop)
-    return Generation(list(tokens), sampler, Numbers(), stops, frozenset(ends), len(tokens) + new, deliver)
+    return Generation(list(tokens), sampler, Numbers(), stops, frozenset(ends), len(tokens) + new, deliver, terms)
 
 
 def alone(
-    tokens: Sequence[int], new: int, *, ends: Sequence[int] = (), sampling: Sampling | None = None
+    tokens: Sequence[int],
+    new: int,
+    *,
+    ends: Sequence[int] = (),
+    sampling: Sampling | None = None,
+    groups: Groups = FULL,
 ) -> tuple[list[int], str]:
     """The generated tokens and the reason of the end, without scheduling."""
     sampler = Sampler(sampling or Sampling(temperature=0), VOCABULARY, tokens)
     out: list[int] = []
     while len(out) < new:
-        token = pick(logits_after([*tokens, *out])[None], [sampler])[0].token
+        token = pick(logits_after([*tokens, *out], groups)[None], [sampler])[0].token
         if token in ends:
             return out, "stop"
         out.append(token)
     return out, "length"
 
 
-def scores(tokens: Sequence[int]) -> Float32Array:
+def scores(tokens: Sequence[int], groups: Groups = FULL) -> Float32Array:
     """[T, V] of a text."""
-    return np.stack([logits_after(tokens[: i + 1]) for i in range(len(tokens))])
+    return np.stack([logits_after(tokens[: i + 1], groups) for i in range(len(tokens))])
 
 
 def scoring(tokens: Sequence[int], parts: list[object]) -> Scoring:

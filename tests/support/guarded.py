@@ -21,14 +21,18 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 from tests.support.checkpoints import RUNNABLE, random_checkpoint
+from tests.support.layers import Layer, chunked, plan_of, program_of, step_of
 from tests.support.running import make_step
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.running import runner
 from sotol.backends.cpu.running.lower import result_bytes
+from sotol.backends.cpu.running.memory import Codecs, Memory
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES, trace_model
 from sotol.program import ops
+from sotol.program.fuse import quantize_inputs
+from sotol.program.memory import Group, Paged, group_caches
 from sotol.program.program import Operand, Program, Tensor
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.quant import ENCODINGS, Float32Array
@@ -81,14 +85,34 @@ def forbid(whole: Bytes, at: int) -> None:
 def memory_in(guard: Guard) -> type:
     """The runner's memory, all of it guarded."""
 
-    class Guarded(runner._Memory):
-        def __init__(self, program: Program, limits: Limits, codec: str, packed: Mapping[str, Bytes]) -> None:
-            super().__init__(program, limits, codec, {name: guard.copy(x, "panels") for name, x in packed.items()})
-            self._arena, self._offsets = _results(guard, program, {"T": limits.tokens, "R": limits.rows})
+    class Guarded(Memory):
+        def __init__(
+            self,
+            program: Program,
+            limits: Limits,
+            groups: Sequence[Group],
+            codecs: Codecs,
+            packed: Mapping[int, Bytes],
+        ) -> None:
+            panels = {number: guard.copy(x, "panels") for number, x in packed.items()}
+            super().__init__(program, limits, groups, codecs, panels)
+            self._arena, self._offsets = _results(guard, program, limits)
             self._caches = {cache: guard.copy(x, "cache") for cache, x in self._caches.items()}
-            self._span_sums = guard.copy(self._span_sums, "sums")
-            self._finished = guard.copy(self._finished, "inputs")
             self._inputs = {name: guard.copy(x, "inputs") for name, x in self._inputs.items()}
+            for tables in self._tables:
+                for name in ("blocks", "firsts", "slots"):
+                    setattr(tables, name, guard.copy(getattr(tables, name), "inputs"))
+            self._tiles.arrays = {name: guard.copy(x, "inputs") for name, x in self._tiles.arrays.items()}
+            for work in self._work.values():
+                work.arrays = {name: guard.copy(x, "inputs") for name, x in work.arrays.items()}
+
+        def attention_scratch(self, number: int) -> tuple[int, int]:
+            known = number in self._scratch
+            super().attention_scratch(number)
+            if not known:
+                sums, finished = self._scratch[number]
+                self._scratch[number] = guard.copy(sums, "sums"), guard.copy(finished, "inputs")
+            return super().attention_scratch(number)
 
         def vector(self, x: Operand) -> int:
             known = id(x) in self._vectors
@@ -101,16 +125,18 @@ def memory_in(guard: Guard) -> type:
     return Guarded
 
 
-def _results(guard: Guard, program: Program, limits: Mapping[str, int]) -> tuple[Bytes, tuple[int, ...]]:
+def _results(guard: Guard, program: Program, limits: Limits) -> tuple[Bytes, tuple[tuple[int, ...], ...]]:
     """Memory for the results, each apart from all others."""
-    own = [i for i, node in enumerate(program.nodes) if node.op is not ops.reshape]
-    whole, starts = guard.room([result_bytes(program.nodes[i], limits) for i in own], "results")
-    places = dict(zip(own, starts, strict=True))
+    own = [(i, result) for i, node in enumerate(program.nodes) if node.op is not ops.reshape for result in node.results]
+    whole, starts = guard.room([result_bytes(result, limits) for _, result in own], "results")
+    places: list[tuple[int, ...]] = [() for _ in program.nodes]
+    for (i, _), start in zip(own, starts, strict=True):
+        places[i] += (start,)
     for i, node in enumerate(program.nodes):
         source = node.inputs[0]
-        if isinstance(source, Tensor) and i not in places:
-            places[i] = places[source.index]
-    return whole, tuple(places[i] for i in range(len(program.nodes)))
+        if node.op is ops.reshape and isinstance(source, Tensor):
+            places[i] = (places[source.index][source.output],)
+    return whole, tuple(places)
 
 
 # ---- models and steps
@@ -143,7 +169,7 @@ def model(rng: random.Random) -> tuple[Checkpoint, int]:
     return checkpoint._replace(weights=weights), context
 
 
-def steps_of(rng: random.Random, context: int) -> tuple[list[Step], Limits]:
+def steps_of(rng: random.Random, context: int, groups: int) -> tuple[list[Step], Limits]:
     """Three steps of one to three sequences, up to the edges of the context, of blocks and of tiles."""
     count = rng.randint(1, 3)
     each = -(-context // BLOCK_TOKENS)
@@ -154,27 +180,46 @@ def steps_of(rng: random.Random, context: int) -> tuple[list[Step], Limits]:
         lengths = [min(context, rng.choice([1, 1, 2, 5, 15, 16, 17, 25])) for _ in range(count)]
         begins = [rng.choice([0, context - n]) for n in lengths]
         texts = [[rng.randrange(48) for _ in range(n)] for n in lengths]
-        steps.append(make_step(texts, begins, tables, range(sum(lengths))))
+        steps.append(make_step(texts, begins, tables, range(sum(lengths)), groups=groups))
     most = max(len(step.tokens) for step in steps)
-    return steps, Limits(most, count, most, context, count * each)
+    return steps, Limits(most, count, most, context, (count * each,) * groups)
 
 
-def run(program: Program, steps: Sequence[Step], limits: Limits, **options: str) -> list[Float32Array]:
-    with closing(CpuRunner(program, limits, threads=2, **options)) as backend:  # type: ignore[arg-type]
-        return [backend.run(step).copy() for step in steps]
+def layers(rng: random.Random) -> tuple[Program, list[Step], Limits]:
+    """Attention over caches of odd widths, and a state, beside each other; and steps over three texts."""
+    some = []
+    for _ in range(rng.randint(1, 3)):
+        heads, kv_heads = rng.choice([(1, 1), (3, 3), (3, 1)])
+        key, value, latent = rng.choice([1, 9, 16, 20, 40, 80]), rng.choice([1, 9, 16, 20, 40]), rng.random() < 0.3
+        value = min(value, key) if latent else value
+        some.append(Layer(heads, Paged(kv_heads, key, value, rng.choice([0, 0, 7, 20, 64]), latent)))
+    program = program_of(some, rng.randrange(1000), state=rng.choice([0, 1, 16, 40, 65]))
+    plan = plan_of(program, np.random.default_rng(rng.randrange(1000)), rng.choices([1, 16, 17, 63, 100, 260], k=3))
+    return program, [step_of(plan, spans, 0) for spans in chunked(plan, rng.choice([24, 50, 130]))], plan.limits
+
+
+def run(program: Program, steps: Sequence[Step], limits: Limits, codecs: Codecs) -> list[Float32Array]:
+    """All results of all steps."""
+    with closing(CpuRunner(program, limits, threads=2, codecs=codecs)) as backend:
+        return [rows.copy() for step in steps for rows in backend.run(step).values()]
 
 
 def case(rng: random.Random, short: str = "") -> None:
     """One model on guarded memory and on ordinary memory; prints what it is in case that it dies."""
-    checkpoint, context = model(rng)
-    steps, limits = steps_of(rng, context)
-    options = {"precision": rng.choice(["int8", "f32"]), "codec": rng.choice(["f16", "f32"])}
-    sys.stdout.write(f"{dict(checkpoint.metadata)} {options} {limits}\n")
+    precision, codecs = rng.choice(["int8", "f32"]), Codecs(*rng.choice([("f16", "f16"), ("f32", "f32")]))
+    if not short and rng.random() < 0.25:
+        program, steps, limits = layers(rng)
+        about = str(program)
+    else:
+        checkpoint, context = model(rng)
+        program, about = trace_model(checkpoint, context), str(dict(checkpoint.metadata))
+        steps, limits = steps_of(rng, context, len(group_caches(program.caches())))
+        program = quantize_inputs(program) if precision == "int8" else program
+    sys.stdout.write(f"{about} {precision} {codecs} {limits}\n")
     sys.stdout.flush()
-    program = trace_model(checkpoint, context)
-    want = run(program, steps, limits, **options)
-    with mock.patch.object(runner, "_Memory", memory_in(Guard(at_end=bool(short) or rng.random() < 0.7, short=short))):
-        got = run(program, steps, limits, **options)
+    want = run(program, steps, limits, codecs)
+    with mock.patch.object(runner, "Memory", memory_in(Guard(at_end=bool(short) or rng.random() < 0.7, short=short))):
+        got = run(program, steps, limits, codecs)
     for mine, theirs in zip(got, want, strict=True):
         np.testing.assert_array_equal(mine.view(np.int32), theirs.view(np.int32))
 

@@ -161,8 +161,7 @@ end = time.monotonic() + 20
 while llm._engine._scheduler.active() and time.monotonic() < end:
     llm.generate("a", max_tokens=1)
 llm.generate("a", max_tokens=1)
-pool = llm._engine._scheduler._pool
-say([len(llm._engine._scheduler.active()), pool.count - pool.free])
+say([len(llm._engine._scheduler.active()), sum(group.held for group in llm._engine._scheduler.load().groups)])
 """
 
 

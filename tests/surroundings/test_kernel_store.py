@@ -18,7 +18,7 @@ from tests.support.tiny_model import tiny_model
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups of POSIX")
 
 HANGS = 120  # seconds after which a process does not end by itself
-SMALL, LONG = [("scale",), ("rows",), ("prepare",)], [("linear", "Q4_K", "int8")]
+SMALL, LONG = [("scale",), ("rows",), ("prepare",)], [("linear", "q4_32x8_s_m", "int8")]
 # Loads kernels. Says so when it begins to compile, and at the end how many kernels it has compiled itself.
 LOAD = """
 import ast, sys
@@ -157,7 +157,7 @@ from sotol.backends.cpu.building.library import library_for
 from sotol.backends.cpu.target import host_target
 library, compiling = library_for(host_target()), threading.Event()
 library.load([("scale",)])
-loading = threading.Thread(target=library.load, args=([("linear", "Q4_K", "int8")], lambda *_: compiling.set()))
+loading = threading.Thread(target=library.load, args=([("linear", "q4_32x8_s_m", "int8")], lambda *_: compiling.set()))
 loading.start()
 compiling.wait()
 child = os.fork()
@@ -165,7 +165,7 @@ if child == 0:
     os._exit(len(library_for(host_target()).load([("scale",), ("rows",)])))
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 loading.join()
-print(len(library.load([("scale",), ("linear", "Q4_K", "int8")])))
+print(len(library.load([("scale",), ("linear", "q4_32x8_s_m", "int8")])))
 """
 
 

@@ -1,4 +1,4 @@
-"""Small vocabularies, and their judges: `tokenizers` objects with the pre-tokenizers of published tokenizers."""
+"""Small vocabularies, each with a reference: the same in `tokenizers`, with published pre-tokenizers."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ CORPUS = [
 
 
 def metadata(model: str, tokens: list[str], **fields: object) -> dict[str, object]:
-    """The `tokenizer.ggml.*` fields of such a vocabulary; a token's type follows from its text."""
+    """The `tokenizer.ggml.*` fields of a vocabulary; the type of a token follows from its text."""
     kinds = dict.fromkeys(CONTROL, 3) | dict.fromkeys(USER, 4) | {f"<0x{byte:02X}>": 6 for byte in range(256)}
     values = {"model": model, "tokens": tokens, "token_type": [kinds.get(token, 1) for token in tokens], **fields}
     return {f"tokenizer.ggml.{name}": value for name, value in values.items()}
@@ -46,7 +46,7 @@ def merges_of(judge: Judge) -> list[str]:
 
 @cache
 def byte_bpe(pre: str) -> tuple[Tokenizer, Judge]:
-    """A byte-level BPE trained on CORPUS with that pre-tokenizer, as sotol reads it and as `tokenizers` has it."""
+    """A byte-level BPE trained on CORPUS with that pre-tokenizer, for sotol and for `tokenizers`."""
     bare = Judge(models.BPE(ignore_merges=pre in ("llama-bpe", "tekken")))
     judge = Judge.from_str(json.dumps(json.loads(bare.to_str()) | {"pre_tokenizer": JUDGES[pre]}))
     judge.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""Vocabularies as files in the wild have them: each is used as the table says, and one warning names the field."""
+"""Faulty vocabularies of real files: each is interpreted as the table says, and one warning names the field."""
 
 import logging
 from pathlib import Path

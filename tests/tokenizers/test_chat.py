@@ -1,4 +1,4 @@
-"""sotol.tokenizers.chat: the same text as `transformers` writes, presets as the official templates, clear refusals."""
+"""sotol.tokenizers.chat: the same text as `transformers`; presets equal official templates; clear errors."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ GEMMA = (
     "{{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else '') }}{{ message['content'] | trim }}"
     "{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
 )
-# What real templates use, in one: namespaces, macros, loop controls, filters, tests, slices, JSON, generation marks.
+# All features of real templates in one: namespaces, macros, loop controls, filters, tests, slices, JSON, generation.
 EVERYTHING = """{%- macro shout(text, times=2) -%}{{ text | upper }}{{ '!' * times }}{%- endmacro -%}
 {%- set ns = namespace(count=0, names=[]) -%}
 {%- for message in messages[::-1] if message.role != 'skip' -%}
@@ -79,7 +79,7 @@ alternating = st.tuples(st.none() | text, st.lists(text, min_size=1, max_size=5)
 
 
 def judge(source: str, messages: list[dict[str, Any]], **options: Any) -> str:
-    """What `transformers` writes, through the same steps as `apply_chat_template`."""
+    """The text that `transformers` renders, by the same steps as `apply_chat_template`."""
     from transformers.utils import chat_template_utils as hf
 
     normalized = [hf._normalize_chat_messages(messages)]
@@ -256,7 +256,7 @@ def test_errors_carry_no_more_than_a_line_of_a_conversation() -> None:
         text = str(caught.value)
         assert len(text) < 300
         assert text.isprintable()
-        assert caught.value.__suppress_context__  # a traceback would show what it was made from
+        assert caught.value.__suppress_context__  # a traceback would show the template's data
     with pytest.raises(ValueError, match="is a builtin") as wrong:
         ChatTemplate("chatml").render([{"role": "user", "content": "", long: {long: print}}, {"role": "", long: 1j}])
     assert len(str(wrong.value)) < 300

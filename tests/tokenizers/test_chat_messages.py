@@ -1,4 +1,4 @@
-"""sotol.tokenizers.messages and habits: one conversation, in all forms that clients write, gives one prompt.
+"""sotol.tokenizers.messages and habits: all forms of a conversation that clients write give the same prompt.
 
 The templates here differ in what they expect of content and of calls, as published ones do.
 """

@@ -1,4 +1,4 @@
-"""The expressions that cut text into words take time linear in any text."""
+"""The expressions that split text into words take linear time on any text."""
 
 import random
 import time
@@ -8,10 +8,10 @@ import pytest
 from sotol.tokenizers.pretokenize import PRETOKENIZERS
 
 LENGTH = 60_000  # characters
-# One of each kind that an expression tells from the others, and contractions in both cases.
+# One character of each kind that an expression distinguishes, and contractions in both cases.
 KINDS = " \n\r\t\u3000\u00a0aAǅʰ中かñ\u03011٣Ⅳ!$+/_'▁😀ªß\u2028\x85\x00"
 UNITS = [*KINDS, "'s", "'LL", " \n", "\r\n", " a", "A ", "1 ", "!\n", "aA", "中A", "\u0301a", "  x"]
-ROWS = {pre.steps: name for name, pre in PRETOKENIZERS.items()}
+ROWS = {pre.expressions: name for name, pre in PRETOKENIZERS.items()}
 
 
 @pytest.mark.parametrize("name", ROWS.values())

@@ -1,4 +1,4 @@
-"""sotol.tokenizers.provenance: what `str` gives, and no character is trusted that did not come from the template.
+"""sotol.tokenizers.provenance: the same text as `str` gives, and only the template's characters are trusted.
 
 Two alphabets tell where a character came from: the template writes one, everybody else the other. Both have letters
 with another case, letters whose other case is longer, and white space.
@@ -19,7 +19,7 @@ OURS, THEIRS = "<|>_aAbßİ \n{}%s", "«¦»¬жЖqŉΐ\t\x0b1"
 
 
 def belongs(alphabet: str) -> set[str]:
-    """The characters, and what other cases make of them."""
+    """The characters, and their upper, lower, title and folded forms."""
     return {
         c
         for text in alphabet
@@ -45,12 +45,12 @@ METHODS: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
     "__mod__": st.tuples(texts | st.tuples(texts) | st.tuples(texts, texts) | small | st.dictionaries(texts, texts)),
 }  # fmt: skip
 SEARCHING = {"split", "rsplit", "partition", "rpartition", "replace", "removeprefix", "removesuffix", "strip"}
-# What gives the template's own characters back as its own, when the result is one of its texts.
+# Operations that keep the template's characters trusted, if all operands are the template's.
 KEPT = METHODS.keys() - {"zfill", "center", "ljust", "rjust", "__mod__", "casefold", "replace"}
 
 
 def plain(value: Any) -> Any:
-    """The same with exact strings."""
+    """The same values with plain strings."""
     if isinstance(value, str):
         return unmarked(value)
     if isinstance(value, dict):
@@ -70,7 +70,7 @@ def outcome(operation: Callable[[], Any]) -> Any:
 @given(data=st.data())
 def test_methods_give_what_those_of_str_give(name: str, data: st.DataObject) -> None:
     text, arguments = data.draw(marked), data.draw(METHODS[name])
-    if name in SEARCHING and data.draw(st.booleans()):  # for something that is there
+    if name in SEARCHING and data.draw(st.booleans()):  # search for something that occurs
         arguments = (text[data.draw(st.slices(len(text)))], *arguments[1:])
     if name == "__radd__":
         expected = plain(arguments[0]) + plain(text)
@@ -116,7 +116,7 @@ def test_a_marked_text_is_a_text() -> None:
     assert mask_of(Marked("ab")) == b"\0\0"
 
 
-# Ways in which templates write their tokens; `role` and `text` are a user's.
+# How templates write control tokens; `role` and `text` are a user's.
 WAYS = {
     "literal": "<|start|>{{ role }}<|end|>",
     "+": "{{ '<|start|>' + role + '<|end|>' }}",
@@ -177,7 +177,7 @@ def test_tokens_are_the_templates_however_it_writes_them(source: str, role: str)
 
 
 def test_safe_text_escapes_what_is_added_and_leaves_it_otherwise() -> None:
-    """As Mistral writes it: a token, and JSON that is safe."""
+    """As in Mistral's template: a control token, then JSON marked as safe."""
     out = rendered("{{ '[ARGS]' + (role | tojson | safe) + '[END]' }}", "a")
     assert out == '[ARGS]"a"[END]'
     assert mask_of(out) == b"\1" * 6 + b"\0" * 3 + b"\1" * 5
@@ -250,7 +250,7 @@ STEPS = (
     ),
 )
 def test_nothing_of_a_users_is_ever_trusted(steps: list[tuple[str, int]], role: str, start: str) -> None:
-    """A user's letters are of an alphabet that the template does not have: none of them is trusted after anything."""
+    """The user's letters do not occur in the template: none of them is trusted after any operation."""
     theirs = role.translate(LETTERS)
     expression = start
     for step, other in steps:
@@ -258,7 +258,7 @@ def test_nothing_of_a_users_is_ever_trusted(steps: list[tuple[str, int]], role: 
     template = ChatTemplate({"default": "{{ " + expression + " }}"}, bos="<|im_end|>")
     try:
         out = template.render([{"role": "user", "content": theirs}], role=theirs)
-    except TemplateError:  # not every expression works
+    except TemplateError:  # not every random expression is valid
         return
     letters = {c for text in LETTERS.values() for c in (chr(text), chr(text).upper(), chr(text).title())}
     assert not {c for c, is_trusted in zip(out, mask_of(out), strict=True) if is_trusted} & letters

@@ -1,14 +1,14 @@
-"""sotol.tokenizers.sandbox and metering: hostile templates end soon, small, and in one sentence."""
+"""sotol.tokenizers.sandbox and metering: hostile templates end soon, with little memory and a short error."""
 
 import time
 
 import pytest
 
 from sotol.errors import TemplateError
-from sotol.tokenizers.metering import INTERMEDIATE
-from sotol.tokenizers.sandbox import CompiledTemplate, Limits
+from sotol.tokenizers.metering import INTERMEDIATE, RenderLimits
+from sotol.tokenizers.sandbox import CompiledTemplate
 
-SMALL = Limits(seconds=0.3, characters=200_000)
+SMALL = RenderLimits(seconds=0.3, characters=200_000)
 GROW = "{% set ns = namespace(x=START, y=START) %}{% for i in range(100) %}{% set ns.x = STEP %}{% endfor %}{{ ns.x }}"
 
 
@@ -120,7 +120,7 @@ def test_memory_stays_small(source: str) -> None:
     """The values of one rendering have at most INTERMEDIATE bytes for each character of the limit."""
     import tracemalloc
 
-    template = CompiledTemplate(source, Limits(seconds=5, characters=200_000))
+    template = CompiledTemplate(source, RenderLimits(seconds=5, characters=200_000))
     tracemalloc.start()
     with pytest.raises(TemplateError):
         template.render({})
@@ -130,12 +130,12 @@ def test_memory_stays_small(source: str) -> None:
 
 
 def test_comparisons_take_time() -> None:
-    """However many stand in one expression: each looks at 16 MB."""
+    """However many there are in one expression: each examines 16 MB."""
     long = "{% set s = '\U0001f600' * 3900000 %}{% set t = s ~ '' %}{{ "
     for many in ("[" + "s != t, " * 11_000 + "]", "[" + "s not in [t], " * 6_000 + "]", "t" + " == s == t" * 9_000):
         start = time.perf_counter()
         with pytest.raises(TemplateError, match=r"more than 0\.5 seconds"):
-            CompiledTemplate(long + many + "}}", Limits(seconds=0.5)).render({})
+            CompiledTemplate(long + many + "}}", RenderLimits(seconds=0.5)).render({})
         assert time.perf_counter() - start < 6  # 0.5 s, and a busy machine
 
 
@@ -188,7 +188,7 @@ def test_long_conversations_stay_within_the_default_limits() -> None:
         "{{ messages[loop.index0:] | length }}{{ messages[messages | length - 1 - loop.index0].role }}{% endfor %}"
     )
     messages = [{"role": "user", "content": f"{i} " + "word " * 200} for i in range(1000)]
-    template = CompiledTemplate(source, Limits(seconds=20))
+    template = CompiledTemplate(source, RenderLimits(seconds=20))
     start = time.perf_counter()
     assert len(template.render({"messages": messages})) > 1_000_000
     assert time.perf_counter() - start < 1  # 0.05 s; 2 s when each `messages | length` measured all of them

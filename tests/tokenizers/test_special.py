@@ -1,4 +1,4 @@
-"""Finding special tokens: the longest at each place, in a room that is given, in time linear in any text."""
+"""Finding special tokens: the longest at each position, within a given limit, in linear time on any text."""
 
 import re
 import time
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sotol.tokenizers.characters import FEW, character_class
-from sotol.tokenizers.special import LONGEST, Longest
+from sotol.tokenizers.special import LONGEST, LongestMatcher
 
 SEARCH = settings(max_examples=400, deadline=None, derandomize=True)
 TEXTS = st.lists(st.text("ab<|>", min_size=1, max_size=6), max_size=12, unique=True)
@@ -26,7 +26,7 @@ def naive(texts: list[str], text: str, at: int, room: Callable[[int], int]) -> t
 @SEARCH
 @given(TEXTS, st.text("ab<|>", max_size=40), st.integers(0, 41), st.lists(st.integers(0, 7), min_size=41, max_size=41))
 def test_search_is_leftmost_and_longest_in_its_room(texts: list[str], text: str, at: int, rooms: list[int]) -> None:
-    longest = Longest(texts)
+    longest = LongestMatcher(texts)
     assert longest.search(text, at, rooms.__getitem__) == naive(texts, text, at, rooms.__getitem__)
     assert longest.search(text, at) == naive(texts, text, at, lambda _: 100)
 
@@ -34,13 +34,13 @@ def test_search_is_leftmost_and_longest_in_its_room(texts: list[str], text: str,
 @SEARCH
 @given(st.data())
 def test_texts_that_are_long_and_begin_alike(data: st.DataObject) -> None:
-    """Of lengths around those at which the search looks further."""
+    """Texts with lengths around the search's window."""
     sizes = st.integers(1, 140)
     part = st.tuples(sizes, st.sampled_from(["", "b", "bb"])).map(lambda p: "a" * p[0] + p[1])
     texts = data.draw(st.lists(part, max_size=8, unique=True))
     text = "".join(data.draw(st.lists(part, max_size=6)))
     room = data.draw(st.integers(0, 150))
-    longest, at = Longest(texts), 0
+    longest, at = LongestMatcher(texts), 0
     while (found := longest.search(text, at, lambda _: room)) is not None:
         assert found == naive(texts, text, at, lambda _: room)
         at = found[1]
@@ -50,16 +50,16 @@ def test_texts_that_are_long_and_begin_alike(data: st.DataObject) -> None:
 @SEARCH
 @given(TEXTS, st.text("ab<|>", max_size=40))
 def test_split_and_find_say_the_same(texts: list[str], text: str) -> None:
-    longest = Longest(texts)
+    longest = LongestMatcher(texts)
     pieces = longest.split(text)
     assert "".join(pieces) == text
     assert pieces[1::2] == [text[start:stop] for start, stop in longest.find(text)]
 
 
 def test_texts_beyond_the_limit_are_not_looked_for() -> None:
-    longest = Longest(["a" * LONGEST, "b" * (LONGEST + 1)])
+    longest = LongestMatcher(["a" * LONGEST, "b" * (LONGEST + 1)])
     assert longest.search("b" * 2 * LONGEST + "a" * LONGEST) == (2 * LONGEST, 3 * LONGEST)
-    assert Longest([]).search("a") is None
+    assert LongestMatcher([]).search("a") is None
 
 
 MANY = [chr(0x10000 + i) for i in range(100_000)]
@@ -79,7 +79,7 @@ HOSTILE: dict[str, tuple[list[str], str]] = {
 def test_time_is_bounded_by_the_input(name: str) -> None:
     texts, text = HOSTILE[name]
     start = time.process_time()
-    longest = Longest(texts)
+    longest = LongestMatcher(texts)
     at = 0
     while (found := longest.search(text, at)) is not None:
         at = found[1]

@@ -1,4 +1,4 @@
-"""Byte-level BPE and Gemma 4's against the `tokenizers` package, with every pre-tokenizer, on real and drawn text."""
+"""Byte-level BPE and Gemma 4's against the `tokenizers` package, with every pre-tokenizer, on real and random text."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from tokenizers import decoders, models
 
 JUDGES: dict[str, Any] = json.loads((Path(__file__).parent / "pretokenizers.json").read_text())
 
-# What pre-tokenizers treat in some special way, so that drawn text meets their edges.
+# Strings that pre-tokenizers treat specially, so that random text reaches their edge cases.
 EDGES = [
     *(" ", "  ", "\t", "\n", "\r\n", "\r", "\u00a0", "\u3000", "\u2028", "\x00", "\ufeff", "\u200d"),
     *("'", "'s", "'S", "'re", "'LL", "'\u017f", "1", "1234", "½", "٣", "a", "word", "Word", "WORD", "wOrD", "ǅ", "ª"),
     *("é", "e\u0301", "\u0301", "ж", "漢字", "ひらがな", "カ", "\u30fb", "한국", "ß", "!", "!?.", "。", "\uff0f", "_"),
     *("/", "//", "$", "😀", "👩\u200d👧", "<|im_end|>", "<think>"),
 ]
-# Characters as of Python's Unicode tables, so older than those of any judge; U+0295 changed its category since.
+# Characters of Python's Unicode version, which is older than that of the packages; U+0295 has another category since.
 # `▁` itself can't be told from a space in vocabularies that write spaces so.
 CHARACTERS = st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\u0295▁")
 TEXTS = st.lists(st.sampled_from(EDGES) | CHARACTERS, max_size=30).map("".join)

@@ -1,4 +1,4 @@
-"""The merge loop against the rule it stands for: again and again the best pair, the leftmost among equals."""
+"""The merge loop against its definition: join the best pair, the leftmost among equals, until none is left."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

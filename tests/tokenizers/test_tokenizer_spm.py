@@ -1,4 +1,4 @@
-"""SentencePiece's BPE against a naive twin that works on the whole text, over drawn vocabularies and texts."""
+"""SentencePiece's BPE against a naive version that works on the whole text, with random vocabularies and texts."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -33,7 +33,7 @@ def fields_of(pieces: list[str], scores: list[float], space_prefix: bool = True)
 
 
 def naive(text: str, scores: dict[str, float]) -> list[str]:
-    """Tokens of the whole text by rescanning it for each merge; what is no token, as its bytes' tokens."""
+    """Tokens of the whole text by rescanning it for each merge; symbols without a token become byte tokens."""
     symbols = list(text.replace(" ", "▁"))
     while True:
         pairs = [(-scores[a + b], i) for i, (a, b) in enumerate(pairwise(symbols)) if a + b in scores]
@@ -59,7 +59,7 @@ def test_equals_the_naive_twin(pieces: list[str], data: st.DataObject, space_pre
 
 @given(st.integers(0, 40), st.lists(st.integers(-45, 0).map(float), max_size=9), st.integers(0, 9))
 def test_ranks_are_in_the_order_of_scores(falling: int, others: list[float], before: int) -> None:
-    """As in most files: scores that fall by one a token, and some tokens before and behind with scores of their own."""
+    """As in most files: scores fall by one per token, except for some tokens at the beginning and the end."""
     scores = np.array([*others[:before], *(-float(i) for i in range(falling)), *others[before:]])
     ids = {f"token {i}": i for i in range(len(scores))}
     ranks = np.array([_ranks(ids, scores)[text] for text in ids])

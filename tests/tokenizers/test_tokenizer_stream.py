@@ -1,4 +1,4 @@
-"""Streaming never differs from decoding all at once, and never emits half a character; over any ids."""
+"""Streaming gives the same text as decoding all ids at once, and never emits half a character."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ def test_a_character_comes_when_it_is_complete(tokenizer: Tokenizer) -> None:
             assert so_far == whole.decode(errors="ignore")
         assert so_far + stream.finish() == (text.replace("▁", " ") if spaces else text)
 
-    spaces = tokenizer.id_of("▁") is not None  # then that is how the vocabulary writes a space
+    spaces = tokenizer.id_of("▁") is not None  # the vocabulary writes a space as ▁
     check()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sotol.tokenizers
 from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.provenance import Marked, joined, mask_of, trusted
-from sotol.tokenizers.special import Longest
+from sotol.tokenizers.special import LongestMatcher
 from sotol.tokenizers.words import CACHE_WORDS
 
 SEARCH = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -53,7 +53,7 @@ def test_a_users_text_is_encoded_as_plain_text(pre: str, trained: Callable[[str]
 
 
 def test_a_control_token_is_trusted_to_the_last_character(trained: Callable[[str], Any]) -> None:
-    """As a search that looks at each place, for the longest token that may stand there."""
+    """The same as a search at each position for the longest token that is allowed there."""
     tokenizer = trained("smollm")[0]
     control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>", "<bos>", "<eos>"]
     user = ["<think>", "</think>", "  \t"]
@@ -92,7 +92,7 @@ def test_overlapping_control_tokens() -> None:
     assert tokenizer.encode(text, special=True) == [4, 6, 0, 3]
     assert tokenizer.encode(Marked(text), special=True) == [2, 0, 3, 1, 2, 2, 0, 3]
     assert tokenizer.encode(trusted("<a>b<") + "<a>", special=True) == [4, 1, 2, 2, 0, 3]
-    assert tokenizer.encode(trusted("<a>") + "<a>", special=True) == [7, 0, 3]  # the longest, which may be anybody's
+    assert tokenizer.encode(trusted("<a>") + "<a>", special=True) == [7, 0, 3]  # 7 is user-defined: it may be untrusted
 
 
 def test_bos_and_eos_as_the_metadata_says(make_metadata: Callable[..., dict[str, object]]) -> None:
@@ -134,13 +134,13 @@ def test_special_tokens_leftmost_longest(texts: list[str], text: str) -> None:
         here = max((t for t in texts if text.startswith(t, at)), key=len, default="")
         found += [here] if here else []
         at += len(here) or 1
-    pieces = Longest(texts).split(text)
+    pieces = LongestMatcher(texts).split(text)
     assert pieces[1::2] == found
     assert "".join(pieces) == text
 
 
 def test_special_tokens_that_are_long_and_alike() -> None:
-    longest = Longest(["a" * n for n in range(1, 3000)] + ["a" * 3000 + "b"])
+    longest = LongestMatcher(["a" * n for n in range(1, 3000)] + ["a" * 3000 + "b"])
     start = time.process_time()
     assert longest.split("a" * 5 + "b" + "a" * 7000 + "b") == [
         "", "a" * 5, "b", "a" * 2999, "", "a" * 2999, "", "a" * 1002, "b"
@@ -157,7 +157,7 @@ def test_the_cache_is_bounded(trained: Callable[[str], Any]) -> None:
 
 @pytest.fixture(scope="module")
 def hard_texts() -> dict[str, Callable[[int], str]]:
-    """Texts of about n bytes without the word boundaries that keep encoding quick."""
+    """Texts of about n bytes without word boundaries, the worst case for encoding."""
     draw = random.Random(7)
     return {
         "one letter": lambda n: "a" * n,

@@ -1,4 +1,4 @@
-"""Reading `tokenizer.ggml.*`: what ends a generation, and errors that name the broken field."""
+"""Reading `tokenizer.ggml.*`: the ends of generation, and errors that name the faulty field."""
 
 from contextlib import suppress
 
@@ -80,5 +80,5 @@ def test_all_ends_of_generation(texts: list[str], types: list[int], ids: dict[st
 def test_an_end_marked_as_text_is_control() -> None:
     tokenizer = Tokenizer.from_metadata(fields(token_type=[1, 1, 1, 1, 3]))
     assert tokenizer.encode("<|im_end|>", special=True, add_special=False) == [3]
-    assert tokenizer.encode("<|im_end|>", add_special=False) == []  # this vocabulary has no token for any part of it
+    assert tokenizer.encode("<|im_end|>", add_special=False) == []  # it has no token for these characters
     assert tokenizer.decode([3]) == ""

@@ -1,18 +1,24 @@
 """Every kernel over shapes that fill register tiles and leave rests, and over numbers at the ends of their range."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from unittest import mock
 
 import numpy as np
 from tests.backends.test_cpu_attention import attention_program, ragged_steps
 from tests.backends.test_cpu_ops import ELEMENTWISE, INTEGER, numbers
 from tests.support.checkpoints import RUNNABLE
+from tests.support.layers import Layer, chunked, plan_of, program_of, step_of
+from tests.support.layouts import layout_results
 from tests.support.single_op import Inputs, cpu, single_step, weight
 
+from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.building.library import library_for
-from sotol.backends.cpu.running import runner
+from sotol.backends.cpu.running import sharing
+from sotol.backends.cpu.running.memory import Codecs
 from sotol.backends.cpu.target import Target
 from sotol.program import ops
+from sotol.program.memory import Paged
 from sotol.program.program import Constant, Program
 from sotol.quant import ENCODINGS, Float32Array
 
@@ -26,11 +32,14 @@ FEW_ENCODINGS = ("Q4_1", "Q8_0", "Q6_K", "F16")
 
 def kernel_results(target: Target) -> Iterator[tuple[str, Float32Array]]:
     """What each kernel gives on one thread, by the name of the case."""
-    kinds = [("linear", encoding, "int8") for encoding in INTEGER] + [("linear", name, "f32") for name in RUNNABLE]
-    library_for(target).load([*kinds, *(("embed", name) for name in RUNNABLE)])  # compiled side by side
+    kinds = {name: ENCODINGS[name].kind for name in RUNNABLE}
+    products = [("linear", kinds[name], "int8") for name in INTEGER]
+    products += [("linear", kind, "f32") for kind in kinds.values()]
+    library_for(target).load([*products, *(("embed", kind) for kind in kinds.values())])  # compiled side by side
     for encoding in RUNNABLE:
         yield from _products(target, encoding)
         yield f"embed {encoding}", cpu(_embed(encoding), [single_step(OUTPUTS)], target)
+    yield from layout_results(target, threads=1)
     for name, program in _joined_ops():
         for tokens in (1, 5):
             for precision in ("int8", "f32"):
@@ -39,6 +48,7 @@ def kernel_results(target: Target) -> Iterator[tuple[str, Float32Array]]:
     for name, program in _small_ops():
         yield name, cpu(program, [single_step(5)], target)
     yield from _short_contexts(target)
+    yield from _caches(target)
     yield from _long_contexts(target)
 
 
@@ -85,22 +95,34 @@ def _short_contexts(target: Target) -> Iterator[tuple[str, Float32Array]]:
                 program = attention_program(*shape, 1, window=window, cap=cap)
                 steps, limits = ragged_steps(np.random.default_rng(2), [90, 31], 32)
                 name = f"attention {shape} {codec} {window} {cap}"
-                yield name, cpu(program, steps, target, codec=codec, limits=limits)
+                yield name, cpu(program, steps, target, codecs=codec, limits=limits)
+
+
+def _caches(target: Target) -> Iterator[tuple[str, Float32Array]]:
+    """Layouts in which keys and values differ, in width or codec; and a recurrent state."""
+    for layer in (Layer(3, Paged(1, 96, 32)), Layer(4, Paged(2, 20, 120, 30)), Layer(1, Paged(1, 40, 9, latent=True))):
+        program = program_of([layer], 3, state=40)
+        plan = plan_of(program, np.random.default_rng(4), [90, 31])
+        for codecs in (Codecs("f16", "f32"), Codecs("f32", "f16")):
+            with closing(CpuRunner(program, plan.limits, threads=1, codecs=codecs, target=target)) as backend:
+                for at, spans in enumerate(chunked(plan, 32)):
+                    for name, rows in backend.run(step_of(plan, spans, 0)).items():
+                        yield f"{name} of {layer} {codecs.keys} {codecs.values} {at}", rows.copy()
 
 
 def _long_contexts(target: Target) -> Iterator[tuple[str, Float32Array]]:
     """Two spans of 256 keys, for tiles of 24, 7 and 1 tokens: shared out by spans, and whole."""
-    for lengths, split in (([301, 271], runner.SPAN_ROWS), ([301, 271], 0), ([271], runner.SPAN_ROWS)):
+    for lengths, split in (([301, 271], sharing.SPAN_ROWS), ([301, 271], 0), ([271], sharing.SPAN_ROWS)):
         for window in (0, 30):
             program = attention_program(2, 1, 16, 1, window=window)
             steps, limits = ragged_steps(np.random.default_rng(2), lengths, 270)
-            with mock.patch.object(runner, "SPAN_ROWS", split):
-                result = cpu(program, steps, target, codec="f16", limits=limits)
+            with mock.patch.object(sharing, "SPAN_ROWS", split):
+                result = cpu(program, steps, target, codecs="f16", limits=limits)
             yield f"attention of {lengths} {window} {split}", result
 
 
 def _joined_ops() -> Iterator[tuple[str, Program]]:
-    """Pairs that `fuse.join_pairs` makes one op of, with int8 activations or without."""
+    """Pairs that `fuse.fuse` makes one op of, with int8 activations or without."""
     for encoding in ("Q4_K", "F16"):
         inputs = Inputs()
         x, w = inputs.rows(numbers(13, 5, 512), "x"), weight(numbers(14, OUTPUTS * 16, 512), encoding)

@@ -39,10 +39,11 @@ def main() -> None:
         return
     with closing(Emulator(CPUS[level])) as emulator:
 
-        def emulated(code: Code) -> threads.Native:
+        def emulated(code: Code) -> threads.NativeFunction:
             return lambda *arguments: emulator.call(code.address, *arguments)
 
-        with mock.patch.object(threads, "native", emulated), mock.patch.object(packing, "native", emulated):
+        name = "native_function"
+        with mock.patch.object(threads, name, emulated), mock.patch.object(packing, name, emulated):
             try:
                 matrix_product(target_for(TOO_MUCH[level]))
                 sys.exit(f"the emulated CPU of {level} runs {TOO_MUCH[level]}")

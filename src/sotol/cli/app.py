@@ -13,7 +13,7 @@ from sotol.cli.completion import completion
 from sotol.cli.guard import Commands, guarded
 from sotol.cli.info import info
 from sotol.cli.interrupts import INTERRUPTED, at_once, first_raises
-from sotol.cli.options import PairsCommand, normalised
+from sotol.cli.options import RunCommand, normalised
 from sotol.cli.profile import profile
 from sotol.cli.run import run
 from sotol.cli.tokenize import tokenize
@@ -65,7 +65,7 @@ def options(
 
 
 for name, command in COMMANDS.items():
-    app.command(name, cls=PairsCommand if name == "run" else None)(guarded(command))
+    app.command(name, cls=RunCommand if name == "run" else None)(guarded(command))
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ import typer
 
 from sotol import __version__
 from sotol.catalog import find_model
-from sotol.cli.loading import load
+from sotol.cli.loading import loaded_model
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, PromptTokens, Quiet, Repeats, Threads
 from sotol.cli.output import as_json, console, show, write_piece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sotol.llm import LLM
+    from sotol.loading import Loaded
     from sotol.program.step import Step
 
 __all__ = ["bench", "measure"]
@@ -39,14 +39,14 @@ def bench(
     from statistics import median  # noqa: PLC0415  (other commands start without)
 
     find_model(model)
-    with load(
+    with loaded_model(
         model, threads=threads, ctx=prompt + generate, precision=precision, quiet=quiet, color=not no_color
-    ) as llm:
-        times = measure(llm, prompt, generate, repeats)
+    ) as loaded:
+        times = measure(loaded, prompt, generate, repeats)
         record = {
             "sotol": __version__,
-            "model": str(llm.path),
-            "threads": llm.runner.threads,
+            "model": str(loaded.path),
+            "threads": loaded.runner.threads,
             "precision": precision.value,
             "repeats": repeats,
             "tests": [
@@ -66,25 +66,25 @@ def bench(
         _show(record, times, color=not no_color)
 
 
-def measure(llm: "LLM", prompt: int, generate: int, repeats: int) -> list[tuple[str, int, list[float]]]:
+def measure(model: "Loaded", prompt: int, generate: int, repeats: int) -> list[tuple[str, int, list[float]]]:
     """The tests, each with its tokens and the seconds of every repeat."""
     from sotol.cli.workload import decode_steps, prompt_steps, pseudo_random_ids  # noqa: PLC0415  (NumPy)
 
-    vocabulary = llm.runner.vocabulary
-    asked = prompt_steps(pseudo_random_ids(prompt, vocabulary), llm.runner.limits)
-    answer = pseudo_random_ids(generate, vocabulary, seed=7)
+    runner = model.runner
+    asked = prompt_steps(pseudo_random_ids(prompt, model.vocabulary), runner)
+    answer = pseudo_random_ids(generate, model.vocabulary, seed=7)
     tests: list[tuple[str, int, Sequence[Step], list[float]]] = [
         (f"prompt of {prompt}", prompt, asked, []),
-        (f"answer of {generate}, after {prompt}", generate, decode_steps(answer, prompt), []),
-        (f"answer of {generate}, after nothing", generate, decode_steps(answer, 0), []),
+        (f"answer of {generate}, after {prompt}", generate, decode_steps(answer, prompt, runner), []),
+        (f"answer of {generate}, after nothing", generate, decode_steps(answer, 0, runner), []),
     ]
-    for step in (asked[0], *decode_steps(answer[:1], 0)):  # the first run touches memory for the first time
-        llm.runner.run(step)
+    for step in (asked[0], *decode_steps(answer[:1], 0, runner)):  # the first run touches memory for the first time
+        runner.run(step)
     for _ in range(repeats):
         for _test, _tokens, steps, seconds in tests:
             begin = perf_counter()
             for step in steps:
-                llm.runner.run(step)
+                runner.run(step)
             seconds.append(perf_counter() - begin)
     return [(test, tokens, seconds) for test, tokens, _, seconds in tests]
 

@@ -78,7 +78,7 @@ def _encodings(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
         name = weight.encoding.name
         weights[name] += 1
         parameters[name] += math.prod(weight.shape)
-        sizes[name] += weight.data.size
+        sizes[name] += weight.nbytes
     return [
         {"encoding": name, "weights": weights[name], "parameters": parameters[name], "bytes": size}
         for name, size in sizes.most_common()
@@ -99,7 +99,7 @@ def _tokenizer(data: Mapping[str, object]) -> dict[str, Any]:
 
 def _judge(checkpoint: "Checkpoint") -> tuple[list[str], str]:
     """Why sotol can't run the model (nothing, if it can), and where conversations get their format from."""
-    from sotol.backends.cpu.running.lower import missing  # noqa: PLC0415  (NumPy)
+    from sotol.backends.table import backend  # noqa: PLC0415  (NumPy)
     from sotol.models import trace_model  # noqa: PLC0415
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415
     from sotol.tokenizers.chat import ChatTemplate  # noqa: PLC0415
@@ -118,7 +118,7 @@ def _judge(checkpoint: "Checkpoint") -> tuple[list[str], str]:
     except SotolError as error:
         problems.append(str(error).removeprefix(f"{checkpoint.path}: "))
     try:
-        problems += missing(trace_model(checkpoint, context=1))
+        problems += backend("cpu").missing(trace_model(checkpoint, context=1))
     except SotolError as error:
         problems.append(str(error).removeprefix(f"{checkpoint.path}: "))
     return problems, source

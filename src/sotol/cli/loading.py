@@ -4,27 +4,37 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from sotol.cli.output import console
 
 if TYPE_CHECKING:
     from sotol.llm import LLM
+    from sotol.load_options import LoadSettings
+    from sotol.loading import Loaded
     from sotol.progress import Progress
 
-__all__ = ["load", "loading"]
+__all__ = ["load", "loaded_model", "loading"]
 
 PATIENCE = 0.3  # seconds of loading before a bar appears
 
 
-def load(
-    model: str | None, *, threads: int | None, ctx: int | None, precision: str, quiet: bool = False, color: bool = True
-) -> "LLM":
-    """The model of a path or a name, None for the default. Errors as of `LLM`."""
+def load(model: str | None, *, quiet: bool = False, color: bool = True, **options: "Unpack[LoadSettings]") -> "LLM":
+    """The model of a path or a name, None for the default. Options and errors as of `LLM`."""
     from sotol.llm import LLM  # noqa: PLC0415  (NumPy and more: `sotol --help` does without)
 
     with loading(quiet=quiet, color=color) as progress:
-        return LLM(model, threads=threads, ctx=ctx, precision=precision, progress=progress)
+        return LLM(model, progress=progress, **options)
+
+
+def loaded_model(
+    model: str | None, *, quiet: bool = False, color: bool = True, **options: "Unpack[LoadSettings]"
+) -> "Loaded":
+    """The same without an engine: for steps of one's own."""
+    from sotol.loading import LoadOptions, load  # noqa: PLC0415  (as above)
+
+    with loading(quiet=quiet, color=color) as progress:
+        return load(model, LoadOptions.of(options), progress)
 
 
 @contextmanager

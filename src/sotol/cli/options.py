@@ -1,19 +1,22 @@
 """What commands read from their command line: the options of several commands, and those of `sotol run`."""
 
+from dataclasses import MISSING, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
+from sotol.backends.table import BACKENDS
 from sotol.catalog import DEFAULT_MODEL, PACKAGED
 
 __all__ = [
-    "Context", "Files", "FrequencyPenalty", "IgnoreEos", "Json", "LogitBias", "Logprobs", "MaxTokens", "MinP", "Model",
-    "ModelOption", "NoColor", "NoWordWrap", "Pairs", "PairsCommand", "Precision", "PrecisionOption", "PresencePenalty",
-    "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "RepeatLastN", "RepeatPenalty", "Repeats", "Seed", "Stop",
-    "System", "Temperature", "TemplateOptions", "Think", "Threads", "TopK", "TopP", "Verbose", "normalised",
+    "BackendOption", "Context", "Files", "FrequencyPenalty", "IgnoreEos", "Json", "KvMemory", "LogitBias", "Logprobs",
+    "MaxTokens", "MinP", "Model", "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs", "Precision",
+    "PrecisionOption", "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "RepeatLastN",
+    "RepeatPenalty", "Repeats", "RunCommand", "Seed", "Sequences", "StepTokens", "Stop", "System", "Temperature",
+    "TemplateOptions", "Think", "Threads", "TopK", "TopP", "Verbose", "normalised",
 ]  # fmt: skip
 
 
@@ -30,6 +33,11 @@ OTHER_NAMES = {
     "repetition-penalty": "repeat-penalty",
     "system-prompt": "system",
     "no-wordwrap": "nowordwrap",
+    "parallel": "sequences",
+    "max-num-seqs": "sequences",
+    "ubatch-size": "step-tokens",
+    "max-num-batched-tokens": "step-tokens",
+    "no-enable-prefix-caching": "no-prefix-cache",
 }
 
 
@@ -63,10 +71,12 @@ class Precision(StrEnum):
     F32 = "f32"
 
 
-class PairsCommand(TyperCommand):
-    """A command whose option `--option` takes a name and a value each time, as that of `llm` does.
+class RunCommand(TyperCommand):
+    """`sotol run`, two of whose options are more than Typer knows.
 
-    Typer knows options that are given several times, and options of two words, but none that is both.
+    `--option` takes a name and a value each time, as that of `llm` does: Typer has options that are given several
+    times, and options of two words, but none that is both. Defaults that are those of Python are looked up when
+    somebody asks for help: all other uses would wait for their import.
     """
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
@@ -74,6 +84,23 @@ class PairsCommand(TyperCommand):
         for parameter in self.params:
             if parameter.name == "option":
                 parameter.nargs = 2
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of all options, with their defaults."""
+        defaults = _defaults()
+        for option in self.params:
+            default = defaults.get(option.name)
+            if isinstance(option, TyperOption) and option.default is None and default is not None:
+                option.help = f"{option.help}  [default: {default}]"
+        super().format_options(ctx, formatter)
+
+
+def _defaults() -> dict[str | None, object]:
+    """What is taken where an option is not given, of those of which something is taken."""
+    from sotol.engine.options import Sampling  # noqa: PLC0415  (see `RunCommand`)
+    from sotol.load_options import LoadOptions  # noqa: PLC0415
+
+    return {f.name: f.default for f in (*fields(Sampling), *fields(LoadOptions)) if f.default not in (MISSING, ())}
 
 
 Whole: TypeAlias = int | None
@@ -167,7 +194,29 @@ TemplateOptions: TypeAlias = Annotated[
     ),
 ]
 
-# ---- sampling; a test holds the defaults against `Sampling`, whose import would make `sotol --help` slower
+Sequences: TypeAlias = Annotated[
+    Whole, typer.Option("--sequences", metavar="N", help="Requests that run at once; others wait.")
+]
+StepTokens: TypeAlias = Annotated[
+    Whole, typer.Option("--step-tokens", metavar="N", help="A longer prompt runs in chunks of so many tokens.")
+]
+KvMemory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-memory",
+        metavar="SIZE",
+        help="Memory for keys and values: 2GB, or 25% of what is free. If not given: four full contexts, or half of"
+        " what is free if that is less.",
+    ),
+]
+NoPrefixCache: TypeAlias = Annotated[
+    bool, typer.Option("--no-prefix-cache", help="Compute all of each prompt, also what is known from an earlier one.")
+]
+BackendOption: TypeAlias = Annotated[
+    str | None, typer.Option("--backend", metavar="NAME", help=f"What computes: {' or '.join(BACKENDS)}.")
+]
+
+# ---- sampling
 
 MaxTokens: TypeAlias = Annotated[
     Whole,
@@ -180,37 +229,33 @@ MaxTokens: TypeAlias = Annotated[
 ]
 Temperature: TypeAlias = Annotated[
     Number,
-    typer.Option(
-        "--temperature", metavar="X", help="0 takes the likeliest token, 1 draws as the model says. [default: 0.8]"
-    ),
+    typer.Option("--temperature", metavar="X", help="0 takes the likeliest token, 1 draws as the model says."),
 ]
 TopK: TypeAlias = Annotated[
-    Whole, typer.Option("--top-k", metavar="N", help="Keep the k likeliest tokens; 0 keeps all. [default: 40]")
+    Whole, typer.Option("--top-k", metavar="N", help="Keep the k likeliest tokens; 0 keeps all.")
 ]
 TopP: TypeAlias = Annotated[
     Number,
-    typer.Option("--top-p", metavar="X", help="Keep the fewest tokens whose probabilities reach p. [default: 0.95]"),
+    typer.Option("--top-p", metavar="X", help="Keep the fewest tokens whose probabilities reach p."),
 ]
 MinP: TypeAlias = Annotated[
     Number,
-    typer.Option("--min-p", metavar="X", help="Keep tokens at least this times as likely as the best. [default: 0.05]"),
+    typer.Option("--min-p", metavar="X", help="Keep tokens at least this times as likely as the best."),
 ]
 RepeatPenalty: TypeAlias = Annotated[
     Number,
-    typer.Option(
-        "--repeat-penalty", metavar="X", help="Against the last tokens, by division; 1 is off. [default: 1.0]"
-    ),
+    typer.Option("--repeat-penalty", metavar="X", help="Against the last tokens, by division; 1 is off."),
 ]
 RepeatLastN: TypeAlias = Annotated[
     Whole,
-    typer.Option("--repeat-last-n", metavar="N", help="How many tokens that looks at; -1 is all. [default: 64]"),
+    typer.Option("--repeat-last-n", metavar="N", help="How many tokens that looks at; -1 is all."),
 ]
 FrequencyPenalty: TypeAlias = Annotated[
     Number,
-    typer.Option("--frequency-penalty", metavar="X", help="Against generated tokens, each time. [default: 0.0]"),
+    typer.Option("--frequency-penalty", metavar="X", help="Against generated tokens, each time."),
 ]
 PresencePenalty: TypeAlias = Annotated[
-    Number, typer.Option("--presence-penalty", metavar="X", help="Against generated tokens, once. [default: 0.0]")
+    Number, typer.Option("--presence-penalty", metavar="X", help="Against generated tokens, once.")
 ]
 Seed: TypeAlias = Annotated[
     Whole, typer.Option("--seed", metavar="N", help="The same seed gives the same text; random if -1 or not given.")

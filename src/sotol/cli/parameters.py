@@ -4,12 +4,13 @@ Each function raises ValueError for what it can't understand.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sotol.errors import plain
 
-__all__ = ["LOADING", "known", "merged", "parse_bias", "parse_parameter", "parse_template"]
+__all__ = ["LOADING", "known", "merged", "parse_bias", "parse_memory", "parse_parameter", "parse_template"]
 
 # What ollama and llama.cpp call the same parameters.
 OTHER_NAMES = {
@@ -19,8 +20,13 @@ OTHER_NAMES = {
     "num_ctx": "ctx",
     "ctx_size": "ctx",
     "num_thread": "threads",
+    "parallel": "sequences",
+    "num_batch": "step_tokens",
+    "ubatch_size": "step_tokens",
 }
-LOADING = ("ctx", "threads")  # what a model is loaded with; all others are `Sampling`'s
+# What a model is loaded with, as fields of `LoadOptions`; all others are `Sampling`'s.
+LOADING = ("ctx", "threads", "sequences", "step_tokens", "kv_memory", "prefix_cache", "backend")
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 RESERVED = frozenset({"self", "messages"})  # what `LLM.chat_prompt` itself takes
 
 
@@ -47,8 +53,12 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
         return own, [text]
     if own == "logit_bias":
         return own, parse_bias([text])
-    if own == "ignore_eos":
+    if own in ("ignore_eos", "prefix_cache"):
         return own, _yes_or_no(own, text)
+    if own == "kv_memory":
+        return own, parse_memory(text)
+    if own == "backend":
+        return own, text
     kind = int if own in LOADING else RANGES[own][0]
     try:
         value: Any = kind(text)
@@ -58,6 +68,17 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
     if own == "threads":
         return own, value or None
     return own, value
+
+
+def parse_memory(text: str) -> int | float:
+    """`2GB`, `512MiB` or `1000000` as bytes, `25%` as a share of the free memory."""
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?(%|[a-z]*)", text.strip().casefold(), re.ASCII)
+    number, unit = (float(found[1]), found[2].removesuffix("b")) if found else (0.0, None)
+    if unit == "%":
+        return number / 100
+    if unit not in UNITS:
+        raise ValueError(f"kv_memory is {plain(repr(text))}; it must be a size as 2GB, or a share as 25%")
+    return int(number * UNITS[unit])
 
 
 def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

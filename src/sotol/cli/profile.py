@@ -4,10 +4,10 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sotol.catalog import find_model
-from sotol.cli.loading import load
+from sotol.cli.loading import loaded_model
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, PromptTokens, Quiet, Repeats, Threads
 from sotol.cli.output import as_json, console, show, write_piece
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from sotol.backends.cpu.running.runner import OpTime
-    from sotol.llm import LLM
+    from sotol.backends.cpu.running.runner import CpuRunner, OpTime
     from sotol.program.step import Step
 
 __all__ = ["Phase", "Share", "flame", "profile", "summarise"]
@@ -64,18 +63,25 @@ def profile(
     find_model(model)
     from sotol.cli.workload import decode_steps, prompt_steps, pseudo_random_ids  # noqa: PLC0415  (NumPy)
 
-    with load(model, threads=threads, ctx=prompt + 1, precision=precision, quiet=quiet, color=not no_color) as llm:
-        ids = pseudo_random_ids(prompt + 1, llm.runner.vocabulary)
-        *before, last = prompt_steps(ids[:-1], llm.runner.limits)
+    with loaded_model(
+        model, threads=threads, ctx=prompt + 1, precision=precision, quiet=quiet, color=not no_color
+    ) as loaded:
+        ids, runner = pseudo_random_ids(prompt + 1, loaded.vocabulary), cast("CpuRunner", loaded.runner)
+        *before, last = prompt_steps(ids[:-1], runner)
         for step in (*before, last):
-            llm.runner.run(step)
+            runner.run(step)
         phases = [
-            _measure("prefill", llm, last, repeats),
-            _measure("decode", llm, decode_steps(ids[-1:], prompt)[0], repeats),
+            _measure("prefill", runner, last, repeats),
+            _measure("decode", runner, decode_steps(ids[-1:], prompt, runner)[0], repeats),
         ]
-        count = llm.runner.threads
+        count = runner.threads
     if json:
-        record = {"model": str(llm.path), "threads": count, "repeats": repeats, "phases": [_record(p) for p in phases]}
+        record = {
+            "model": str(loaded.path),
+            "threads": count,
+            "repeats": repeats,
+            "phases": [_record(p) for p in phases],
+        }
         write_piece(as_json(record) + "\n", sys.stdout)
         return
     out = console(color=not no_color)
@@ -88,9 +94,9 @@ def _record(phase: Phase) -> dict[str, Any]:
     return phase._asdict() | {name: [share._asdict() for share in getattr(phase, name)] for name in ("ops", "layers")}
 
 
-def _measure(name: str, llm: "LLM", step: "Step", repeats: int) -> Phase:
-    llm.runner.profile(step, perf_counter)  # warm
-    runs = [llm.runner.profile(step, perf_counter) for _ in range(repeats)]
+def _measure(name: str, runner: "CpuRunner", step: "Step", repeats: int) -> Phase:
+    runner.profile(step, perf_counter)  # warm
+    runs = [runner.profile(step, perf_counter) for _ in range(repeats)]
     return summarise(name, step, runs)
 
 
@@ -133,23 +139,12 @@ def _kind(op: "OpTime") -> str:
 
 
 def _parts(run: "Sequence[OpTime]") -> list[str]:
-    """The part of the network that each op belongs to: "embedding", "layer 0", …, "head".
-
-    Weights and caches tell their layer; an op without either belongs where the op before it does.
-    """
-    from sotol.formats.weights import Weight  # noqa: PLC0415  (NumPy)
-    from sotol.program import ops  # noqa: PLC0415
-    from sotol.program.program import Cache  # noqa: PLC0415
-
-    parts, part = [], "embedding"
+    """The part of the network that each op belongs to: "embedding", "layer 0", …, "head"."""
+    parts, outside = [], "embedding"
     for op in run:
-        for x in op.node.inputs:
-            if isinstance(x, Cache):
-                part = f"layer {x.layer}"
-            elif isinstance(x, Weight) and op.node.op is not ops.embed:
-                found = LAYER.match(x.name)
-                part = f"layer {found[1]}" if found else "head"
-        parts.append(part)
+        if op.node.layer is not None:
+            outside = "head"
+        parts.append(outside if op.node.layer is None else f"layer {op.node.layer}")
     return parts
 
 

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +10,7 @@ from sotol.cli import conversations
 from sotol.cli.conversations import Conversation
 from sotol.cli.guard import sentence
 from sotol.cli.output import answer_writer, printable
-from sotol.cli.parameters import LOADING, parse_parameter
+from sotol.cli.parameters import LOADING, known, parse_parameter
 from sotol.cli.reading import read_file
 from sotol.cli.report import summary
 
@@ -226,10 +226,11 @@ class Repl:
                 self.sampling = type(self.sampling).of(self.sampling, **{own: value})
             self.note(f"{own}: {'default' if value is None else value}")
             return
-        shown = {item.name: getattr(self.sampling, item.name) for item in fields(self.sampling)}
-        shown |= {"ctx": self.llm.context, "threads": self.llm.runner.threads}
-        for known, value in shown.items():
-            self.note(f"{known:<18}{'' if value is None else value}")
+        shown = {name: getattr(self.sampling, name) for name in known() if name not in LOADING}
+        shown |= {name: getattr(self.llm.options, name) for name in LOADING}
+        shown |= {"ctx": self.llm.context, "threads": self.llm.threads}
+        for own, value in shown.items():
+            self.note(f"{own:<18}{'' if value is None else value}")
 
     def stats(self, _: str) -> None:
         self.note(summary(self.last) if self.last else "no finished answer to tell about")

@@ -10,7 +10,7 @@ from sotol.catalog import PACKAGED, default_model, find_model
 from sotol.cli import options as o
 from sotol.cli.loading import load
 from sotol.cli.output import answer_writer, as_json, console, write_piece
-from sotol.cli.parameters import LOADING, merged, parse_bias, parse_parameter, parse_template
+from sotol.cli.parameters import LOADING, merged, parse_bias, parse_memory, parse_parameter, parse_template
 from sotol.cli.reading import prompt_of
 from sotol.cli.report import speeds, summary
 from sotol.cli.streams import say
@@ -55,6 +55,11 @@ def run(
     threads: o.Threads = None,
     ctx: o.Context = None,
     precision: o.PrecisionOption = o.Precision.INT8,
+    sequences: o.Sequences = None,
+    step_tokens: o.StepTokens = None,
+    kv_memory: o.KvMemory = None,
+    no_prefix_cache: o.NoPrefixCache = False,
+    backend: o.BackendOption = None,
     json: o.Json = False,
     nowordwrap: o.NoWordWrap = False,
     verbose: o.Verbose = False,
@@ -84,6 +89,9 @@ def run(
         "seed": seed, "stop": stop or None, "logprobs": logprobs,
         "logit_bias": parse_bias(logit_bias) if logit_bias else None,
         "ignore_eos": ignore_eos or None, "threads": threads, "ctx": ctx,
+        "sequences": sequences, "step_tokens": step_tokens, "backend": backend,
+        "kv_memory": None if kv_memory is None else parse_memory(kv_memory),
+        "prefix_cache": False if no_prefix_cache else None,
     }  # fmt: skip
     _find(name)
     text = None if talking else prompt_of(words, files, quiet=quiet)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sotol.program.step import BLOCK_TOKENS, Limits, Step
+from sotol.program.memory import BLOCK_TOKENS, Group
+from sotol.program.runner import Runner
+from sotol.program.step import Step, Table
 
 __all__ = ["decode_steps", "prompt_steps", "pseudo_random_ids"]
 
@@ -21,22 +23,29 @@ def pseudo_random_ids(count: int, vocabulary: int, seed: int = 1) -> list[int]:
     return ids
 
 
-def prompt_steps(ids: Sequence[int], limits: Limits) -> list[Step]:
-    """Steps that take a prompt into an empty cache, each as large as the limits allow, logits for its last token."""
-    chunk = limits.tokens
-    return [_step(ids[at : at + chunk], at) for at in range(0, len(ids), chunk)]
+def prompt_steps(ids: Sequence[int], runner: Runner) -> list[Step]:
+    """Steps that take a prompt into empty memory, each as large as the limits allow, logits for its last token."""
+    chunk = runner.limits.tokens
+    return [_step(ids[at : at + chunk], at, runner) for at in range(0, len(ids), chunk)]
 
 
-def decode_steps(ids: Sequence[int], position: int) -> list[Step]:
+def decode_steps(ids: Sequence[int], position: int, runner: Runner) -> list[Step]:
     """A step for each id, from a position on."""
-    return [_step([token], position + i) for i, token in enumerate(ids)]
+    return [_step([token], position + i, runner) for i, token in enumerate(ids)]
 
 
-def _step(ids: Sequence[int], position: int) -> Step:
+def _step(ids: Sequence[int], position: int, runner: Runner) -> Step:
     count = len(ids)
     end = position + count
     tokens, positions, starts, rows = (
         np.array(x, np.int32) for x in (ids, range(position, end), (0, count), (count - 1,))
     )
-    blocks = np.arange(-(-end // BLOCK_TOKENS), dtype=np.int32)[None]  # [1, B]: nobody else uses the cache
-    return Step(tokens, positions, starts, blocks, rows)
+    tables = (_table(*pair, position, end) for pair in zip(runner.groups, runner.limits.blocks, strict=True))
+    return Step(tokens, positions, starts, tuple(tables), rows)
+
+
+def _table(group: Group, blocks: int, position: int, end: int) -> Table:
+    """Nobody else uses the memory: all blocks in turn, what a window has left behind is written again."""
+    first = max(0, position - group.window + 1) // BLOCK_TOKENS if group.window else 0
+    columns = range(1) if group.state else range(first, -(-end // BLOCK_TOKENS))
+    return Table(np.array([[n % blocks for n in columns]], np.int32), np.array([first], np.int32))

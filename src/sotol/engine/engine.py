@@ -1,96 +1,107 @@
-"""The engine: one thread that turns requests into steps, and logits into tokens.
+"""The engine: one thread that batches requests into steps and turns logits into tokens.
 
-A request that fails does so alone: bad logits, a listener that is gone, a token without text. A step that fails takes
-the requests in it along; a fault of the scheduler itself ends the engine, and everybody hears why.
+Failures are contained. Bad logits or a listener that raises end one request. A step that fails ends the requests in it.
+An error in the scheduler itself ends the engine, and every request fails with that error.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Sequence as List
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from time import perf_counter
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from sotol.arrays import Float32Array
+from sotol.engine.outbox import Outbox
 from sotol.engine.sampling import Picked, pick
-from sotol.engine.scheduler import Batch, Scheduler
-from sotol.engine.sequence import Generation, Scoring
-from sotol.errors import ModelError, SotolError, again
-from sotol.program.step import Limits, Step
+from sotol.engine.scheduler import Batch, Load, Scheduler
+from sotol.engine.sequence import Sequence
+from sotol.errors import ModelError, QueueFullError, SotolError, own_copy
+from sotol.program.runner import Runner
 from sotol.workers import Workers, check_process
 
-__all__ = ["Engine", "Request", "Runner"]
+__all__ = ["Engine", "Request"]
 
-Float32Array = npt.NDArray[np.float32]
-Request = Generation | Scoring
-
-
-class Runner(Protocol):
-    """What a backend gives: steps to logits [R, V], valid until the next step."""
-
-    @property
-    def limits(self) -> Limits: ...
-    def run(self, step: Step) -> Float32Array: ...
+Request = Sequence
 
 
 class Engine:
-    """Serves requests from any thread; each request hears of its progress through its `deliver`.
+    """Serves requests from any thread; each request reports its progress through its `deliver` callback.
 
-    `close` (or losing the engine) ends the thread after the step that runs; requests that are not done fail.
+    A callback may put events into the `outbox`, which is flushed after each step. `close` ends the thread after the
+    current step, and so does garbage collection; unfinished requests fail.
     """
 
-    def __init__(self, runner: Runner) -> None:
-        """Raises ValueError if the runner's cache can't hold one context, SotolError if no thread can be started."""
-        self._scheduler = Scheduler(runner.limits)
-        self._inbox = _Inbox()
+    def __init__(self, runner: Runner, *, reuse: bool = True, slowdown: float = 1.8, queue: int = 65536) -> None:
+        """reuse, slowdown: see `Scheduler`. queue: the most requests that may wait.
+
+        ValueError if the runner's memory can't hold one context, SotolError if no thread can be started.
+        """
+        self._scheduler = Scheduler(runner.limits, runner.groups, reuse=reuse, slowdown=slowdown)
+        self._queue = queue
+        self.outbox = Outbox()
+        self._inbox = _Inbox(self.outbox)
         serve = partial(_serve, runner, self._scheduler, self._inbox)
         self._workers = Workers("engine", [serve], partial(self._inbox.close, SotolError("the model is closed")))
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Begin requests, together: those of one call share what there is with those of others.
+    def submit(self, requests: List[Request]) -> None:
+        """Queue requests. Those of one call are one client, unless their `terms` name another.
 
-        Raises SotolError if the engine is closed or was made before a fork, ValueError for one that can't fit.
+        SotolError if the engine is closed or was made before a fork, QueueFullError if too many wait already,
+        ValueError for a request that can't fit.
         """
         check_process(self._workers.pid)
         for request in requests:
             self._scheduler.check(request)
+        waiting = self._scheduler.waiting + self._inbox.submissions
+        if waiting and waiting + len(requests) > self._queue:
+            raise QueueFullError(f"{waiting} requests wait already, of at most {self._queue}: try again later")
         self._inbox.put(requests)
 
+    def load(self) -> Load:
+        """How many requests wait and run, and how full the cache memory is; from any thread."""
+        return self._scheduler.load()
+
     def cancel(self, request: Request) -> None:
-        """Stop a request, from any thread; it hears no more once the step that runs is over."""
-        request.cancelled = True  # the thread looks before each step, and sleeps only when there is no request
+        """Stop a request, from any thread; nothing is delivered to it after the current step."""
+        request.cancelled = True  # the thread checks before each step, and sleeps only when there are no requests
 
     def close(self) -> None:
-        """End the thread after the step that runs; several threads may, and each returns when it has ended."""
+        """End the thread after the current step. Several threads may call it; each returns once it has ended."""
         self._workers.close()
 
 
 class _Inbox:
     """Where requests wait for the engine's thread.
 
-    Without a lock of ours: a signal's handler that raises, or a fork, would leave it taken.
+    It has no lock of its own: a signal handler that raises, or a fork, could leave that locked for ever.
     """
 
-    def __init__(self) -> None:
-        self._new: SimpleQueue[Sequence[Request] | None] = SimpleQueue()  # None wakes the thread
-        self.closed: Exception | None = None  # why
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self._new: SimpleQueue[List[Request] | None] = SimpleQueue()  # None wakes the thread
+        self.closed: Exception | None = None  # why it is closed
 
-    def put(self, requests: Sequence[Request]) -> None:
+    @property
+    def submissions(self) -> int:
+        """How many submissions the engine's thread has not taken yet."""
+        return self._new.qsize()
+
+    def put(self, requests: List[Request]) -> None:
         if self.closed is not None:
             raise SotolError(f"no more requests: {self.closed}") from self.closed
         self._new.put(requests)
-        if (why := self.closed) is not None:  # meanwhile; the thread may have looked for the last time
+        if (why := self.closed) is not None:  # closed meanwhile: the thread may never look again
             self.refuse(why)
 
     def close(self, why: Exception) -> None:
         self.closed = self.closed or why
         self._new.put(None)
 
-    def take(self, *, wait: bool) -> list[Sequence[Request]]:
-        """What was submitted since; waits for something if told to."""
-        new: list[Sequence[Request]] = []
-        with contextlib.suppress(Empty):  # another took the last
+    def take(self, *, wait: bool) -> list[List[Request]]:
+        """All new submissions. wait: block until there is one, or the inbox is closed."""
+        new: list[List[Request]] = []
+        with contextlib.suppress(Empty):  # another thread took the last one
             while wait or not self._new.empty():
                 requests = self._new.get(block=wait)
                 wait = False
@@ -99,24 +110,26 @@ class _Inbox:
         return new
 
     def refuse(self, why: Exception) -> None:
-        """After closing: fail the requests that nobody took."""
+        """After closing: fail the requests that the thread has not taken."""
         for requests in self.take(wait=False):
             for request in requests:
                 _fail(request, why)
+        self.outbox.flush()
 
 
 def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
-    """The engine's thread."""
+    """The engine's thread. It must not reference the Engine, which could then never be garbage-collected."""
     try:
         batch: Batch | None = None
         while inbox.closed is None:
             for requests in inbox.take(wait=batch is None):
                 scheduler.add(requests)
-            requests = ()  # a waiting thread must not keep requests alive
+            requests = ()  # a sleeping thread must not keep requests alive
             batch = scheduler.next()
             if batch is not None:
                 _run(runner, scheduler, batch)
-    except Exception as error:  # noqa: BLE001  (whatever it is, callers wait for an answer)
+            inbox.outbox.flush()
+    except Exception as error:  # noqa: BLE001  (whatever failed, callers wait for an answer)
         inbox.close(error)
     why = inbox.closed
     assert why is not None
@@ -126,43 +139,45 @@ def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
 
 
 def _run(runner: Runner, scheduler: Scheduler, batch: Batch) -> None:
-    """One step: schedule -> run -> accept."""
+    """Run one step, choose tokens, and deliver them."""
+    if batch.copies:
+        runner.copy(batch.copies)
+    begin = perf_counter()
     try:
-        logits = runner.run(batch.step)
-    except Exception as error:  # noqa: BLE001  (whatever it is, others must be served)
-        for work in batch.works:
-            _fail(work.sequence, error)
+        logits = runner.run(batch.step)["logits"]
+    except Exception as error:  # noqa: BLE001  (whatever failed, other requests must be served)
+        for take in batch.takes:
+            _fail(take.sequence, error)  # others are safe: it wrote only to its own blocks, and nothing is committed
         return
-    scheduler.done(batch)
-    choosing: list[tuple[Generation, int]] = []
-    for work in batch.works:
-        if work.rows.start == work.rows.stop:
-            continue  # more of its prompt is to come
-        match work.sequence:
-            case Scoring() as scoring:
-                _accept(scoring, logits[work.rows])
-            case Generation() as generation:
-                choosing.append((generation, work.rows.start))
-    for generation, picked in _choose(logits, choosing):
-        _accept(generation, picked)
+    scheduler.advance(batch, perf_counter() - begin)
+    choosing: list[tuple[Request, int]] = []
+    for take in batch.takes:
+        if take.rows.start == take.rows.stop:
+            continue  # chunked prefill: more of its prompt is to come
+        if take.sequence.sampler is None:
+            _accept(take.sequence, logits[take.rows])
+        else:
+            choosing.append((take.sequence, take.rows.start))
+    for request, picked in _choose(logits, choosing):
+        _accept(request, picked)
 
 
-def _choose(logits: Float32Array, choosing: list[tuple[Generation, int]]) -> list[tuple[Generation, Picked]]:
-    """A token for each generation; one whose logits are unusable fails alone."""
+def _choose(logits: Float32Array, choosing: list[tuple[Request, int]]) -> list[tuple[Request, Picked]]:
+    """Choose a token for each request; a request whose logits are unusable fails alone."""
     rows = logits[[row for _, row in choosing]] if len(choosing) != len(logits) else logits
     try:
-        picks = pick(rows, [generation.sampler for generation, _ in choosing])
-        return [(generation, picked) for (generation, _), picked in zip(choosing, picks, strict=True)]
+        picks = pick(rows, [request.sampler for request, _ in choosing if request.sampler is not None])
+        return [(request, picked) for (request, _), picked in zip(choosing, picks, strict=True)]
     except Exception as error:  # noqa: BLE001  (as above)
-        if len(choosing) > 1 and isinstance(error, ModelError):  # no sampler has moved: choose for each apart
+        if len(choosing) > 1 and isinstance(error, ModelError):  # no sampler has changed: try them one by one
             return [pair for one in choosing for pair in _choose(logits, [one])]
-        for generation, _ in choosing:
-            _fail(generation, error)
+        for request, _ in choosing:
+            _fail(request, error)
         return []
 
 
 def _accept(request: Request, result: Any) -> None:
-    """Give a request what its step computed; if it can't take that, it ends."""
+    """Give a request its result of the step; if it raises, the request fails."""
     if request.cancelled:
         return
     try:
@@ -172,8 +187,8 @@ def _accept(request: Request, result: Any) -> None:
 
 
 def _fail(request: Request, error: Exception) -> None:
-    """End a request with an error of its own, unless it has ended."""
+    """End a request with its own copy of an error, unless it has ended."""
     if request.done or request.cancelled:
         return
-    with contextlib.suppress(Exception):  # nobody listens any more, as when an event loop was closed
-        request.fail(again(error))
+    with contextlib.suppress(Exception):  # nobody listens any more: its event loop was closed, for instance
+        request.fail(own_copy(error))

@@ -5,11 +5,14 @@ NumPy is not needed here, so the command line can show names and defaults withou
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
-__all__ = ["Options", "Sampling"]
+from sotol.engine import policy
+from sotol.errors import meant
+
+__all__ = ["Options", "Sampling", "Terms"]
 
 # option: (kind, least, most); numbers of UNSET mean None, as they do in llama.cpp and ollama
 RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
@@ -24,14 +27,15 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "seed": (int, 0, 2**63 - 1),
     "logprobs": (int, 0, 20),
     "max_tokens": (int, 1, 2**31 - 1),
+    "n": (int, 1, 128),
 }
-OPTIONAL = frozenset({"seed", "logprobs", "max_tokens"})
+OPTIONAL = frozenset({"seed", "logprobs", "max_tokens", "n"})
 UNSET: dict[str, tuple[int, ...]] = {"seed": (-1,), "max_tokens": (-1, -2)}
 MAX_STOPS = 64
 
 
 class Options(TypedDict, total=False):
-    """The fields of `Sampling` as keyword arguments; None means the default."""
+    """The fields of `Sampling` as keyword arguments, but for `n`; None means the default."""
 
     temperature: float | None
     top_k: int | None
@@ -66,6 +70,9 @@ class Sampling:
     logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
     max_tokens: how many tokens to generate at most; None or -1 goes on to the end of the context.
     ignore_eos: go on after the model's end-of-generation tokens.
+    n: how many answers to give to each prompt, in a list; the second's seed is one more than the first's, and so on.
+        None gives one answer without a list. A type checker knows that there is a list where `n` is an argument of the
+        call itself.
     """
 
     temperature: float = 0.8
@@ -82,6 +89,7 @@ class Sampling:
     logprobs: int | None = None
     max_tokens: int | None = None
     ignore_eos: bool = False
+    n: int | None = None
 
     def __post_init__(self) -> None:
         for name, (kind, least, most) in RANGES.items():
@@ -100,14 +108,38 @@ class Sampling:
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
-                from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
-
-                close = get_close_matches(name, known, 1)
-                meant = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
-                raise ValueError(f"unknown sampling option {name!r:.100}: {meant}")
+                raise ValueError(f"unknown sampling option {name!r:.100}: {meant(name, known)}")
         default = cls()
         given = {name: getattr(default, name) if value is None else value for name, value in options.items()}
         return replace(base or default, **given)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+class Terms(NamedTuple):
+    """What a request may ask of those that serve it.
+
+    client: a name, or anything hashable: requests of one client share what there is with those of others, however many
+    there are. None: the prompts of a call are a client. priority: requests of a higher one come first, and give way
+    last. deadline: seconds from the call; a request that is not done by then raises SotolError. Of requests of one
+    client and one priority, the one with the earlier deadline starts first.
+    """
+
+    client: Hashable = None
+    priority: int = 0
+    deadline: float | None = None
+
+    def at(self, now: float) -> policy.Terms:
+        """These terms for the engine, whose clock (`time.monotonic`) shows `now`. ValueError for a wrong value."""
+        try:
+            hash(self.client)
+        except TypeError:
+            raise ValueError(f"client is {self.client!r:.100}; it must be hashable, as a name is") from None
+        priority = int(_number("priority", self.priority, int, -(2**31), 2**31 - 1) or 0)
+        if self.deadline is None:
+            return policy.Terms(self.client, priority)
+        right = isinstance(self.deadline, numbers.Real) and not isinstance(self.deadline, bool)
+        if not right or not 0 < self.deadline < math.inf:
+            raise ValueError(f"deadline is {self.deadline!r:.100}; it must be a number of seconds above 0, or None")
+        return policy.Terms(self.client, priority, now + float(self.deadline))
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float], least: float, most: float) -> float | None:

@@ -1,13 +1,13 @@
 """Choosing the next token from a row of logits.
 
-`options.Sampling` says how, a `Sampler` is the state of one request (its random stream and the tokens it has seen), and
-`pick` chooses for a whole batch. The steps are in llama.cpp's default order:
+`options.Sampling` has the options, a `Sampler` the state of one request (its random stream and the tokens it has seen),
+and `pick` chooses for a whole batch. The stages are in llama.cpp's default order:
 
     logit bias -> penalties -> top-k -> top-p -> min-p -> temperature -> one draw
 
-Candidates are always ranked by (-logit, id) and drawn by inverting their cumulative distribution, with arithmetic that
-is the same on every machine (`sotol.numerics`) and for each row apart: a seed gives the same text on any CPU and beside
-any other requests. Nothing here knows about text, stop strings or end-of-generation tokens.
+Candidates are always ranked by (-logit, id) and drawn by inverting their cumulative distribution. The arithmetic is the
+same on every machine (`sotol.numerics`), and no row affects another: a seed gives the same text on any CPU and in any
+batch. Nothing here knows about text, stop strings or end-of-generation tokens.
 """
 
 import math
@@ -15,33 +15,29 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from sotol import numerics
+from sotol.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from sotol.engine.options import Sampling
 from sotol.errors import ModelError
-from sotol.numerics import Float64Array
 
 __all__ = ["Picked", "Sampler", "pick"]
 
-Float32Array: TypeAlias = npt.NDArray[np.float32]
-Ids: TypeAlias = npt.NDArray[np.int64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 PIECE = 4096
-TOGETHER = 256  # rows with at most so many candidates are drawn as one array
+TOGETHER = 256  # rows with at most this many candidates are drawn as one array
 
 
 class Sampler:
     """The state of one request between tokens: its options, its random stream and the tokens seen so far."""
 
     def __init__(self, sampling: Sampling, vocabulary: int, prompt: Sequence[int] = ()) -> None:
-        """vocabulary: the ids below it can be chosen. `prompt` counts for the repeat penalty only.
+        """vocabulary: only ids below it can be chosen. `prompt` counts for the repeat penalty only.
 
-        Raises ValueError for a biased id outside the vocabulary.
+        ValueError for a biased id outside the vocabulary.
         """
         self.sampling, self.vocabulary = sampling, vocabulary
         self.seed = int.from_bytes(os.urandom(8)) >> 1 if sampling.seed is None else sampling.seed
@@ -49,8 +45,8 @@ class Sampler:
             if token >= vocabulary:
                 raise ValueError(f"logit_bias names token {token}, but the vocabulary ends at {vocabulary - 1}")
         self._generated: Counter[int] = Counter()
-        self._recent: deque[int] = deque()  # the last repeat_last_n tokens, and how often each is among them
-        self._recent_counts: Counter[int] = Counter()
+        self._recent: deque[int] = deque()  # the last repeat_last_n tokens
+        self._recent_counts: Counter[int] = Counter()  # how often each is among them
         self._remember(prompt)
 
     def accept(self, token: int) -> None:
@@ -75,16 +71,16 @@ class Sampler:
 
     @cached_property
     def _stream(self) -> "np.random.PCG64":
-        """Made when it is first drawn from: importing numpy.random takes time that greedy answers need not spend."""
+        """Made at the first draw: importing numpy.random takes time that greedy answers need not spend."""
         return np.random.PCG64(self.seed)
 
     def uniform(self) -> float:
         """The next number in [0, 1) of this request's stream, with 53 random bits; `pick` takes one per token."""
-        # the raw stream, because NumPy promises that it never changes, and does not promise it for Generator's methods
+        # The raw stream: NumPy guarantees that it never changes, but not the methods of Generator.
         return (int(self._stream.random_raw()) >> 11) * 2.0**-53
 
     def adjusted(self, row: Float32Array) -> Float32Array:
-        """The logits [V] after bias and penalties: a changed copy, or `row` itself where there is nothing to change."""
+        """The logits [V] after bias and penalties: a changed copy, or `row` itself if nothing changes."""
         s = self.sampling
         occurrences = self._generated if s.frequency_penalty or s.presence_penalty else {}
         if not (s.logit_bias or self._recent_counts or occurrences):
@@ -105,7 +101,7 @@ class Sampler:
 class Picked(NamedTuple):
     """A chosen token; with `logprobs`, its natural log-probability and the likeliest alternatives, best first.
 
-    These are of the model's own distribution: before bias, penalties, filters and temperature.
+    Log-probabilities are those of the model itself: before bias, penalties, filters and temperature.
     """
 
     token: int
@@ -113,13 +109,15 @@ class Picked(NamedTuple):
     top: tuple[tuple[int, float], ...]
 
 
-def pick(logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[Mask | None] | None = None) -> list[Picked]:
+def pick(
+    logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[BoolArray | None] | None = None
+) -> list[Picked]:
     """Choose a token for each row of `logits` [R, V], one sampler per row, and let each sampler accept it.
 
-    A model may have more logits than its vocabulary has tokens: those beyond `sampler.vocabulary` don't count. `masks`
-    may give a row the tokens it can choose from, bool [V]. `logits` is only read. A sampler must not appear
-    twice: its second row depends on the choice in its first. Raises ModelError, and accepts nothing, for a row without
-    any token to choose or with NaN.
+    A model may have more logits than its vocabulary has tokens: those beyond `sampler.vocabulary` are ignored. `masks`
+    may restrict a row to some tokens, bool [V]. `logits` is not changed. A sampler must not appear twice, since its
+    second row would depend on the choice in its first. ModelError for a row with NaN or without any token to choose;
+    then no sampler has accepted anything.
     """
     known = [row[: sampler.vocabulary] for sampler, row in zip(samplers, logits, strict=True)]
     rows = [sampler.adjusted(row) for sampler, row in zip(samplers, known, strict=True)]
@@ -146,16 +144,16 @@ def pick(logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[Mask
 
 
 class _Candidates(NamedTuple):
-    """What is left of a row: ids and logits by (-logit, id); and sum(exp(logit - best)), if more than those count."""
+    """The candidates of a row, ranked by (-logit, id). mass: sum(exp(logit - best)) of the row, if top-p needs it."""
 
     row: int
-    ids: Ids  # [N]
+    ids: Int64Array  # [N]
     values: Float64Array  # [N]
     mass: float | None
 
 
 def _candidates(i: int, row: Float32Array, s: Sampling) -> _Candidates:
-    """Top-k; without it, drop only what top-p or min-p will drop anyway, so that few are left to sort."""
+    """The candidates after top-k. Without top-k, drop only what top-p or min-p drop anyway, so that few are sorted."""
     best = float(row.max())
     _check(i, best)
     if s.top_k:
@@ -166,20 +164,20 @@ def _candidates(i: int, row: Float32Array, s: Sampling) -> _Candidates:
         least = best + float(numerics.log(s.min_p))
     if s.top_p < 1:
         mass = _mass(row, best)
-        # tokens below (1 - p) / V sum to less than 1 - p, so those above them reach p; half, for rounding
+        # Tokens less likely than (1 - p) / V sum to less than 1 - p, so the others reach p; half of it, for rounding.
         least = max(least, best + float(numerics.log(0.5 * (1 - s.top_p) / len(row) * mass)))
     ids = np.flatnonzero(row >= _just_below(least)) if least > -math.inf else np.arange(len(row))
     return _Candidates(i, *_ranked(row, ids), mass)
 
 
-def _largest(row: Float32Array, k: int) -> tuple[Ids, Float64Array]:
-    """Ids and values of the k largest of a row [V], best first, the lowest ids of equals."""
+def _largest(row: Float32Array, k: int) -> tuple[Int64Array, Float64Array]:
+    """Int64Array and values of the k largest of a row [V], best first; among equals, the lowest ids."""
     n, width = len(row), 64
     if k >= n:
         return _ranked(row, np.arange(n))
     if n // width >= 2 * k:
-        # k parts have a maximum of at least the k-th largest maximum, so k values do: a cheap bound, and a close one
-        parts = row[: n // width * width].reshape(width, -1).max(axis=0)  # one of each 64th, which vectors do at once
+        # The k-th largest of the parts' maxima is a lower bound of the k-th largest value: cheap to find, and close.
+        parts = row[: n // width * width].reshape(width, -1).max(axis=0)  # 64 numbers, a stride apart: vectorised
         bound = np.partition(parts, len(parts) - k)[len(parts) - k]
     else:
         bound = np.partition(row, n - k)[n - k]
@@ -187,7 +185,7 @@ def _largest(row: Float32Array, k: int) -> tuple[Ids, Float64Array]:
     return ids[:k], values[:k]
 
 
-def _ranked(row: Float32Array, ids: Ids) -> tuple[Ids, Float64Array]:
+def _ranked(row: Float32Array, ids: Int64Array) -> tuple[Int64Array, Float64Array]:
     """The given ascending ids of a row and their values, by (-value, id)."""
     values = row[ids].astype(np.float64)
     order = np.argsort(-values, kind="stable")
@@ -195,7 +193,7 @@ def _ranked(row: Float32Array, ids: Ids) -> tuple[Ids, Float64Array]:
 
 
 def _draw(group: Sequence[_Candidates], samplers: Sequence[Sampler]) -> list[int]:
-    """Top-p, min-p, temperature and one draw, for rows padded to one width; padding has probability 0."""
+    """Top-p, min-p, temperature and one draw, for rows padded to equal width; padding has probability 0."""
     width = max(len(c.ids) for c in group)
     values = np.full((len(group), width), -np.inf)  # [G, N]
     for c, line in zip(group, values, strict=True):
@@ -206,13 +204,13 @@ def _draw(group: Sequence[_Candidates], samplers: Sequence[Sampler]) -> list[int
     with np.errstate(over="ignore"):  # a tiny temperature: -inf, and so no weight, is right
         scaled = values / temperature
     p, weights = numerics.exp(np.stack([values, scaled]))  # relative to the best token
-    before = np.cumsum(p, axis=1) - p  # the mass ahead of each candidate
+    before = np.cumsum(p, axis=1) - p  # the mass of the better candidates
     mass = np.array([before[g, -1] + p[g, -1] if c.mass is None else c.mass for g, c in enumerate(group)])
     keep = ((before < top_p * mass[:, None]) | (top_p == 1)) & (p >= min_p)
     keep[:, 0] = True
     weights = np.cumsum(np.where(keep, weights, 0.0), axis=1)  # [G, N]
     points = np.array([s.uniform() for s in samplers]) * weights[:, -1]
-    chosen = (weights <= points[:, None]).sum(axis=1)  # whole numbers, so any order of summing is exact
+    chosen = (weights <= points[:, None]).sum(axis=1)  # a count: exact in any order of summing
     return [int(c.ids[min(j, len(c.ids) - 1)]) for c, j in zip(group, chosen, strict=True)]
 
 
@@ -226,7 +224,7 @@ def _report(row: Float32Array, token: int, count: int) -> Picked:
 
 
 def _mass(row: Float32Array, best: float) -> float:
-    """sum(exp(row - best)) over a row [V], in pieces that stay in a core's cache."""
+    """sum(exp(row - best)) over a row [V], in pieces that fit a core's cache."""
     pieces = (row[i : i + PIECE].astype(np.float64) - best for i in range(0, len(row), PIECE))
     return float(numerics.total([numerics.total(numerics.exp(piece)) for piece in pieces]))
 
@@ -238,5 +236,5 @@ def _check(row: int, best: float) -> None:
 
 
 def _just_below(bound: float) -> np.float32:
-    """The float32 next below a bound, less a millionth, so that comparing with it never drops a candidate too many."""
+    """The float32 below `bound` - 1e-6: a threshold with a margin, so that rounding never drops a candidate."""
     return np.float32(np.nextafter(np.float32(bound - 1e-6), np.float32(-np.inf)))

@@ -1,235 +1,315 @@
-"""Which tokens of which requests run next. Those of one submission come in order; a step mixes decoding with prompts.
+"""Continuous batching: which tokens of which requests run in the next step. Steps mix decode with chunked prefill.
 
-Submissions (a call of `generate`, with one prompt or thousands) share evenly: the one that has fewest requests running
-is next to start one, and if it has none, the largest makes room; prompts of several share a step's tokens.
+Clients share capacity evenly (one call of `generate`, with one prompt or thousands, is a client unless told otherwise).
+The client with the fewest running requests is admitted next; if it has none, a request of the largest client is
+preempted for it. Prompts of several clients share the tokens of a step. `policy.py` has priorities and budgets.
 
-A sequence gets blocks of the cache as it grows. When none is left, the last comer of the largest submission gives up
-its own and starts again later: its cache is computed anew, which gives the same bits, so nobody can tell.
+A sequence starts after its cached prefix and gets blocks as it grows (`kv/memory.py`). When no block is available, the
+newest request of the largest client is preempted. When it continues, whatever has been evicted meanwhile is computed
+again, to the same bits, so preemption never changes an answer.
 """
 
-from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
 
-from sotol.engine.sequence import Generation, Scoring
-from sotol.kv.pool import BlockPool
-from sotol.program.step import BLOCK_TOKENS, Ids, Limits, Step
+from sotol.arrays import Int32Array
+from sotol.engine.policy import Pace
+from sotol.engine.sequence import Sequence
+from sotol.engine.waiting import Client, Entry, Waiting
+from sotol.errors import SotolError
+from sotol.kv.memory import GroupLoad, Memory
+from sotol.program.memory import Copy, Group
+from sotol.program.step import Limits, Step
 
-__all__ = ["Batch", "Scheduler", "Work"]
+__all__ = ["Batch", "Load", "Scheduler", "Take"]
 
-Sequence = Generation | Scoring
-SHORT = 4  # a short step takes this part of the tokens that a step can
+LOOKS = 16  # admission skips at most this many clients in one step, whose requests wait for another's prefix
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A sequence's part of a batch."""
+class Take:
+    """One sequence's share of a batch."""
 
     sequence: Sequence
-    count: int  # its next tokens
-    rows: slice  # of the batch's logits; empty while more of the prompt is to come
+    count: int  # how many of its tokens run
+    rows: slice  # its rows of the results; empty while more of the prompt is to come
 
 
 class Batch(NamedTuple):
-    """One step and whose it is."""
+    """One step, the shares of its sequences, and the block copies that must run before it."""
 
     step: Step
-    works: tuple[Work, ...]
+    takes: tuple[Take, ...]
+    copies: tuple[Copy, ...] = ()
 
 
-class _Submission:
-    """Requests that came together."""
+class Load(NamedTuple):
+    """How busy the engine is, for monitoring."""
 
-    def __init__(self, requests: Iterable[Sequence]) -> None:
-        self.waiting = deque(requests)
-        self.running = 0
+    waiting: int
+    running: int
+    groups: tuple[GroupLoad, ...]
 
 
 class Scheduler:
-    """Requests, waiting and running. A step's cost does not depend on how many wait."""
+    """Waiting and running requests. The cost of scheduling a step does not depend on how many wait."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Raises ValueError for a cache that can't hold one context: its request could never end."""
-        if limits.blocks < _blocks(limits.context):
-            raise ValueError(f"a cache of {limits.blocks} blocks can't hold a context of {limits.context} tokens")
+    def __init__(self, limits: Limits, groups: tuple[Group, ...], *, reuse: bool = True, slowdown: float = 1.8) -> None:
+        """reuse: whether to use the prefix cache. slowdown: see `Pace`.
+
+        ValueError if memory can't hold one context: a request of that length could never finish.
+        """
+        self.memory = Memory(groups, limits.blocks, step_tokens=limits.tokens, reuse=reuse)
+        nothing = self.memory.open((), 0)
+        assert nothing is not None
+        whole = self.memory.needs(nothing, limits.context)
+        self.memory.close(nothing)
+        if any(need > blocks for need, blocks in zip(whole, limits.blocks, strict=True)):
+            raise ValueError(f"{limits.blocks} blocks can't hold a context of {limits.context} tokens")
         self._limits = limits
-        self._pool = BlockPool(limits.blocks)
-        self._waiting: deque[_Submission] = deque()  # with a request that waits; by turns
-        self._running: dict[Sequence, _Submission] = {}  # in the order of their coming
+        self._waiting = Waiting(limits.sequences)
+        self._running: dict[Sequence, tuple[Client, Entry]] = {}  # in order of admission
+        self._pace = Pace(slowdown, limits.tokens)
 
     def check(self, sequence: Sequence) -> None:
-        """ValueError for a request that has no tokens or would outgrow the context."""
-        longest = sequence.limit if isinstance(sequence, Generation) else len(sequence.tokens)
-        if not 0 < len(sequence.tokens) <= self._limits.context or longest > self._limits.context:
+        """ValueError for a request that has no tokens or could outgrow the context."""
+        if not 0 < len(sequence.tokens) <= self._limits.context or sequence.limit > self._limits.context:
             raise ValueError(
-                f"a request of {len(sequence.tokens)} to {longest} tokens: there must be 1 to {self._limits.context}"
+                f"a request of {len(sequence.tokens)} to {sequence.limit} tokens:"
+                f" there must be 1 to {self._limits.context}"
             )
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """A submission, behind the others."""
-        submission = _Submission(sequences)
-        if submission.waiting:
-            self._waiting.append(submission)
+        """Queue requests that were submitted together."""
+        self._waiting.add(sequences)
 
     def active(self) -> list[Sequence]:
         """All requests that are not done."""
-        waiting = [s for submission in self._waiting for s in submission.waiting]
-        return [s for s in (*self._running, *waiting) if not (s.done or s.cancelled)]
+        return [s for s in (*self._running, *self._waiting.requests()) if not _over(s)]
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are queued: not yet admitted, or preempted."""
+        return self._waiting.count
+
+    def load(self) -> Load:
+        """How many requests wait and run, and how full the cache memory is."""
+        return Load(self.waiting, len(self._running), self.memory.load())
 
     def next(self) -> Batch | None:
         """The next batch; None when there is no work."""
         self._drop_done()
         self._admit()
-        counts = self._shares()
-        if not counts:
-            return None
-        return self._batch(counts)
+        counts = self._plan()
+        return self._batch(counts) if counts else None
 
-    def done(self, batch: Batch) -> None:
-        """The batch has run: its tokens are in the cache."""
-        for work in batch.works:
-            work.sequence.cached += work.count
+    def advance(self, batch: Batch, seconds: float | None = None) -> None:
+        """Commit a batch that has run, in `seconds`: its tokens are in memory now."""
+        decoding = prompts = 0
+        for take in batch.takes:
+            held = take.sequence.held
+            assert held is not None
+            decoding, prompts = (decoding + 1, prompts) if take.count == 1 else (decoding, prompts + take.count)
+            self.memory.commit(held, take.sequence.tokens, held.length + take.count)
+        if seconds is not None:
+            self._pace.note(decoding, prompts, seconds)
+
+    # ---- admission and preemption
 
     def _drop_done(self) -> None:
-        for sequence in [s for s in self._running if s.done or s.cancelled]:
-            self._stop(sequence)
+        now = monotonic()
+        for sequence in [*(s for s in self._running if s.terms.deadline < now), *self._waiting.expired(now)]:
+            _expire(sequence)
+        for sequence in list(self._running):
+            if _over(sequence):
+                client, _ = self._stop(sequence)
+                self._waiting.forget(client)
 
     def _admit(self) -> None:
-        """Start waiting requests while there is room for everyone's prompt and one token more."""
-        promised = sum(map(_missing_blocks, self._running)) if self._waiting else 0
-        while (submission := self._next_submission()) is not None:
-            sequence = submission.waiting[0]
-            promised += _missing_blocks(sequence)
-            while self._running and (len(self._running) == self._limits.sequences or promised > self._pool.free):
-                last = self._last_of_the_largest()
-                if submission.running or self._running[last].running == 1:
-                    return
-                promised -= _missing_blocks(last)
-                self._preempt(last)
-            self._start(submission)
+        """Admit waiting requests while memory has room for the tokens of all that run, and one more for each."""
+        passed: list[Client] = []
+        while (client := self._next_client(passed)) is not None:
+            sequence = client.queue[0][-1]
+            if not self._running or self._make_place(client):
+                if not self._open(sequence):
+                    passed.append(client)
+                    if len(passed) == LOOKS:
+                        return
+                    continue
+                if self._has_room(client, sequence):
+                    self._start(client)
+                    continue
+                self._close(sequence)
+            return
 
-    def _next_submission(self) -> _Submission | None:
-        """Of those that wait, the one with fewest requests running, and of these the first."""
-        while self._waiting:
-            # No more than `sequences` have any running, so one that has fewest of all is among these.
-            submission = min(islice(self._waiting, self._limits.sequences + 1), key=lambda s: s.running)
-            waiting = submission.waiting
-            while waiting and (waiting[0].done or waiting[0].cancelled):
-                waiting.popleft()
-            if waiting:
-                return submission
-            self._waiting.remove(submission)
+    def _next_client(self, passed: list[Client]) -> Client | None:
+        while (client := self._waiting.first(passed)) is not None:
+            if not _over(client.queue[0][-1]):
+                return client
+            self._waiting.pop(client)
+            self._waiting.forget(client)
         return None
 
-    def _start(self, submission: _Submission) -> None:
-        """Run its first request; for the next one it waits behind the others."""
-        sequence = submission.waiting.popleft()
-        self._waiting.remove(submission)
-        if submission.waiting:
-            self._waiting.append(submission)
-        submission.running += 1
-        self._running[sequence] = submission
-        sequence.start()
+    def _make_place(self, client: Client) -> bool:
+        """Whether there is a place among the running requests; may preempt one for a client that has none."""
+        if len(self._running) < self._limits.sequences:
+            return True
+        victim = self._victim()
+        if not self._may_take(client, victim):
+            return False
+        self._preempt(victim)
+        return True
 
-    def _stop(self, sequence: Sequence) -> _Submission:
-        """Take a running request's blocks and its place."""
-        self._pool.release(sequence.blocks)
-        sequence.blocks, sequence.cached = [], 0
-        submission = self._running.pop(sequence)
-        submission.running -= 1
-        return submission
+    def _has_room(self, client: Client, sequence: Sequence) -> bool:
+        """Whether memory has room for its tokens and one more, beside the running ones; may preempt for it."""
+        others = [s for s in self._running if s is not sequence]
+        while not self._fits([*others, sequence]):
+            if not others:
+                return True  # alone, a sequence always has room for a step
+            victim = self._victim()
+            if not self._may_take(client, victim):
+                return False
+            self._preempt(victim)
+            others.remove(victim)
+        return True
+
+    def _may_take(self, client: Client, victim: Sequence) -> bool:
+        """Whether a client's next request may preempt another: by higher priority, or because nothing of it runs."""
+        if client.queue[0][-1].terms.priority != victim.terms.priority:
+            return client.queue[0][-1].terms.priority > victim.terms.priority
+        return not client.running and self._running[victim][0].running > 1
+
+    def _fits(self, sequences: list[Sequence]) -> bool:
+        available = list(self.memory.available())
+        for sequence in sequences:
+            assert sequence.held is not None
+            for g, need in enumerate(self.memory.needs(sequence.held, len(sequence.tokens) + 1)):
+                available[g] -= need
+        return min(available, default=0) >= 0
+
+    def _open(self, sequence: Sequence) -> bool:
+        """Find its cached prefix; False: it should wait, since another is about to compute more of its prefix."""
+        sequence.held = self.memory.open(sequence.tokens, sequence.reusable, sequence.key)
+        return sequence.held is not None
+
+    def _close(self, sequence: Sequence) -> None:
+        if sequence.held is not None:
+            self.memory.close(sequence.held)
+            sequence.held = None
+
+    def _start(self, client: Client) -> None:
+        entry = self._waiting.pop(client)
+        client.running += 1
+        self._running[entry[-1]] = client, entry
+        entry[-1].start()
+
+    def _stop(self, sequence: Sequence) -> tuple[Client, Entry]:
+        """Take a running request's blocks and its place among the running ones."""
+        self._close(sequence)
+        client, entry = self._running.pop(sequence)
+        client.running -= 1
+        return client, entry
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Stop a request for now: it is the next of its submission."""
-        submission = self._stop(sequence)
-        if not submission.waiting:
-            self._waiting.appendleft(submission)
-        submission.waiting.appendleft(sequence)
+        """Preempt a request: it goes back to the head of its client's queue."""
+        self._waiting.push(*self._stop(sequence))
 
-    def _last_of_the_largest(self) -> Sequence:
-        """Who gives way: the last comer of the submission with most requests running. Never the first of all."""
-        return max(reversed(self._running), key=lambda s: self._running[s].running)
+    def _victim(self) -> Sequence:
+        """Whom to preempt: of the lowest priority, the newest request of the client with most requests running."""
+        return max(reversed(self._running), key=lambda s: (-s.terms.priority, self._running[s][0].running))
 
-    def _shares(self) -> dict[Sequence, int]:
-        """How many tokens of each running sequence the next step takes, oldest first; its blocks are at hand."""
-        counts: dict[Sequence, int] = {}
+    # ---- making a batch
+
+    def _plan(self) -> dict[Sequence, int]:
+        """How many tokens of each running sequence the next step takes, oldest first, with their blocks allocated."""
+        counts: dict[Sequence, tuple[int, int]] = {}  # tokens, rows of results
         turns, tokens = self._turns()
         rows = self._limits.rows
         for sequence, sharing in turns:
-            if sequence not in self._running:
-                continue  # gave up its blocks to another meanwhile
-            count = min(len(sequence.tokens) - sequence.cached, -(-tokens // sharing))
-            if isinstance(sequence, Scoring):
+            held = sequence.held
+            if held is None:
+                continue  # preempted by an earlier sequence of this loop
+            count = min(len(sequence.tokens) - held.length, -(-tokens // sharing))
+            if sequence.every_row:
                 count = min(count, -(-rows // sharing))
-            if count < 1 or rows < 1 or not self._provide(sequence, count):
+            if count < 1 or rows < 1:
                 continue
-            counts[sequence] = count
-            tokens -= count
-            rows -= len(sequence.rows_wanted(count))
-        return {s: counts[s] for s in self._running if s in counts}
+            count = self.memory.stop(held, held.length + count) - held.length
+            ready = self._reserve(sequence, held.length + count)
+            for gone in [s for s in counts if s.held is None]:  # preempted for this one: its share is free again
+                back = counts.pop(gone)
+                tokens, rows = tokens + back[0], rows + back[1]
+            if not ready:
+                continue
+            counts[sequence] = count, len(sequence.rows_wanted(count))
+            tokens, rows = tokens - count, rows - counts[sequence][1]
+        return {s: counts[s][0] for s in self._running if s in counts}
+
+    def _reserve(self, sequence: Sequence, end: int) -> bool:
+        """Allocate blocks for the sequence's tokens up to `end`, preempting others if needed."""
+        assert sequence.held is not None
+        while not self.memory.extend(sequence.held, end):
+            victim = self._victim()
+            if victim is sequence:
+                return False  # it keeps its blocks and waits for the others
+            self._preempt(victim)
+        return True
 
     def _turns(self) -> tuple[list[tuple[Sequence, int]], int]:
-        """Running sequences as a step serves them, each with how many then share what is left; the step's tokens.
+        """Running sequences in the order in which a step serves them, and the step's token budget.
 
-        Sequences that decode want one token each: they go first, so that no long prompt delays them, and while they
-        wait for a token the prompts of other submissions take only a short step. Then the first prompt of each
-        submission has an equal part.
+        Each comes with the number of sequences, itself included, that share the remaining tokens equally. Decoding
+        sequences need one token each and go first, so that no long prompt delays them. If several clients run, the
+        budget for prefill beside decode is that of `Pace`. The first prompt of each client gets an equal share.
         """
         most = self._limits.tokens
-        decoding = [(s, 1) for s in self._running if len(s.tokens) - s.cached <= 1]
+        left = {s: len(s.tokens) - (s.held.length if s.held is not None else 0) for s in self._running}
+        decoding = [(s, 1) for s in self._running if left[s] <= 1]
         if len(decoding) == len(self._running):
             return decoding, most
-        prompts = [s for s in self._running if len(s.tokens) - s.cached > 1]
-        first = {self._running[s]: s for s in reversed(prompts)}
-        heads = [s for s in prompts if first[self._running[s]] is s]
-        others = [(s, 1) for s in prompts if first[self._running[s]] is not s]
-        if decoding and len(set(self._running.values())) > 1:
-            most = min(most, len(decoding) + -(-most // SHORT))
+        prompts = [s for s in self._running if left[s] > 1]
+        client_of = {s: client for s, (client, _) in self._running.items()}
+        first = {client_of[s]: s for s in reversed(prompts)}
+        heads = [s for s in prompts if first[client_of[s]] is s]
+        others = [(s, 1) for s in prompts if first[client_of[s]] is not s]
+        if decoding and len(set(client_of.values())) > 1:
+            waiting = len(prompts) + self.waiting
+            most = min(most, len(decoding) + self._pace.prompt_tokens(waiting, len(decoding)))
         return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others], most
-
-    def _provide(self, sequence: Sequence, count: int) -> bool:
-        """Give the sequence the blocks for its next tokens, taking them from others where none is free."""
-        needed = _blocks(sequence.cached + count) - len(sequence.blocks)
-        while needed > self._pool.free:
-            last = self._last_of_the_largest()
-            if last is sequence:
-                return False  # others go on; its turn comes
-            self._preempt(last)
-        sequence.blocks += self._pool.take(needed)
-        return True
 
     def _batch(self, counts: dict[Sequence, int]) -> Batch:
         tokens: list[int] = []
         positions: list[int] = []
-        starts, logit_rows, works = [0], list[int](), list[Work]()
-        for sequence, count in counts.items():
+        starts, logit_rows, takes = [0], list[int](), list[Take]()
+        helds = [s.held for s in counts if s.held is not None]
+        for (sequence, count), held in zip(counts.items(), helds, strict=True):
             wanted = sequence.rows_wanted(count)
-            works.append(Work(sequence, count, slice(len(logit_rows), len(logit_rows) + len(wanted))))
+            takes.append(Take(sequence, count, slice(len(logit_rows), len(logit_rows) + len(wanted))))
             logit_rows += [len(tokens) + i for i in wanted]
-            tokens += sequence.tokens[sequence.cached : sequence.cached + count]
-            positions += range(sequence.cached, sequence.cached + count)
+            tokens += sequence.tokens[held.length : held.length + count]
+            positions += range(held.length, held.length + count)
             starts.append(len(tokens))
-        blocks = np.zeros((len(counts), max(len(s.blocks) for s in counts)), np.int32)
-        for row, sequence in zip(blocks, counts, strict=True):
-            row[: len(sequence.blocks)] = sequence.blocks
-        # The kernels always compute a row: where none is wanted, the last token's, which nobody reads.
+        # A step must have a row of results: if none is wanted, it is the last token's, and nobody reads it.
         rows = logit_rows or [len(tokens) - 1]
-        step = Step(_ids(tokens), _ids(positions), _ids(starts), blocks, _ids(rows))
-        return Batch(step, tuple(works))
+        step = Step(_ids(tokens), _ids(positions), _ids(starts), self.memory.tables(helds), _ids(rows))
+        return Batch(step, tuple(takes), tuple(self.memory.take_copies()))
 
 
-def _ids(numbers: list[int]) -> Ids:
+def _over(sequence: Sequence) -> bool:
+    return sequence.done or sequence.cancelled
+
+
+def _expire(sequence: Sequence) -> None:
+    """Fail a request whose deadline has passed."""
+    if not _over(sequence):
+        with suppress(Exception):  # its listener may be gone
+            sequence.fail(SotolError("the request was not done at its deadline"))
+
+
+def _ids(numbers: list[int]) -> Int32Array:
     return np.array(numbers, np.int32)
-
-
-def _blocks(tokens: int) -> int:
-    return -(-tokens // BLOCK_TOKENS)
-
-
-def _missing_blocks(sequence: Sequence) -> int:
-    """Those that it wants for its prompt and one token more."""
-    return max(0, _blocks(len(sequence.tokens) + 1) - len(sequence.blocks))

@@ -1,91 +1,154 @@
-"""One request: its tokens, its blocks of the cache, how its next token is chosen. Knows nothing of other requests."""
+"""One request: its tokens, its cached memory, how its next token is chosen. Knows nothing of other requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
+from collections.abc import Sequence as List
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from sotol.arrays import Float32Array
+from sotol.engine.policy import NO_TERMS, Terms
 from sotol.engine.sampling import Picked, Sampler
 from sotol.engine.stops import StopMatcher
+from sotol.kv.memory import Held
 
-__all__ = ["Chunk", "Decoder", "Event", "Failed", "FinishReason", "Finished", "Generation", "Scoring", "Timings"]
+__all__ = [
+    "Decoder",
+    "Event",
+    "Failed",
+    "FinishReason",
+    "Finished",
+    "Generation",
+    "Scoring",
+    "Sequence",
+    "Timings",
+    "TokenText",
+]
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds of a request: waiting for its turn, until the first token, and from there to the last."""
+    """Seconds of a request: in the queue, until the first token, and from there to the last."""
 
     queued: float
     prefill: float
     decode: float
 
 
-class Chunk(NamedTuple):
-    """A token and the text that became certain with it."""
+class TokenText(NamedTuple):
+    """A token, and the text that can be released with it."""
 
     text: str
     picked: Picked
 
 
 class Finished(NamedTuple):
-    """The end of a request: text that was held back, and why it ended."""
+    """The end of a request: the last text, and why it ended. reused: prompt tokens taken from the prefix cache."""
 
     text: str
     reason: FinishReason
     timings: Timings
+    reused: int = 0
 
 
 class Failed(NamedTuple):
-    """The request can't go on."""
+    """The request has failed."""
 
     error: Exception
 
 
-Event = Chunk | Finished | Failed
-Float32Array = npt.NDArray[np.float32]
+Event = TokenText | Finished | Failed
 
 
 class Decoder(Protocol):
-    """What turns ids into text as they come."""
+    """Turns ids into text one by one."""
 
     def push(self, token: int) -> str: ...
     def finish(self) -> str: ...
 
 
+class Sequence(Protocol):
+    """What the engine needs of a request.
+
+    tokens: prompt and answer so far. limit: how many there may be at most. held: its blocks, while it runs. key: what
+    the contents of its blocks depend on besides tokens (`Memory.open`). every_row: it wants the logits of every token.
+    sampler: chooses the next token from a row of logits; None: the request takes rows of logits themselves.
+    """
+
+    tokens: list[int]
+    held: Held | None
+    key: Hashable
+    terms: Terms
+    every_row: bool
+    done: bool
+    cancelled: bool
+
+    @property
+    def limit(self) -> int: ...
+    @property
+    def sampler(self) -> Sampler | None: ...
+    @property
+    def reusable(self) -> int:
+        """How many of its first tokens may come from the prefix cache; the others must run: their rows are wanted."""
+        ...
+
+    def rows_wanted(self, count: int) -> List[int]:
+        """Which of the next `count` tokens need a row of logits."""
+        ...
+
+    def start(self) -> None:
+        """The scheduler has admitted it; more than once if it is preempted."""
+        ...
+
+    def accept(self, result: Any) -> None:
+        """Take the result of a step: a Picked, or logits [rows, V]."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End the request with an error."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Generation:
-    """A prompt that is being continued. `tokens` is all of it; the first `cached` of them are in the cache."""
+    """A request that continues a prompt."""
 
     tokens: list[int]
     sampler: Sampler
     decoder: Decoder
     stops: StopMatcher
     end_tokens: frozenset[int]
-    limit: int  # of len(tokens)
+    limit: int  # the most tokens, prompt included
     deliver: Callable[[Event], None]
-    cached: int = 0
-    blocks: list[int] = field(default_factory=list)
+    terms: Terms = NO_TERMS
+    key: Hashable = ()
+    held: Held | None = None
+    every_row: bool = field(default=False, init=False)
     cancelled: bool = False
     done: bool = False
+    _reused: int = 0
     _submitted: float = field(default_factory=perf_counter)
     _started: float = 0.0
     _first: float = 0.0
 
-    def rows_wanted(self, count: int) -> Sequence[int]:
-        """Of the next `count` tokens, those whose logits are needed."""
-        return (count - 1,) if self.cached + count == len(self.tokens) else ()
+    @property
+    def reusable(self) -> int:
+        """All but the last token."""
+        return len(self.tokens) - 1
+
+    def rows_wanted(self, count: int) -> List[int]:
+        """That of the last token, if it is among them."""
+        return (count - 1,) if _length(self.held) + count == len(self.tokens) else ()
 
     def start(self) -> None:
-        """The first step begins."""
-        self._started = self._started or perf_counter()
+        """Note the time and the cached prefix of its first admission."""
+        if not self._started:
+            self._started, self._reused = perf_counter(), _length(self.held)
 
     def accept(self, picked: Picked) -> None:
-        """Take the next token: emit its text, and see whether the request ends with it."""
+        """Take the next token: deliver its text, and finish if it is the last one."""
         now = perf_counter()
         self._first = self._first or now
         if picked.token in self.end_tokens:
@@ -93,21 +156,21 @@ class Generation:
             return
         self.tokens.append(picked.token)
         text, stopped = self.stops.push(self.decoder.push(picked.token), picked.token)
-        self.deliver(Chunk(text, picked))
+        self.deliver(TokenText(text, picked))
         if stopped:
             self.finish("stop")
         elif len(self.tokens) >= self.limit:
             self.finish("length")
 
     def finish(self, reason: FinishReason) -> None:
-        """End the request."""
+        """End the request: deliver the text that was held back."""
         self.done = True
         text, stopped = self.stops.push(self.decoder.finish())
         if not stopped:
             text += self.stops.finish()
         now = perf_counter()
         timings = Timings(self._started - self._submitted, self._first - self._started, now - self._first)
-        self.deliver(Finished(text, reason, timings))
+        self.deliver(Finished(text, reason, timings, self._reused))
 
     def fail(self, error: Exception) -> None:
         """End the request with an error."""
@@ -117,25 +180,38 @@ class Generation:
 
 @dataclass(slots=True, eq=False)
 class Scoring:
-    """A text whose every token's logits are wanted; nothing is generated."""
+    """A request for the logits of every token of a text; nothing is generated."""
 
     tokens: list[int]
     deliver: Callable[[Float32Array | Failed | None], None]  # rows in order, then None
-    cached: int = 0
-    blocks: list[int] = field(default_factory=list)
+    terms: Terms = NO_TERMS
+    key: Hashable = ()
+    held: Held | None = None
+    sampler: None = field(default=None, init=False)
+    every_row: bool = field(default=True, init=False)
     cancelled: bool = False
     done: bool = False
     _delivered: int = 0
 
-    def rows_wanted(self, count: int) -> Sequence[int]:
-        """Of the next `count` tokens, those whose logits are needed: all that were not delivered before."""
-        return range(min(max(self._delivered - self.cached, 0), count), count)
+    @property
+    def limit(self) -> int:
+        """Its own length: it does not grow."""
+        return len(self.tokens)
+
+    @property
+    def reusable(self) -> int:
+        """Tokens whose rows were delivered before it was preempted."""
+        return self._delivered
+
+    def rows_wanted(self, count: int) -> List[int]:
+        """All rows that have not been delivered yet."""
+        return range(min(max(self._delivered - _length(self.held), 0), count), count)
 
     def start(self) -> None:
-        """The first step begins."""
+        """Nothing to do."""
 
     def accept(self, rows: Float32Array) -> None:
-        """Take the logits that this step gave [rows, V]."""
+        """Deliver the logits of a step [rows, V]."""
         self._delivered += len(rows)
         self.deliver(rows.copy())
         if self._delivered == len(self.tokens):
@@ -146,3 +222,8 @@ class Scoring:
         """End the request with an error."""
         self.done = True
         self.deliver(Failed(error))
+
+
+def _length(held: Held | None) -> int:
+    """Tokens in memory."""
+    return held.length if held is not None else 0

@@ -1,8 +1,8 @@
-"""Stop strings in streamed text: what can be shown already, and where the text ends.
+"""Stop strings in streamed text: which text can be released already, and where the text ends.
 
-All strings are looked for at once with the automaton of Aho and Corasick (1975, "Efficient string matching"), a
-character at a time, so the work is linear in the text however it is cut into pieces and however many strings there are.
-A stop may also have tokens in it that answers do not show: each is one symbol between the characters.
+All strings are searched at once with the automaton of Aho and Corasick (1975, "Efficient string matching"), character
+by character: the work is linear in the text, however it is cut into pieces and however many strings there are. A stop
+may contain hidden tokens, which answers do not show: each is one symbol between the characters.
 """
 
 from collections import deque
@@ -17,11 +17,11 @@ Symbol: TypeAlias = str | int  # a character, or the id of a token
 class StopMatcher:
     """Finds the stop that is completed first (the longest, if several end there) in text that comes in pieces.
 
-    The text before it is released, as early as possible: held back is only what may be the beginning of a stop.
+    The text before it is released as early as possible: only what may be the beginning of a stop is held back.
     """
 
     def __init__(self, stops: Sequence[str | Sequence[str | int]]) -> None:
-        """stops: strings, or text and ids of tokens that are not shown. Raises ValueError for an empty one."""
+        """stops: strings, or lists of text and ids of hidden tokens. ValueError for an empty one."""
         # nodes of a trie of the stops; node 0 is the root
         self._next: list[dict[Symbol, int]] = [{}]
         self._depth = [0]
@@ -62,9 +62,9 @@ class StopMatcher:
         return self._next[node].get(symbol, 0)
 
     def push(self, text: str, token: int | None = None) -> tuple[str, bool]:
-        """Take the next piece of text, and the token it comes from, if that may be one that is not shown.
+        """Take the next piece of text, and the token that it comes from, in case that is a hidden one.
 
-        Returns the text that can be released now, and whether a stop was found; after that, all is ignored.
+        Returns the text that can be released now, and whether a stop was found; after that, all input is ignored.
         """
         if self._stopped or len(self._next) == 1:
             return ("" if self._stopped else text), self._stopped
@@ -80,7 +80,7 @@ class StopMatcher:
         return _shown(seen[:released]), False
 
     def finish(self) -> str:
-        """The text ends here: returns what was held back. A found stop leaves nothing."""
+        """The text ends here: returns what was held back; nothing if a stop was found."""
         held, self._held, self._node = self._held, [], 0
         return _shown(held)
 

@@ -1,7 +1,7 @@
-"""Reads the values that a GGUF file's head is made of: a place in a file, and what stands there.
+"""Reads the values of a GGUF file's header one after the other: numbers, strings, arrays.
 
-Nothing is believed: what a count or a length claims is held against the file's size and against fixed limits before
-memory is set aside for it.
+The file is not trusted: every count and length is checked against the file's size and against fixed limits before
+memory is allocated for it.
 """
 
 import struct
@@ -15,7 +15,7 @@ from sotol.formats.files import ModelFile
 
 __all__ = ["ARRAY", "MAX_DEPTH", "SCALARS", "STRING", "Cursor"]
 
-# Number of a metadata type: its name, and its letter in the struct module.
+# Number of a metadata type -> its name, and its letter in the struct module.
 SCALARS = {
     0: ("uint8", "B"),
     1: ("int8", "b"),
@@ -32,23 +32,23 @@ SCALARS = {
 STRING = 8
 ARRAY = 9
 
-# Beyond any real model (the largest vocabularies have 300 thousand tokens and twice as many merges), and low enough
-# that a hostile file of any size is refused before it costs much memory or time.
+# Limits beyond any real model (the largest vocabularies have 300 thousand tokens and twice as many merges), but low
+# enough that a hostile file of any size is refused before it costs much memory or time.
 MAX_ITEMS = 1 << 22  # of all arrays together
-NESTED_ITEMS = 64  # what an array in an array counts for: real models have few or none
-MAX_HEAD_BYTES = 1 << 29  # all that comes before the weights
-MAX_DEPTH = 4  # of arrays in arrays
+NESTED_ITEMS = 64  # an array in an array counts as this many items: real models have few or none
+MAX_HEAD_BYTES = 1 << 29  # everything before the weights
+MAX_DEPTH = 4  # of nested arrays
 
-FIRST_BYTES = 1 << 16  # to read of a file at first
-FEW = 256  # strings that are quicker read one by one
-AVERAGES = (20, 60)  # bytes of a string and its length: most vocabularies stay below the first, all below the second
+FIRST_BYTES = 1 << 16  # size of the first read
+FEW = 256  # up to this many strings are read one by one, which is faster for few
+AVERAGES = (20, 60)  # bytes of a string and its length, on average: at most 20 in most vocabularies, 60 in all
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 
 
 class Cursor:
-    """A place in a file, whose first bytes it has read; all that it is asked for lies in the file, or FormatError."""
+    """A position in a file, and the bytes read so far. FormatError for anything that lies beyond the file's end."""
 
     def __init__(self, file: ModelFile) -> None:
         self.path, self.file, self.size, self.at, self.items = file.path, file, len(file), 0, 0
@@ -58,7 +58,7 @@ class Cursor:
         raise FormatError(f"{self.path}: {field} at byte {self.at if at is None else at}: {problem}")
 
     def take(self, count: int, field: str) -> int:
-        """The offset in `data`, which may be another than before, of the next `count` bytes; they are passed over."""
+        """Skip the next `count` bytes and return their offset in `data`, which may be a new object after the call."""
         start = self.at
         if count > self.size - start:
             self.fail(field, f"needs {count} bytes, but the file ends at {self.size}: it is cut short or damaged")
@@ -68,7 +68,7 @@ class Cursor:
         return start
 
     def read(self, end: int, field: str) -> None:
-        """Have the file's bytes up to `end`, and as many again."""
+        """Read on, to twice `end`, so that `data` contains all bytes up to `end`."""
         if end > MAX_HEAD_BYTES:
             self.fail(field, f"ends at byte {end}, and sotol expects metadata within the first {MAX_HEAD_BYTES}")
         more = np.empty(min(self.size, max(2 * end, FIRST_BYTES)) - len(self.data), np.uint8)
@@ -86,7 +86,7 @@ class Cursor:
         return value
 
     def count(self, field: str, least: int, limit: int) -> int:
-        """A count of things that take at least `least` bytes each: refused if they can't all be in the file."""
+        """A count of items that take at least `least` bytes each: refused if they can't fit in the rest of the file."""
         count = self.u64(field)
         if count > limit:
             self.fail(field, f"{count} is more than the {limit} that sotol accepts", self.at - 8)
@@ -95,7 +95,7 @@ class Cursor:
         return count
 
     def text(self, field: str, limit: int | None = None, errors: str = "strict") -> str:
-        """A string. GGUF's are UTF-8; errors: what becomes of anything else, which is refused as a rule."""
+        """A string. GGUF's are UTF-8; errors: how to decode anything else ("strict" refuses it)."""
         length = self.u64(field)
         if limit is not None and length > limit:
             self.fail(field, f"is {length} bytes long, and the limit is {limit}", self.at - 8)
@@ -106,26 +106,30 @@ class Cursor:
             self.fail(field, f"is not UTF-8 ({error.reason})", start + error.start)
 
     def texts(self, count: int, field: str) -> list[str]:
-        """`count` strings. Tokens may be any bytes: what is not UTF-8 in them is kept by `surrogateescape`."""
+        """`count` strings. Tokens may be any bytes: those that are not UTF-8 are kept by `surrogateescape`."""
         for average in AVERAGES if count > FEW else ():
             if (found := self.short_texts(count, count * average, field)) is not None:
                 return found
         return self.any_texts(count, field)
 
     def short_texts(self, count: int, room_bytes: int, field: str) -> list[str] | None:
-        """All strings at once, for vocabularies have hundreds of thousands.
+        """All strings at once: vocabularies have hundreds of thousands.
 
-        None if they do not all lie in the next `room_bytes`, or are not short; then nothing is passed over.
-        Where no string is longer than 255 bytes or has zeros in it, the seven zeros that end a length mark all lengths.
+        A length has eight bytes. If no string is longer than 255 bytes or contains zeros, the last seven bytes of each
+        length are the only runs of seven zeros, and show where all lengths are:
+
+            5 0 0 0 0 0 0 0  h e l l o   2 0 0 0 0 0 0 0  o k   …
+
+        None if this does not hold, or if the strings do not all lie in the next `room_bytes`; then nothing is skipped.
         """
         end = min(self.size, self.at + room_bytes)
         if end > len(self.data):
             self.read(end, field)
         room = np.frombuffer(self.data, np.uint8, end - self.at, self.at)
         zeros = room == 0
-        zeros = zeros[:-1] & zeros[1:]  # of two bytes,
-        zeros = zeros[:-2] & zeros[2:]  # four
-        lengths_at = np.flatnonzero(zeros[1:-3] & zeros[4:])[:count]  # and seven, behind a length
+        zeros = zeros[:-1] & zeros[1:]  # two zeros from here on
+        zeros = zeros[:-2] & zeros[2:]  # four zeros
+        lengths_at = np.flatnonzero(zeros[1:-3] & zeros[4:])[:count]  # seven zeros, after a length's first byte
         if len(lengths_at) < count or lengths_at[0] != 0:
             return None
         lengths = room[lengths_at].astype(np.int64)
@@ -133,11 +137,11 @@ class Cursor:
         if (ends[:-1] != lengths_at[1:]).any() or ends[-1] > len(room):
             return None
         whole = room[: ends[-1]].copy()
-        whole[lengths_at] = 0  # each string now stands between zeros
+        whole[lengths_at] = 0  # now only zeros separate the strings
         kept = whole != 0
         if np.count_nonzero(kept) != len(whole) - 8 * count:
-            return None  # a string has zeros of its own
-        kept[lengths_at] = True  # one zero before each string is enough
+            return None  # a string contains zeros
+        kept[lengths_at] = True  # keep one zero before each string as the separator
         texts: list[str] = whole[kept].tobytes().decode(errors="surrogateescape").split("\0")
         self.at += len(whole)
         return texts[1:]
@@ -155,7 +159,7 @@ class Cursor:
                     texts.append(data[at + 8 : end].decode())
                     at = end
             self.at = at
-            if len(texts) < count:  # what is not UTF-8, or not read yet, or can't be: this says what is wrong
+            if len(texts) < count:  # not UTF-8, not read yet, or an error, which this call raises
                 texts.append(self.text(f"{field}, item {len(texts)}", errors="surrogateescape"))
         return texts
 
@@ -166,7 +170,7 @@ class Cursor:
         if kind == ARRAY:
             return self.array(field, depth)
         if kind not in SCALARS:
-            self.fail(field, f"has the unknown type {kind}; known are {known_kinds()}", self.at - 4)
+            self.fail(field, f"has the unknown type {kind}; known are {known_types()}", self.at - 4)
         name, letter = SCALARS[kind]
         return self.numbers(letter, 1, field)[0], name
 
@@ -175,11 +179,11 @@ class Cursor:
             self.fail(field, f"has arrays nested more than {MAX_DEPTH} deep")
         kind = self.u32(field)
         if kind not in SCALARS and kind not in (STRING, ARRAY):
-            self.fail(field, f"is an array of the unknown type {kind}; known are {known_kinds()}", self.at - 4)
+            self.fail(field, f"is an array of the unknown type {kind}; known are {known_types()}", self.at - 4)
         least = {STRING: 8, ARRAY: 12}.get(kind) or struct.calcsize("<" + SCALARS[kind][1])
-        weight = NESTED_ITEMS if kind == ARRAY else 1
-        count = self.count(f"{field}, its length", least, (MAX_ITEMS - self.items) // weight)
-        self.items += count * weight
+        cost = NESTED_ITEMS if kind == ARRAY else 1
+        count = self.count(f"{field}, its length", least, (MAX_ITEMS - self.items) // cost)
+        self.items += count * cost
         if kind == STRING:
             return self.texts(count, field), "string[]"
         if kind == ARRAY:
@@ -188,15 +192,15 @@ class Cursor:
         return self.numbers(letter, count, field), f"{name}[]"
 
     def numbers(self, letter: str, count: int, field: str) -> list[int | float | bool]:
-        form = np.dtype(f"<{letter}")
-        start = self.take(form.itemsize * count, field)
+        dtype = np.dtype(f"<{letter}")
+        start = self.take(dtype.itemsize * count, field)
         if letter == "?" and max(self.data[start : self.at], default=0) > 1:
             self.fail(field, "holds a truth value that is neither 0 nor 1", start)
-        numbers: list[int | float | bool] = np.frombuffer(self.data, form, count, start).tolist()
+        numbers: list[int | float | bool] = np.frombuffer(self.data, dtype, count, start).tolist()
         return numbers
 
 
-def known_kinds() -> str:
+def known_types() -> str:
     """The metadata types by number and name, for error messages."""
     names = {number: name for number, (name, _) in SCALARS.items()} | {STRING: "string", ARRAY: "array"}
     return ", ".join(f"{number} {names[number]}" for number in sorted(names))

@@ -1,8 +1,8 @@
-"""A model's file while it is being loaded: regular, open, mapped, and the same from beginning to end.
+"""A model's file while it is being loaded: a regular file, open and memory-mapped, that must not change meanwhile.
 
-Weights are views of the mapping, which costs no memory until it is read. To read them there is dangerous, though: the
-system answers with SIGBUS where the file was cut short meanwhile. `copy_bytes` takes the same bytes with read(), which
-gives an error.
+Weights are views of the mapping, which costs no memory until it is read. But reading the mapping directly is dangerous:
+if the file has been truncated meanwhile, the process gets SIGBUS. `copy_bytes` takes the same bytes with read(), which
+gives an error instead.
 """
 
 import mmap
@@ -17,32 +17,32 @@ from typing import Self
 
 import numpy as np
 
+from sotol.arrays import UInt8Array
 from sotol.errors import FormatError, ModelNotFoundError, explained
-from sotol.formats.weights import Weight
-from sotol.quant import UInt8Array
+from sotol.formats.weights import Stored, Weight
 
 __all__ = ["ModelFile", "copy_bytes", "files_of", "in_memory"]
 
 
 class ModelFile(mmap.mmap):
-    """A file that stays open and mapped while an array of its bytes lives."""
+    """A file that stays open and mapped as long as an array references its bytes."""
 
     path: Path
-    _file: "Held"
-    _facts: tuple[int, ...]  # what changes if somebody writes to it
-    _turn: threading.Lock  # for systems that can't read at a place
+    _file: "OpenFile"
+    _facts: tuple[int, ...]  # to detect that somebody wrote to it
+    _turn: threading.Lock  # for systems without preadv: seek and read must not be interrupted
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises ModelNotFoundError, FormatError for what is not a regular file or is empty, else SotolError."""
+        """ModelNotFoundError, FormatError if it is empty or not a regular file, SotolError for other failures."""
         with explained(f"opening {path}"):
             try:
-                # Before it is opened: a pipe would wait for a writer, and some devices act on being opened.
+                # Check before opening: a pipe would wait for a writer, and opening a device may have effects.
                 check_kind(path, path.stat())
-                file = Held(path)
+                file = OpenFile(path)
             except FileNotFoundError:
                 raise ModelNotFoundError(f"{path}: there is no such file") from None
-            except ValueError as error:  # a zero in the name, or half a surrogate pair
+            except ValueError as error:  # a null character in the name, or half a surrogate pair
                 raise FormatError(f"{str(path)!r:.200} can't be the name of a file: {error}") from None
             found = os.fstat(file.fileno())
             check_kind(path, found)
@@ -53,14 +53,14 @@ class ModelFile(mmap.mmap):
             return self
 
     def copy_to(self, out: UInt8Array, start: int) -> None:
-        """Fill a flat array with the bytes from `start` on. FormatError if the file has become too short."""
-        view, done = out.data, 0
+        """Fill a flat array with the bytes from `start` on. FormatError if the file has been truncated."""
+        view, copied = out.data, 0
         with explained(f"reading {self.path}"):
-            while done < len(view):
-                count = self._read(view[done:], start + done)
+            while copied < len(view):
+                count = self._read(view[copied:], start + copied)
                 if count == 0:
                     self.fail()
-                done += count
+                copied += count
 
     def _read(self, view: memoryview, start: int) -> int:
         if hasattr(os, "preadv"):
@@ -70,9 +70,9 @@ class ModelFile(mmap.mmap):
             return self._file.readinto(view)
 
     def check(self) -> None:
-        """FormatError if the file is not as it was when it was opened, or another has its name now.
+        """FormatError if the file has changed since it was opened, or another file has its name now.
 
-        That it was deleted does not matter: it is there until it is closed.
+        A deleted file is fine: its contents exist until it is closed.
         """
         with explained(f"looking at {self.path}"):
             if facts(os.fstat(self._file.fileno())) != self._facts:
@@ -85,18 +85,18 @@ class ModelFile(mmap.mmap):
                 self.fail()
 
     def fail(self) -> None:
-        """Raise what is to be said of a file that changed."""
+        """Raise the FormatError for a changed file."""
         raise FormatError(f"{self.path}: was changed while it was read: load it again when it is complete")
 
 
-class Held(FileIO):
-    """An open file that is closed when it is lost, at whatever moment: that is meant, and no reason for a warning."""
+class OpenFile(FileIO):
+    """An open file that garbage collection closes without a ResourceWarning."""
 
-    __del__ = FileIO.close  # a function in C: one in Python could be interrupted
+    __del__ = FileIO.close  # a C function: a signal handler could interrupt one in Python
 
 
 def check_kind(path: Path, found: os.stat_result) -> None:
-    """FormatError for what is no regular file."""
+    """FormatError unless it is a regular file."""
     if stat.S_ISDIR(found.st_mode):
         raise FormatError(f"{path}: is a folder: give the path of a .gguf file")
     if not stat.S_ISREG(found.st_mode):
@@ -104,12 +104,12 @@ def check_kind(path: Path, found: os.stat_result) -> None:
 
 
 def facts(found: os.stat_result) -> tuple[int, ...]:
-    """Which file it is, and what a write changes of it."""
+    """The file's identity, size and time of the last write."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def file_of(data: UInt8Array) -> ModelFile | None:
-    """The file that an array is a view of, if it is one."""
+    """The file that an array is a view of, or None."""
     owner: object = data
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -118,25 +118,26 @@ def file_of(data: UInt8Array) -> ModelFile | None:
 
 
 def files_of(weights: Iterable[Weight]) -> list[ModelFile]:
-    """The files that these weights are views of, each once."""
-    files = {id(file): file for weight in weights if (file := file_of(weight.data)) is not None}
-    return list(files.values())
+    """The files from which these weights are read, each once."""
+    arrays = (array for weight in weights for array in weight.source.arrays)
+    return list({id(file): file for array in arrays if (file := file_of(array)) is not None}.values())
 
 
 def copy_bytes(data: UInt8Array, out: UInt8Array) -> None:
-    """Copy flat bytes, which may be a view of a mapped file, into memory of the same size.
+    """Copy contiguous bytes, which may be a view of a mapped file, into a flat array of the same size.
 
-    FormatError if the file has become too short meanwhile, SotolError if it can't be read.
+    FormatError if the file has been truncated, SotolError if it can't be read.
     """
     file = file_of(data)
     if file is None:
-        np.copyto(out, data)
+        np.copyto(out, data.reshape(-1))
     else:
         file.copy_to(out, data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data)
 
 
 def in_memory(weight: Weight) -> Weight:
-    """The weight with bytes of its own. Raises as `copy_bytes`."""
-    data = np.empty_like(weight.data)
-    copy_bytes(weight.data, data)
-    return replace(weight, data=data)
+    """The weight with its own copy of the bytes. Errors as for `copy_bytes`."""
+    rows = weight.rows()
+    data = np.empty(rows.size, np.uint8)
+    copy_bytes(rows, data)
+    return replace(weight, source=Stored(data.reshape(rows.shape)), start=0)

@@ -1,8 +1,8 @@
 """Reads GGUF files: the metadata of a model, and its encoded weights as views of the mapped file.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian). A file comes
-from anywhere, and kernels trust what is read here, so every count, length, type and offset is held against the file's
-size before it is used; what does not fit raises one FormatError that names file, field and byte.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian). Files are not
+trusted, but kernels trust what is read here. So every count, length, type and offset is checked against the file's size
+before it is used, and a bad one raises a FormatError that names the file, the field and the byte.
 """
 
 import math
@@ -32,41 +32,40 @@ __all__ = [
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-ALIGNMENT = 32  # of the weights, where the key general.alignment does not say otherwise
+ALIGNMENT = 32  # of the weights, unless the key general.alignment gives another
 MAX_DIMENSIONS = 4
 
-# Beyond any real model (the largest vocabularies have 300 thousand tokens and twice as many merges), and low enough
-# that a hostile file of any size is refused before it costs much memory or time.
+# Limits beyond any real model, but low enough that a hostile file is refused before it costs much memory or time.
 MAX_KEYS = 1 << 16
 MAX_WEIGHTS = 1 << 16
 MAX_KEY_BYTES = (1 << 16) - 1  # by the specification
 MAX_ALIGNMENT = 1 << 20
 
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
-SPLIT_ID = "split.id"  # what the parts that sotol writes share
+SPLIT_ID = "split.id"  # sotol writes the same value into all parts of a model
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count", SPLIT_ID)
 
 
-class Info(NamedTuple):
-    """What a file says of one weight, checked but for its place among the others."""
+class WeightInfo(NamedTuple):
+    """A file's description of one weight. All is checked, except for overlap with other weights."""
 
     name: str
     encoding: Encoding
     shape: tuple[int, ...]
-    offset: int  # from the start of the weights
-    said_at: int  # where in the file it says so
+    offset: int  # bytes from the start of the weights
+    at: int  # byte of the file where this description begins
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Bytes of the weight."""
         return math.prod(self.shape) // self.encoding.values * self.encoding.size
 
 
 def read_gguf(path: str | Path) -> Checkpoint:
-    """The model in a GGUF file, or in all the files of a split model of which `path` is any part.
+    """The model in a GGUF file, or in all parts of a split model if `path` is any one of them.
 
-    The metadata of a split model is its first part's. FormatError says what is wrong with a file that is not valid
-    GGUF, or not regular; ModelNotFoundError that there is none; SotolError that it can't be opened.
+    The metadata of a split model is that of its first part. FormatError for a file that is not valid GGUF or not a
+    regular file, ModelNotFoundError if there is none, SotolError if it can't be opened.
     """
     path = Path(path)
     opened = read_file(path)
@@ -90,12 +89,12 @@ def read_gguf(path: str | Path) -> Checkpoint:
 
 
 def part_path(path: Path, number: int, count: int) -> Path:
-    """The file of part `number` (from 1) of a model whose single file would be `path`."""
+    """The name of part `number` (from 1) of a split model, made from the name that a single file would have."""
     return path.with_name(f"{path.name.removesuffix('.gguf')}-{number:05}-of-{count:05}.gguf")
 
 
 def part_paths(path: Path, total: int) -> tuple[Path, ...]:
-    """The files of a split model of which `path` is one; FormatError if its name can't be, or if one is missing."""
+    """All files of a split model, given one; FormatError if its name is not that of a part, or a file is missing."""
     named = PART.fullmatch(path.name)
     if named is None or int(named["count"]) != total or not 1 <= int(named["number"]) <= total:
         raise FormatError(
@@ -110,10 +109,10 @@ def part_paths(path: Path, total: int) -> tuple[Path, ...]:
 
 
 def check_same_model(first: Checkpoint, part: Checkpoint) -> None:
-    """FormatError if a part contradicts the first: in a key that both have, or in how they say which model they are of.
+    """FormatError if a part contradicts the first one in a key that both have, or in its `split.id`.
 
-    What llama.cpp's tools write into later parts is their number and how many parts and weights the model has: by that,
-    a part of another model of the same shapes can't be told, and passes.
+    llama.cpp's tools write only the numbers of the part, of all parts and of all weights into later parts. So a part of
+    another model with the same shapes can't be recognised, and passes.
     """
     shared = part.metadata.keys() & first.metadata.keys() | (part.metadata.keys() | first.metadata.keys()) & {SPLIT_ID}
     for key in sorted(shared - {"split.no"}):
@@ -122,7 +121,7 @@ def check_same_model(first: Checkpoint, part: Checkpoint) -> None:
 
 
 def split_field(file: Checkpoint, key: str, default: int) -> int:
-    """A number of the `split.` metadata, which says how a model is spread over files."""
+    """A number of the `split.` metadata, which describes how a model is split into files."""
     value = file.metadata.get(key, default)
     if not isinstance(value, int):
         raise FormatError(f"{file.path}: metadata {key} is {file.types[key]}, not a whole number")
@@ -130,18 +129,18 @@ def split_field(file: Checkpoint, key: str, default: int) -> int:
 
 
 def read_file(path: Path) -> Checkpoint:
-    """The contents of one file, as it is."""
+    """The contents of one file, which may be a part of a model."""
     cursor = Cursor(ModelFile.open(path))
     check_header(cursor)
     weight_count = cursor.count("the number of weights", 32, MAX_WEIGHTS)  # name, rank, a dimension, type, offset
     key_count = cursor.count("the number of metadata keys", 13, MAX_KEYS)  # key, type, a byte of value
     metadata, types = read_metadata(cursor, key_count)
     alignment = read_alignment(cursor, metadata, types)
-    infos = [read_info(cursor, number, alignment) for number in range(weight_count)]
+    infos = [read_weight_info(cursor, number, alignment) for number in range(weight_count)]
     start = -(-cursor.at // alignment) * alignment
     check_places(cursor, infos, start)
     weights = {
-        info.name: Weight(
+        info.name: Weight.from_bytes(
             info.name, info.encoding, info.shape, np.frombuffer(cursor.file, np.uint8, info.size, start + info.offset)
         )
         for info in infos
@@ -150,7 +149,7 @@ def read_file(path: Path) -> Checkpoint:
 
 
 def check_header(cursor: Cursor) -> None:
-    """FormatError unless the file begins as a GGUF file of a version and byte order that we read."""
+    """FormatError unless the file begins like a GGUF file of a supported version and byte order."""
     start = cursor.take(4, "the magic bytes")
     magic = cursor.data[start : cursor.at]
     if magic != MAGIC:
@@ -163,21 +162,21 @@ def check_header(cursor: Cursor) -> None:
 
 
 def read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, object], dict[str, str]]:
-    """`count` keys with their values, and with the names of their types."""
+    """`count` metadata keys with their values, and the same keys with the names of their types."""
     metadata: dict[str, object] = {}
     types: dict[str, str] = {}
     for number in range(count):
-        said_at = cursor.at
+        at = cursor.at
         key = cursor.text(f"the name of metadata key {number}", MAX_KEY_BYTES)
         if key in metadata:
-            cursor.fail(f"metadata {key!r}", "is there twice", said_at)
+            cursor.fail(f"metadata {key!r}", "is there twice", at)
         kind = cursor.u32(f"the type of metadata {key!r}")
         metadata[key], types[key] = cursor.value(kind, f"metadata {key!r}")
     return metadata, types
 
 
 def read_alignment(cursor: Cursor, metadata: dict[str, object], types: dict[str, str]) -> int:
-    """To how many bytes weights are aligned: a power of two."""
+    """The alignment of weights in bytes: a power of two."""
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if types.get("general.alignment", "uint32") != "uint32" or not isinstance(alignment, int):
         cursor.fail("metadata 'general.alignment'", f"is {types['general.alignment']}, and must be uint32")
@@ -186,9 +185,9 @@ def read_alignment(cursor: Cursor, metadata: dict[str, object], types: dict[str,
     return alignment
 
 
-def read_info(cursor: Cursor, number: int, alignment: int) -> Info:
-    """What the file says of its weight `number`; shapes are turned round, since GGUF has the row length first."""
-    said_at = cursor.at
+def read_weight_info(cursor: Cursor, number: int, alignment: int) -> WeightInfo:
+    """The description of weight `number`. Its shape is reversed, since GGUF stores the row length first."""
+    at = cursor.at
     name = cursor.text(f"the name of weight {number}", MAX_KEY_BYTES)
     field = f"weight {name!r}"
     rank = cursor.u32(f"{field}, its rank,")
@@ -200,31 +199,31 @@ def read_info(cursor: Cursor, number: int, alignment: int) -> Info:
         known = ", ".join(f"{number} {encoding.name}" for number, encoding in sorted(BY_TYPE.items()))
         cursor.fail(field, f"has the unknown encoding {kind}; known are {known}", cursor.at - 4)
     encoding = BY_TYPE[kind]
-    info = Info(name, encoding, shape, cursor.u64(f"{field}, its offset,"), said_at)
+    info = WeightInfo(name, encoding, shape, cursor.u64(f"{field}, its offset,"), at)
     if min(shape) < 1:
-        cursor.fail(field, f"has the empty shape {shape}", said_at)
+        cursor.fail(field, f"has the empty shape {shape}", at)
     if shape[-1] % encoding.values:
         problem = f"has rows of {shape[-1]} numbers, not a multiple of the {encoding.values} of a {encoding.name} block"
-        cursor.fail(field, problem, said_at)
+        cursor.fail(field, problem, at)
     if info.offset % alignment:
-        cursor.fail(field, f"has offset {info.offset}, not a multiple of the alignment, {alignment}", said_at)
+        cursor.fail(field, f"has offset {info.offset}, not a multiple of the alignment, {alignment}", at)
     return info
 
 
-def check_places(cursor: Cursor, infos: list[Info], start: int) -> None:
-    """FormatError unless every weight lies within the file, from `start` on, and shares no byte and no name."""
+def check_places(cursor: Cursor, infos: list[WeightInfo], start: int) -> None:
+    """FormatError unless every weight lies within the file, from `start` on, and no two share bytes or a name."""
     names: set[str] = set()
     for info in infos:
         if info.name in names:
-            cursor.fail(f"weight {info.name!r}", "is there twice", info.said_at)
+            cursor.fail(f"weight {info.name!r}", "is there twice", info.at)
         names.add(info.name)
         if start + info.offset + info.size > cursor.size:
             problem = (
                 f"{info.encoding.name} of shape {info.shape} at offset {info.offset} of the weights would end at byte "
                 f"{start + info.offset + info.size}, but the file ends at {cursor.size}: it is cut short or damaged"
             )
-            cursor.fail(f"weight {info.name!r}", problem, info.said_at)
+            cursor.fail(f"weight {info.name!r}", problem, info.at)
     ordered = sorted(infos, key=lambda info: info.offset)
     for before, after in pairwise(ordered):
         if before.offset + before.size > after.offset:
-            cursor.fail(f"weight {after.name!r}", f"overlaps weight {before.name!r}", after.said_at)
+            cursor.fail(f"weight {after.name!r}", f"overlaps weight {before.name!r}", after.at)

@@ -1,4 +1,4 @@
-"""Writes GGUF files, whole or split in parts: what tests, quantising and converting end in."""
+"""Writes GGUF files, whole or split into parts. Tests, quantising and converting use it."""
 
 import hashlib
 import struct
@@ -23,7 +23,7 @@ from sotol.formats.weights import Weight
 
 __all__ = ["write_gguf"]
 
-KINDS = {name: number for number, (name, _) in SCALARS.items()} | {"string": STRING, "array": ARRAY}
+TYPE_NUMBERS = {name: number for number, (name, _) in SCALARS.items()} | {"string": STRING, "array": ARRAY}
 INTEGERS = (
     ("uint32", 0, 1 << 32),
     ("int32", -(1 << 31), 1 << 31),
@@ -40,22 +40,22 @@ def write_gguf(
     types: Mapping[str, str] | None = None,
     part_bytes: int | None = None,
 ) -> tuple[Path, ...]:
-    """Write a model to `path`, and give the files written.
+    """Write a model to `path`; returns the files written.
 
-    `types` names the types of metadata as `Checkpoint.types` does ("uint32", "float64[]"); a key that it lacks gets
-    the type of its NumPy scalar, or else: uint32 (int32, uint64, int64 where that does not fit) for an int, float32
-    for a float, and for a list the first of these that holds all its items. With `part_bytes`, a model whose weights
-    take more becomes parts of at most that many bytes of weights (or of one weight), named as llama.cpp names them;
-    each says which model it is of, by `split.id`.
-    ValueError for what GGUF can't hold. A file that is replaced stays whole, for those who have it mapped, and until
-    the new one is complete.
+    types: the types of metadata by key, named as in `Checkpoint.types` ("uint32", "float64[]"). A key without one gets
+    the type of its NumPy scalar, or else: uint32 (int32, uint64 or int64 if it does not fit) for an int, float32 for a
+    float, and for a list the first of these that holds all its items. part_bytes: split a larger model into parts with
+    at most this many bytes of weights (or one weight), named as llama.cpp names them, all with the same `split.id`.
+
+    ValueError for what GGUF can't hold. An existing file is replaced only when the new one is complete, and processes
+    that have it mapped keep the old contents.
     """
     path, weights, types = Path(path), list(weights), dict(types or {})
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         raise ValueError(f"general.alignment must be a power of two up to {MAX_ALIGNMENT}, not {alignment!r}")
     check_weights(weights)
-    groups = in_parts(weights, alignment, part_bytes)
+    groups = split_weights(weights, alignment, part_bytes)
     if len(groups) == 1:
         write_file(path, metadata, types, weights, alignment)
         return (path,)
@@ -75,16 +75,16 @@ def write_gguf(
 
 
 def digest(weights: Sequence[Weight]) -> str:
-    """A text that differs for weights that differ."""
+    """A hash of names, encodings, shapes and contents of the weights, as text."""
     state = hashlib.blake2b(digest_size=16)
     for weight in weights:
         state.update(f"{weight.name}\0{weight.encoding.name}\0{weight.shape}\0".encode())
-        state.update(np.ascontiguousarray(weight.data).data)
+        state.update(np.ascontiguousarray(weight.rows()).data)
     return state.hexdigest()
 
 
 def check_weights(weights: Sequence[Weight]) -> None:
-    """ValueError if a name is there twice or a shape has too many dimensions."""
+    """ValueError for two weights with one name, or for a weight that GGUF can't hold."""
     for before, after in pairwise(sorted(weight.name for weight in weights)):
         if before == after:
             raise ValueError(f"weight {after!r} is there twice")
@@ -93,14 +93,16 @@ def check_weights(weights: Sequence[Weight]) -> None:
             raise ValueError(
                 f"weight {weight.name!r} has shape {weight.shape}; GGUF allows {MAX_DIMENSIONS} dimensions"
             )
+        if weight.encoding.ggml_type is None:
+            raise ValueError(f"weight {weight.name!r} is stored as {weight.encoding.name}, which GGUF does not have")
 
 
-def in_parts(weights: Sequence[Weight], alignment: int, part_bytes: int | None) -> list[list[Weight]]:
-    """The weights in order, cut where a part would exceed `part_bytes`."""
+def split_weights(weights: Sequence[Weight], alignment: int, part_bytes: int | None) -> list[list[Weight]]:
+    """The weights in order, with a new part wherever the last one would exceed `part_bytes`."""
     groups: list[list[Weight]] = [[]]
     used = 0
     for weight in weights:
-        size = padded(weight.data.size, alignment)
+        size = aligned(weight.nbytes, alignment)
         if part_bytes is not None and groups[-1] and used + size > part_bytes:
             groups.append([])
             used = 0
@@ -112,37 +114,37 @@ def in_parts(weights: Sequence[Weight], alignment: int, part_bytes: int | None) 
 def write_file(
     path: Path, metadata: Mapping[str, object], types: Mapping[str, str], weights: Sequence[Weight], alignment: int
 ) -> None:
-    """One file, written beside its place and then moved there."""
+    """Write one file under a temporary name, then rename it."""
     head = [MAGIC, struct.pack("<IQQ", VERSIONS[-1], len(weights), len(metadata))]
     for key, value in metadata.items():
-        head.append(pack_text(key, "a metadata key", MAX_KEY_BYTES))
-        head.append(pack_typed(value, types.get(key) or type_of(value, key), key))
+        head.append(text_bytes(key, "a metadata key", MAX_KEY_BYTES))
+        head.append(typed_bytes(value, types.get(key) or type_of(value, key), key))
     offset = 0
     for weight in weights:
-        head.append(pack_text(weight.name, "the name of a weight", MAX_KEY_BYTES))
+        head.append(text_bytes(weight.name, "the name of a weight", MAX_KEY_BYTES))
         head.append(struct.pack(f"<I{len(weight.shape)}Q", len(weight.shape), *reversed(weight.shape)))
         head.append(struct.pack("<IQ", weight.encoding.ggml_type, offset))
-        offset += padded(weight.data.size, alignment)
-    started = path.with_name(path.name + ".partial")
+        offset += aligned(weight.nbytes, alignment)
+    partial = path.with_name(path.name + ".partial")
     try:
-        with started.open("wb") as file:
+        with partial.open("wb") as file:
             file.writelines(head)
             file.write(bytes(-file.tell() % alignment))
             for weight in weights:
-                file.write(np.ascontiguousarray(weight.data).data)
-                file.write(bytes(-weight.data.size % alignment))
-        started.replace(path)
+                file.write(np.ascontiguousarray(weight.rows()).data)
+                file.write(bytes(-weight.nbytes % alignment))
+        partial.replace(path)
     finally:
-        started.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
-def padded(size: int, alignment: int) -> int:
-    """`size` rounded up to whole units of `alignment`."""
+def aligned(size: int, alignment: int) -> int:
+    """`size` rounded up to a multiple of `alignment`."""
     return -(-size // alignment) * alignment
 
 
 def type_of(value: object, key: str) -> str:
-    """The name of the type that suits a metadata value whose type is not given; ValueError if none does."""
+    """The name of the type for a metadata value whose type is not given; ValueError if none fits."""
     if isinstance(value, np.generic):
         return value.dtype.name
     if isinstance(value, np.ndarray) and value.ndim == 1:
@@ -155,7 +157,7 @@ def type_of(value: object, key: str) -> str:
 
 
 def list_type(items: Sequence[object], key: str) -> str:
-    """The name of the type of a list; an empty one is taken for strings."""
+    """The name of the type of a list; an empty one is a list of strings."""
     if all(isinstance(item, str) for item in items):
         return "string[]"
     if all(isinstance(item, list | tuple) for item in items):
@@ -179,34 +181,36 @@ def number_type(items: Sequence[object], key: str) -> str:
     raise ValueError(f"metadata {key!r} has {seen}; GGUF holds str, bool, int, float and lists of one of them")
 
 
-def pack_typed(value: object, name: str, key: str, depth: int = 0) -> bytes:
-    """A metadata value, led by the number of its type; ValueError if it is not of that type."""
+def typed_bytes(value: object, name: str, key: str, depth: int = 0) -> bytes:
+    """The number of the type, then the value, as bytes; ValueError if the value is not of that type."""
     item_name = name.removesuffix("[]")
-    if item_name not in KINDS:
-        raise ValueError(f"metadata {key!r}: {name!r} is not a type; types are {', '.join(KINDS)}, and these with []")
-    kind = struct.pack("<I", KINDS[item_name])
+    if item_name not in TYPE_NUMBERS:
+        raise ValueError(
+            f"metadata {key!r}: {name!r} is not a type; types are {', '.join(TYPE_NUMBERS)}, and these with []"
+        )
+    kind = struct.pack("<I", TYPE_NUMBERS[item_name])
     if item_name == name:
-        return kind + pack_items([value], name, key, depth)
+        return kind + item_bytes([value], name, key, depth)
     if depth == MAX_DEPTH or not isinstance(value, list | tuple | np.ndarray):
         raise ValueError(f"metadata {key!r} must be a list for {name!r}, with lists nested at most {MAX_DEPTH} deep")
-    return struct.pack("<I", ARRAY) + kind + struct.pack("<Q", len(value)) + pack_items(value, item_name, key, depth)
+    return struct.pack("<I", ARRAY) + kind + struct.pack("<Q", len(value)) + item_bytes(value, item_name, key, depth)
 
 
-def pack_items(items: Iterable[object], name: str, key: str, depth: int) -> bytes:
-    """Values of one type, one after the other."""
+def item_bytes(items: Iterable[object], name: str, key: str, depth: int) -> bytes:
+    """Values of one type, one after the other, as bytes."""
     if name == "string":
-        return b"".join(pack_text(item, f"metadata {key!r}") for item in items)
-    if name == "array":  # items that are arrays say what they hold, not that they are arrays
-        return b"".join(pack_typed(item, type_of(item, key), key, depth + 1)[4:] for item in items)
+        return b"".join(text_bytes(item, f"metadata {key!r}") for item in items)
+    if name == "array":  # nested arrays begin with the type of their items, without the number of the type "array"
+        return b"".join(typed_bytes(item, type_of(item, key), key, depth + 1)[4:] for item in items)
     numbers = list(items)
     try:
-        return struct.pack(f"<{len(numbers)}{SCALARS[KINDS[name]][1]}", *numbers)
+        return struct.pack(f"<{len(numbers)}{SCALARS[TYPE_NUMBERS[name]][1]}", *numbers)
     except (struct.error, OverflowError) as error:
         raise ValueError(f"metadata {key!r} does not fit {name}: {error}") from None
 
 
-def pack_text(text: object, field: str, limit: int | None = None) -> bytes:
-    """A string, led by its length in bytes of UTF-8."""
+def text_bytes(text: object, field: str, limit: int | None = None) -> bytes:
+    """A string as bytes: its length in bytes, then its text in UTF-8."""
     if not isinstance(text, str):
         raise ValueError(f"{field} must be a string, not {text!r}")
     try:

@@ -9,104 +9,137 @@ from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models.metadata import Fields
-from sotol.models.model import Layer, Table
-from sotol.models.rope import Rope, read_rope
+from sotol.models.bind import Name, Table
+from sotol.models.metadata import Keys, Metadata
+from sotol.models.model import Layer
+from sotol.models.rope import ROPE_KEYS, Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
-__all__ = ["WEIGHTS", "Config", "Sizes", "feed_forward", "heads", "project", "read_sizes"]
+__all__ = [
+    "KEYS", "WEIGHTS", "Config", "LayerSizes", "Sizes", "feed_forward", "heads", "project", "read_sizes",
+]  # fmt: skip
 
 WIDEST_HEAD = 4096  # far beyond any model's
 
 # Every projection of attention may have a bias, as `attention_bias` of transformers' configs gives them.
 WEIGHTS: Table = {
-    "token_embd": ("model.embed_tokens", "V D"),
-    "output_norm": ("model.norm", "D"),
-    "output": ("lm_head", "V D"),
-    "blk.{}.attn_norm": ("model.layers.{}.input_layernorm", "D"),
-    "blk.{}.attn_q": ("model.layers.{}.self_attn.q_proj", "H*d D"),
-    "blk.{}.attn_k": ("model.layers.{}.self_attn.k_proj", "K*d D"),
-    "blk.{}.attn_v": ("model.layers.{}.self_attn.v_proj", "K*d D"),
-    "blk.{}.attn_output": ("model.layers.{}.self_attn.o_proj", "D H*d"),
-    "blk.{}.attn_q.bias": ("model.layers.{}.self_attn.q_proj.bias", "H*d"),
-    "blk.{}.attn_k.bias": ("model.layers.{}.self_attn.k_proj.bias", "K*d"),
-    "blk.{}.attn_v.bias": ("model.layers.{}.self_attn.v_proj.bias", "K*d"),
-    "blk.{}.attn_output.bias": ("model.layers.{}.self_attn.o_proj.bias", "D"),
-    "blk.{}.ffn_norm": ("model.layers.{}.post_attention_layernorm", "D"),
-    "blk.{}.ffn_gate": ("model.layers.{}.mlp.gate_proj", "F D"),
-    "blk.{}.ffn_up": ("model.layers.{}.mlp.up_proj", "F D"),
-    "blk.{}.ffn_down": ("model.layers.{}.mlp.down_proj", "D F"),
+    "token_embd": Name("model.embed_tokens", "V D"),
+    "output_norm": Name("model.norm", "D"),
+    "output": Name("lm_head", "V D"),
+    "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D"),
+    "blk.{}.attn_q": Name("model.layers.{}.self_attn.q_proj", "H*d D"),
+    "blk.{}.attn_k": Name("model.layers.{}.self_attn.k_proj", "K*d D"),
+    "blk.{}.attn_v": Name("model.layers.{}.self_attn.v_proj", "K*d D"),
+    "blk.{}.attn_output": Name("model.layers.{}.self_attn.o_proj", "D H*d"),
+    "blk.{}.attn_q.bias": Name("model.layers.{}.self_attn.q_proj.bias", "H*d"),
+    "blk.{}.attn_k.bias": Name("model.layers.{}.self_attn.k_proj.bias", "K*d"),
+    "blk.{}.attn_v.bias": Name("model.layers.{}.self_attn.v_proj.bias", "K*d"),
+    "blk.{}.attn_output.bias": Name("model.layers.{}.self_attn.o_proj.bias", "D"),
+    "blk.{}.ffn_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
+    "blk.{}.ffn_gate": Name("model.layers.{}.mlp.gate_proj", "F D"),
+    "blk.{}.ffn_up": Name("model.layers.{}.mlp.up_proj", "F D"),
+    "blk.{}.ffn_down": Name("model.layers.{}.mlp.down_proj", "D F"),
 }
 
 
-class Sizes(NamedTuple):
-    """Counts and widths of a decoder."""
+KEYS: Keys = {
+    "block_count": ("num_hidden_layers",),
+    "context_length": ("max_position_embeddings",),
+    "embedding_length": ("hidden_size",),
+    "feed_forward_length": ("intermediate_size",),
+    "attention.head_count": ("num_attention_heads",),
+    "attention.head_count_kv": ("num_key_value_heads",),
+    "attention.key_length": ("head_dim",),
+    "attention.value_length": ("head_dim",),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
+    **ROPE_KEYS,
+}
 
-    layers: int
-    width: int
+
+class LayerSizes(NamedTuple):
+    """Counts and widths of one layer."""
+
     heads: int
     kv_heads: int
     head_width: int
     ffn_width: int
-    vocabulary: int
 
-    @property
-    def letters(self) -> Mapping[str, int]:
-        """By the letters that tables of weights use."""
-        return {
-            "D": self.width,
-            "H": self.heads,
-            "K": self.kv_heads,
-            "d": self.head_width,
-            "F": self.ffn_width,
-            "V": self.vocabulary,
-        }
+
+class Sizes(NamedTuple):
+    """Counts and widths of a decoder; a tuple has a number for each layer."""
+
+    layers: int
+    width: int
+    vocabulary: int
+    heads: tuple[int, ...]
+    kv_heads: tuple[int, ...]
+    head_width: int
+    ffn_width: tuple[int, ...]
+
+    def of(self, layer: int) -> LayerSizes:
+        """The sizes of a layer."""
+        return LayerSizes(self.heads[layer], self.kv_heads[layer], self.head_width, self.ffn_width[layer])
+
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        """By the letters that tables of weights use: those of a layer too, if one is given."""
+        whole = {"D": self.width, "V": self.vocabulary, "d": self.head_width}
+        if layer is None:
+            return whole
+        s = self.of(layer)
+        return {**whole, "H": s.heads, "K": s.kv_heads, "F": s.ffn_width}
 
 
 class Config(NamedTuple):
-    """The config of a decoder whose layers are all alike."""
+    """The config of a decoder whose layers do the same."""
 
     sizes: Sizes
     eps: float
     rope: Rope
 
     @classmethod
-    def read(cls, fields: Fields, checkpoint: Checkpoint) -> "Config":
+    def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> "Config":
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
-        sizes = read_sizes(fields, checkpoint)
-        return cls(sizes, fields.number("attention.layer_norm_rms_epsilon"), read_rope(fields, sizes.head_width))
+        metadata.expect("hidden_act", "silu")
+        metadata.expect("use_sliding_window", False)
+        sizes = read_sizes(metadata, checkpoint)
+        return cls(sizes, metadata.number("attention.layer_norm_rms_epsilon"), read_rope(metadata, sizes.head_width))
 
     @property
     def layers(self) -> int:
         return self.sizes.layers
 
-    @property
-    def dims(self) -> Mapping[str, int]:
-        return {**self.sizes.letters, "r": self.rope.pairs}
+    def dims(self, layer: int | None) -> Mapping[str, int]:
+        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
-def read_sizes(fields: Fields, checkpoint: Checkpoint) -> Sizes:
-    """The sizes, from the metadata; the vocabulary from the embedding matrix. ModelError where they disagree."""
-    embedding = checkpoint.weights.get("token_embd.weight")
+def read_sizes(metadata: Metadata, checkpoint: Checkpoint) -> Sizes:
+    """The sizes, from the metadata; the vocabulary from the embedding matrix. ModelError where they disagree.
+
+    The checkpoint's weights have the table's names.
+    """
+    path, embedding = checkpoint.path, checkpoint.weights.get("token_embd")
     if embedding is None or len(embedding.shape) < 2:
-        raise ModelError(f"{checkpoint.path}: weight token_embd.weight is missing or no matrix")
-    layers = fields.integer("block_count")
+        raise ModelError(f"{path}: weight token_embd.weight is missing or no matrix")
+    layers = metadata.integer("block_count")
     if layers > len(checkpoint.weights):
-        raise ModelError(f"{checkpoint.path}: {len(checkpoint.weights)} weights can't be block_count = {layers} layers")
-    width, heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
-    kv_heads = fields.integer("attention.head_count_kv", heads)
-    if heads % kv_heads:
-        raise ModelError(f"{checkpoint.path}: {heads} query heads can't share {kv_heads} key-value heads evenly")
-    if not fields.has("attention.key_length") and width % heads:
-        raise ModelError(f"{checkpoint.path}: width {width} is no multiple of {heads} heads")
-    head_width = fields.integer("attention.key_length", width // heads)
+        raise ModelError(f"{path}: {len(checkpoint.weights)} weights can't be block_count = {layers} layers")
+    width, heads = metadata.integer("embedding_length"), metadata.integers("attention.head_count", layers)
+    kv_heads = heads
+    if metadata.has("attention.head_count_kv"):
+        kv_heads = metadata.integers("attention.head_count_kv", layers)
+    for of_queries, of_keys in zip(heads, kv_heads, strict=True):
+        if of_queries % of_keys:
+            raise ModelError(f"{path}: {of_queries} query heads can't share {of_keys} key-value heads evenly")
+    if not metadata.has("attention.key_length") and (width % heads[0] or len(set(heads)) > 1):
+        raise ModelError(f"{path}: width {width} is no multiple of {' and '.join(map(str, sorted(set(heads))))} heads")
+    head_width = metadata.integer("attention.key_length", width // heads[0])
     if head_width > WIDEST_HEAD:
-        raise ModelError(f"{checkpoint.path}: heads of width {head_width} are wider than the {WIDEST_HEAD} of sotol")
-    if fields.integer("attention.value_length", head_width) != head_width:
-        raise ModelError(f"{checkpoint.path}: keys and values of different widths are not supported")
-    ffn_width = fields.integer("feed_forward_length")
-    return Sizes(layers, width, heads, kv_heads, head_width, ffn_width, embedding.shape[-2])
+        raise ModelError(f"{path}: heads of width {head_width} are wider than the {WIDEST_HEAD} of sotol")
+    if metadata.integer("attention.value_length", head_width) != head_width:
+        raise ModelError(f"{path}: keys and values of different widths are not supported")
+    ffn_width = metadata.integers("feed_forward_length", layers)
+    return Sizes(layers, width, embedding.shape[-2], heads, kv_heads, head_width, ffn_width)
 
 
 def project(x: Tensor, w: Layer, name: str, *, biased: bool = False) -> Tensor:

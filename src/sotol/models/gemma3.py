@@ -11,25 +11,44 @@ from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
 from sotol.models import decoder
+from sotol.models.bind import Name, Table
+from sotol.models.changes import plus_one
 from sotol.models.decoder import Sizes, feed_forward, heads, project, read_sizes
-from sotol.models.metadata import Fields
-from sotol.models.model import Layer, Model, StepSymbols, Table
-from sotol.models.rope import Rope, read_rope
+from sotol.models.metadata import Keys, Metadata
+from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.rope import ROPE_KEYS, Rope, read_rope
 from sotol.program import ops
+from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 # Norms multiply by 1 + w in Hugging Face's checkpoints; GGUF stores the sum.
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
-    "blk.{}.attn_q_norm": ("model.layers.{}.self_attn.q_norm", "d"),
-    "blk.{}.attn_k_norm": ("model.layers.{}.self_attn.k_norm", "d"),
-    "blk.{}.post_attention_norm": ("model.layers.{}.post_attention_layernorm", "D"),
-    "blk.{}.ffn_norm": ("model.layers.{}.pre_feedforward_layernorm", "D"),
-    "blk.{}.post_ffw_norm": ("model.layers.{}.post_feedforward_layernorm", "D"),
+    "output_norm": Name("model.norm", "D", plus_one),
+    "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D", plus_one),
+    "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.q_norm", "d", plus_one),
+    "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.k_norm", "d", plus_one),
+    "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D", plus_one),
+    "blk.{}.ffn_norm": Name("model.layers.{}.pre_feedforward_layernorm", "D", plus_one),
+    "blk.{}.post_ffw_norm": Name("model.layers.{}.post_feedforward_layernorm", "D", plus_one),
 }
 
+# transformers 5 has a rotation for each kind of layers, transformers 4 one, and the base of the windowed ones.
+KEYS: Keys = {
+    **decoder.KEYS,
+    **{key: tuple(place.replace("rope_parameters.", "rope_parameters.full_attention.") for place in places)
+       for key, places in ROPE_KEYS.items()},
+    "rope.freq_base_swa": ("rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"),
+    "attention.query_scale": ("query_pre_attn_scalar",),  # GGUF has no such key
+    "attention.sliding_window": ("sliding_window",),
+    "attention.sliding_window_pattern": ("layer_types", "sliding_window_pattern"),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+}  # fmt: skip
+
+KINDS = ("sliding_attention", "full_attention")  # of layers, by config.json
 LAYERS_OF_27B = 62
 
 
@@ -46,32 +65,33 @@ class Config(NamedTuple):
     logit_cap: float
 
     @classmethod
-    def read(cls, fields: Fields, checkpoint: Checkpoint) -> "Config":
+    def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> "Config":
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
-        s = read_sizes(fields, checkpoint)
-        rope = read_rope(fields, s.head_width)
-        window = fields.integer("attention.sliding_window", 0, least=0)
-        local = fields.layer_flags("attention.sliding_window_pattern", s.layers, 6)
-        # No key tells the 27B model from the others, and it alone scales by its width per head (llama.cpp's rule).
-        scaled_width = s.width // s.heads if s.layers == LAYERS_OF_27B else s.head_width
+        metadata.expect("hidden_activation", "gelu_pytorch_tanh")
+        metadata.expect("use_bidirectional_attention", False)
+        s = read_sizes(metadata, checkpoint)
+        rope = read_rope(metadata, s.head_width)
+        window = metadata.integer("attention.sliding_window", 0, least=0)
+        local = metadata.layer_flags("attention.sliding_window_pattern", s.layers, 6, KINDS)
+        # No key of GGUF tells the 27B model from the others; it alone scales by its width per head (llama.cpp's rule).
+        width = s.width // s.heads[0] if s.layers == LAYERS_OF_27B else s.head_width
         return cls(
             s,
-            fields.number("attention.layer_norm_rms_epsilon"),
-            scaled_width**-0.5,
+            metadata.number("attention.layer_norm_rms_epsilon"),
+            metadata.number("attention.query_scale", width) ** -0.5,
             tuple(window if flag else 0 for flag in local),
             rope,
-            Rope(rope.pairs, fields.number("rope.freq_base_swa", 10000.0)),
-            fields.number("attn_logit_softcapping", 0.0, zero=True),
-            fields.number("final_logit_softcapping", 0.0, zero=True),
+            Rope(rope.pairs, metadata.number("rope.freq_base_swa", 10000.0)),
+            metadata.number("attn_logit_softcapping", 0.0, zero=True),
+            metadata.number("final_logit_softcapping", 0.0, zero=True),
         )
 
     @property
     def layers(self) -> int:
         return self.sizes.layers
 
-    @property
-    def dims(self) -> Mapping[str, int]:
-        return self.sizes.letters
+    def dims(self, layer: int | None) -> Mapping[str, int]:
+        return self.sizes.letters(layer)
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
@@ -80,9 +100,8 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     # In float32, as llama.cpp has it; Hugging Face's code rounds the factor to the type that a model runs in.
     x = ops.scale(x, factor=c.sizes.width**0.5)
-    for i in range(c.layers):
-        w = m.layer(i)
-        h = attend(m, c, w, local if c.windows[i] else full, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+    for w in m.layers():
+        h = attend(c, w, local if c.windows[w.index] else full, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
         x = x + ops.rms_norm(h, w("post_attention_norm"), eps=c.eps)
         h = feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "gelu_tanh")
         x = x + ops.rms_norm(h, w("post_ffw_norm"), eps=c.eps)
@@ -91,12 +110,13 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     return ops.soft_cap(logits, cap=c.logit_cap) if c.logit_cap else logits
 
 
-def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
-    s, window = c.sizes, c.windows[w.index]
+    s = c.sizes.of(w.index)
     q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)
     q, k = ops.rms_norm(q, w("attn_q_norm"), eps=c.eps), ops.rms_norm(k, w("attn_k_norm"), eps=c.eps)
     q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
-    cache = m.cache(w.index, s.kv_heads, s.head_width)
-    out = ops.attention(q, k, v, cache, step.step, scale=c.scale, window=window, cap=c.attention_cap)  # [T, H, d]
+    cache = w.cache(Paged(s.kv_heads, s.head_width, s.head_width, c.windows[w.index]))
+    ops.remember(k, v, cache, step.step)
+    out = ops.attention(q, cache, step.step, scale=c.scale, cap=c.attention_cap)  # [T, H, d]
     return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")

@@ -6,19 +6,26 @@ V vocabulary.
 """
 
 from sotol.models import decoder
-from sotol.models.decoder import Config, feed_forward, heads, project
-from sotol.models.model import Layer, Model, StepSymbols, Table
+from sotol.models.bind import Name, Table
+from sotol.models.changes import pairs_together
+from sotol.models.decoder import KEYS, Config, feed_forward, heads, project
+from sotol.models.model import Layer, Model, StepSymbols
 from sotol.program import ops
+from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
-    "blk.{}.ffn_gate.bias": ("model.layers.{}.mlp.gate_proj.bias", "F"),  # `mlp_bias` of transformers' config
-    "blk.{}.ffn_up.bias": ("model.layers.{}.mlp.up_proj.bias", "F"),
-    "blk.{}.ffn_down.bias": ("model.layers.{}.mlp.down_proj.bias", "D"),
-    "rope_freqs": ("", "r"),  # Llama 3's divisors of the frequencies, computed when the file was made
+    "blk.{}.attn_q": Name("model.layers.{}.self_attn.q_proj", "H*d D", pairs_together),
+    "blk.{}.attn_k": Name("model.layers.{}.self_attn.k_proj", "K*d D", pairs_together),
+    "blk.{}.attn_q.bias": Name("model.layers.{}.self_attn.q_proj.bias", "H*d", pairs_together),
+    "blk.{}.attn_k.bias": Name("model.layers.{}.self_attn.k_proj.bias", "K*d", pairs_together),
+    "blk.{}.ffn_gate.bias": Name("model.layers.{}.mlp.gate_proj.bias", "F"),  # `mlp_bias` of transformers' config
+    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),
+    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "D"),
+    "rope_freqs": Name("", "r"),  # Llama 3's divisors of the frequencies, computed when a GGUF file was made
 }
 
 
@@ -26,20 +33,20 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
     table = c.rope.table("rope", m.context, m.divisors("rope_freqs"))
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
-    for i in range(c.layers):
-        w = m.layer(i)
-        x = x + attend(m, c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+    for w in m.layers():
+        x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=c.eps)  # [R, D]
     return ops.linear(x, m.w("output", otherwise="token_embd"))
 
 
-def attend(m: Model, c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
-    s = c.sizes
+    s = c.sizes.of(w.index)
     q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)
     # GGUF stores Llama's q and k with the channels of a pair side by side, as Meta's own checkpoints do.
     q, k = (ops.rope(x, step.positions, table, style="pairs") for x in (q, k))
-    cache = m.cache(w.index, s.kv_heads, s.head_width)
-    out = ops.attention(q, k, v, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
+    cache = w.cache(Paged(s.kv_heads, s.head_width, s.head_width))
+    ops.remember(k, v, cache, step.step)
+    out = ops.attention(q, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
     return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")

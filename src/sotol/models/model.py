@@ -1,45 +1,29 @@
 """From a checkpoint to a Program: what an architecture's forward sees while it is traced.
 
-An architecture is a module with `Config.read(fields, checkpoint)`, `WEIGHTS` (the name of each weight in GGUF, its name
-in Hugging Face checkpoints, its shape in the config's letters) and `forward(m, config, step)`. Every weight of the file
-must be in the table, and one that forward asks for must have its shape; one that is missing, extra or in an unknown
-encoding is an error that names it. Files may write two things in another way, as llama.cpp takes them: the rows of
-attn_q, attn_k and attn_v as one attn_qkv, and shapes with ones before them.
+An architecture is a module with `Config.read(metadata, checkpoint)`, `WEIGHTS` (each weight's name in GGUF, its name in
+Hugging Face's checkpoints, its shape in the config's letters, and how the one becomes the other), `KEYS` (the same of
+metadata) and `forward(m, config, step)`, which gives logits [R, V], or several results by name. Every weight of the
+file must be in the table (`bind.py`), and forward must ask for each that is there; what it asks for in vain is missing.
 """
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
+from sotol.arrays import Float64Array
 from sotol.errors import ModelError
 from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.metadata import Fields
-from sotol.numerics import Float64Array
-from sotol.program.program import Cache, Program, StepInput, Tensor
+from sotol.models.bind import bind, is_gguf, renamed
+from sotol.models.metadata import Metadata
+from sotol.program.memory import Cache, Layout
+from sotol.program.program import Program, StepInput, Tensor
 
-__all__ = ["Config", "Layer", "Model", "StepSymbols", "Table", "trace"]
-
-Table = Mapping[str, tuple[str, str]]  # GGUF name with {} for the layer -> (Hugging Face name, shape in letters)
-
-# RoPE's frequencies as buffers of the trained model: the metadata says them, so converters leave these out, most times.
-DERIVED = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd|.*rotary_emb\.inv_freq")
-
-
-class Config(Protocol):
-    """What every architecture's config has besides its own fields."""
-
-    @property
-    def layers(self) -> int: ...
-    @property
-    def dims(self) -> Mapping[str, int]:
-        """The sizes of the letters in the table's shapes."""
-        ...
+__all__ = ["Layer", "Model", "StepSymbols", "trace"]
 
 
 class StepSymbols(NamedTuple):
@@ -54,77 +38,50 @@ class StepSymbols(NamedTuple):
 class Model:
     """A checkpoint's weights by name, its caches and constants, for a forward that records."""
 
-    def __init__(self, checkpoint: Checkpoint, table: Table, config: Config, context: int) -> None:
+    def __init__(self, path: Path, weights: Mapping[str, Weight], layers: int, context: int, program: Program) -> None:
+        """weights: as `bind` gives them; path: of the file, for errors; program: what is recorded."""
         self.context = context
-        self._table, self._config, self._path = table, config, checkpoint.path
-        named = ((name.removesuffix(".weight"), w) for name, w in checkpoint.weights.items())
-        self._weights = {name: weight for name, weight in named if not DERIVED.fullmatch(name)}
-        for i in range(config.layers):
-            for suffix in ("", ".bias"):
-                self._split(f"blk.{i}.attn_qkv{suffix}", [f"blk.{i}.attn_{part}{suffix}" for part in "qkv"])
-        known = {name.format(i) for name in table for i in range(config.layers if "{}" in name else 1)}
-        extra = sorted(self._weights.keys() - known)
-        if extra:
-            raise ModelError(
-                f"{self._path}: weight {extra[0]!r:.80} (of {len(extra)}) is not part of this architecture"
-            )
+        self._path, self._weights, self._asked = path, weights, set[str]()
+        self._layers, self._program, self._caches = layers, program, dict[str, Layout]()
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this weight."""
         return name in self._weights
 
     def w(self, name: str, otherwise: str = "") -> Weight:
-        """The weight of this name (or the other, where it is absent), its shape checked against the table."""
+        """The weight of this name, or the other where it is absent; ModelError if there is none."""
         if otherwise and name not in self._weights:
             name = otherwise
-        weight = self._weights.get(name)
-        if weight is None:
+        if name not in self._weights:
             raise ModelError(f"{self._path}: weight {name} is missing")
-        weight = self._weights[name] = self._shaped(name, weight, self._shape(name))
-        if weight.encoding.decode is None:
-            raise ModelError(f"{self._path}: weight {name} is {weight.encoding.name}, which sotol can't run yet")
-        return weight
+        self._asked.add(name)
+        return self._weights[name]
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        """What the table says of a name."""
-        return tuple(
-            math.prod(self._config.dims[letter] for letter in side.split("*"))
-            for side in self._table[re.sub(r"\.\d+\.", ".{}.", name, count=1)][1].split()
-        )
+    def layers(self) -> Iterator["Layer"]:
+        """The weights of each layer in turn; what is recorded meanwhile is that layer's."""
+        try:
+            for i in range(self._layers):
+                self._program.layer = i
+                yield Layer(self, i)
+        finally:  # when a loop ends before the layers do, too
+            self._program.layer = None
 
-    def _shaped(self, name: str, weight: Weight, shape: tuple[int, ...]) -> Weight:
-        """The weight in this shape, which its own may only precede by ones."""
-        if (1,) * (len(weight.shape) - len(shape)) + shape != weight.shape:
-            raise ModelError(f"{self._path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
-        return weight if weight.shape == shape else replace(weight, shape=shape)
-
-    def _split(self, name: str, parts: Sequence[str]) -> None:
-        """Put the rows of a weight, if the file has it, in the place of weights that the file has not."""
-        if name not in self._weights or any(part in self._weights for part in parts):
-            return  # what is left of it is extra
-        shapes = [self._shape(part) for part in parts]
-        counts = [shape[0] for shape in shapes]
-        weight = self._shaped(name, self._weights.pop(name), (sum(counts), *shapes[0][1:]))
-        row, rest = divmod(weight.data.size, weight.shape[0])
-        if rest:
-            raise ModelError(f"{self._path}: weight {name} is {weight.encoding.name}: it can't be cut into its parts")
-        end = 0
-        for part, shape in zip(parts, shapes, strict=True):
-            begin, end = end, end + shape[0]
-            cut = f"{weight.name}[{begin}:{end}]"  # backends keep matrices by name
-            self._weights[part] = replace(weight, name=cut, shape=shape, data=weight.data[begin * row : end * row])
-
-    def layer(self, i: int) -> "Layer":
-        """The weights of layer i, by their names within it."""
-        return Layer(self, i)
-
-    def cache(self, i: int, heads: int, width: int) -> Cache:
-        """The cache of layer i."""
-        return Cache(i, heads, width)
+    def cache(self, name: str, layout: Layout) -> Cache:
+        """What a layer keeps, under a name of its own; layers that give the same name and layout share one."""
+        if self._caches.setdefault(name, layout) != layout:
+            raise ModelError(f"{self._path}: the cache {name} has two layouts, {self._caches[name]} and {layout}")
+        return Cache(name, layout)
 
     def divisors(self, name: str) -> Float64Array | None:
         """A small vector weight as numbers, if the checkpoint has it: Llama 3's divisors of RoPE's frequencies."""
         return in_memory(self.w(name)).decode().astype(np.float64) if self.has(name) else None
+
+    def check_all_asked(self) -> None:
+        """ModelError that names a weight of the checkpoint which nothing asked for."""
+        if left := sorted(self._weights.keys() - self._asked):
+            raise ModelError(
+                f"{self._path}: weight {left[0]} (of {len(left)}) has no use in a model of this description"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +91,10 @@ class Layer:
     model: Model
     index: int
 
+    def cache(self, layout: Layout, of: int | None = None) -> Cache:
+        """The keys and values of this layer, or of an earlier one that it reads."""
+        return self.model.cache(f"kv.{self.index if of is None else of}", layout)
+
     def __call__(self, name: str) -> Weight:
         return self.model.w(f"blk.{self.index}.{name}")
 
@@ -142,20 +103,26 @@ class Layer:
         return self.model.has(f"blk.{self.index}.{name}")
 
 
-def trace(architecture: ModuleType, checkpoint: Checkpoint, context: int) -> Program:
+def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: int) -> Program:
     """The architecture's forward as a Program over the checkpoint's weights, for sequences of up to `context` tokens.
 
-    Raises ModelError for a checkpoint that is not such a model.
+    name: of the architecture, by GGUF. Raises ModelError for a checkpoint that is not such a model.
     """
-    name = str(checkpoint.metadata["general.architecture"])
-    config = architecture.Config.read(Fields(checkpoint.metadata, name), checkpoint)
+    keys = None if is_gguf(checkpoint) else architecture.KEYS
+    metadata = Metadata(checkpoint.metadata, name, keys)
+    config = architecture.Config.read(metadata, renamed(checkpoint, architecture.WEIGHTS))
     program = Program()
+    weights = bind(checkpoint, architecture.WEIGHTS, config)
+    model = Model(checkpoint.path, weights, config.layers, context, program)
 
     def symbol(field: str, *shape: str) -> StepInput:
         return StepInput(program, field, shape)
 
     step = StepSymbols(symbol("step"), symbol("tokens", "T"), symbol("positions", "T"), symbol("logit_rows", "R"))
-    result: Tensor = architecture.forward(Model(checkpoint, architecture.WEIGHTS, config, context), config, step)
-    if result.shape[0] != "R":
-        raise ModelError(f"{name}: forward gives {list(result.shape)}, not rows of logits")
+    given: Tensor | Mapping[str, Tensor] = architecture.forward(model, config, step)
+    program.results = {"logits": given} if isinstance(given, Tensor) else dict(given)
+    for result, x in program.results.items():
+        if x.shape[0] != "R" or x.kind != "f32":
+            raise ModelError(f"{name}: forward gives {result} as {x.kind} {list(x.shape)}, not rows of float32")
+    model.check_all_asked()
     return program

@@ -9,14 +9,33 @@ from typing import NamedTuple
 import numpy as np
 
 from sotol import numerics
+from sotol.arrays import Float64Array
 from sotol.errors import ModelError
-from sotol.models.metadata import Fields
-from sotol.numerics import Float64Array
+from sotol.models.metadata import Keys, Metadata
 from sotol.program.program import Constant
 
-__all__ = ["Rope", "read_rope"]
+__all__ = ["ROPE_KEYS", "Rope", "read_rope"]
 
 NEAR = 64  # positions whose angles are near: few enough that arrays of them stay in the cache
+# transformers 5 has all in rope_parameters, transformers 4 a scaling beside the base.
+ROPE_KEYS: Keys = {
+    "rope.freq_base": ("rope_parameters.rope_theta", "rope_theta"),
+    "rope.scaling.type": ("rope_parameters.rope_type", "rope_scaling.rope_type", "rope_scaling.type"),
+    **{
+        f"rope.scaling.{ours}": (f"rope_parameters.{theirs}", f"rope_scaling.{theirs}")
+        for ours, theirs in {
+            "factor": "factor",
+            "original_context_length": "original_max_position_embeddings",
+            "yarn_attn_factor": "attention_factor",
+            "yarn_beta_fast": "beta_fast",
+            "yarn_beta_slow": "beta_slow",
+            "yarn_log_multiplier": "mscale_all_dim",
+            "yarn_mscale": "mscale",  # GGUF has no such key, nor the next two
+            "low_freq_factor": "low_freq_factor",
+            "high_freq_factor": "high_freq_factor",
+        }.items()
+    },
+}
 FASTEST = 8.0  # radians a token; no model's pairs turn faster than 1, and sines are exact to 1e7 radians
 
 
@@ -24,7 +43,8 @@ class Rope(NamedTuple):
     """How one kind of layer rotates.
 
     scaling: "none"; "linear" (positions / factor: arXiv 2306.15595); "yarn" (arXiv 2309.00071: fast pairs stay, slow
-    ones are divided by factor, between them a ramp, and cosines and sines grow by `attention_factor`).
+    ones are divided by factor, between them a ramp, and cosines and sines grow by `attention_factor`); "llama3" (short
+    waves stay, long ones are divided by factor, between them a ramp: transformers' modeling_rope_utils.py).
     """
 
     pairs: int
@@ -35,6 +55,8 @@ class Rope(NamedTuple):
     attention_factor: float = 1.0
     fast: float = 32.0  # turns over the original context from which a pair is fast
     slow: float = 1.0  # and up to which it is slow
+    long: float = 1.0  # waves longer than the original context over this are long
+    short: float = 4.0  # and shorter than the original context over this are short
 
     def table(self, name: str, context: int, divisors: Float64Array | None = None) -> Constant:
         """Cosines and sines, float32 [context, 2, r]. divisors: [r] of the frequencies, as Llama 3's files give.
@@ -43,6 +65,8 @@ class Rope(NamedTuple):
         """
         exponent = np.arange(self.pairs, dtype=np.float64) / self.pairs
         frequency = numerics.exp(-exponent * float(numerics.log(self.base)))
+        if self.scaling == "llama3":
+            divisors = self.divisors()
         if divisors is not None:
             with np.errstate(divide="ignore"):
                 frequency = frequency / divisors
@@ -65,6 +89,13 @@ class Rope(NamedTuple):
             part[:, 1] = (sine * near_cosine + cosine * near_sine) * size
         return Constant(name, table.reshape(-1, 2, self.pairs)[:context])
 
+    def divisors(self) -> Float64Array:
+        """Llama 3's divisors of the frequencies, [r], rounded to float32 as GGUF files have them."""
+        exponent = np.arange(self.pairs, dtype=np.float64) / self.pairs
+        waves = 2 * math.pi * numerics.exp(exponent * float(numerics.log(self.base)))
+        kept = np.clip((self.original_context / waves - self.long) / (self.short - self.long), 0, 1)
+        return (1 / ((1 - kept) / self.factor + kept)).astype(np.float32).astype(np.float64)
+
     def _yarn(self, frequency: Float64Array) -> Float64Array:
         def pair_of(turns: float) -> float:
             """The pair that turns so often over the original context (a real number)."""
@@ -75,27 +106,42 @@ class Rope(NamedTuple):
         return frequency * (1 - ramp) + frequency / self.factor * ramp
 
 
-def read_rope(fields: Fields, width: int) -> Rope:
+def read_rope(metadata: Metadata, width: int) -> Rope:
     """The rotation that the metadata describes, for heads of this width.
 
     As in llama.cpp, a factor without a type is linear. ModelError for a scaling that sotol does not have.
     """
-    rotated = fields.integer("rope.dimension_count", width, least=2)
+    for place in ("partial_rotary_factor", "rope_parameters.partial_rotary_factor"):
+        metadata.expect(place, 1)
+    metadata.expect("rope_parameters.truncate", True)
+    rotated = metadata.integer("rope.dimension_count", width, least=2)
     if rotated % 2 or rotated > width:
         raise ModelError(f"rope.dimension_count is {rotated}: it must be even and at most the head width {width}")
-    base = fields.number("rope.freq_base", 10000.0)
+    base = metadata.number("rope.freq_base", 10000.0)
     if base <= 1:
         raise ModelError(f"rope.freq_base is {base}: it must be more than 1")
-    scaling = fields.text("rope.scaling.type", "linear")
-    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
+    scaling = metadata.text("rope.scaling.type", "linear")
+    factor = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0))
+    if scaling == "default":  # as config.json says it
+        return Rope(rotated // 2, base)
     if scaling in {"none", "linear"}:
         return Rope(rotated // 2, base, scaling, factor)
+    if scaling == "llama3":
+        return _read_llama3(metadata, Rope(rotated // 2, base, scaling, factor))
     if scaling == "yarn":
-        return _read_yarn(fields, rotated // 2, base, factor)
-    raise ModelError(f"rope.scaling.type is {scaling!r:.60}: sotol has none, linear and yarn")
+        return _read_yarn(metadata, rotated // 2, base, factor)
+    raise ModelError(f"rope.scaling.type is {scaling!r:.60}: sotol has none, linear and yarn, and config.json's llama3")
 
 
-def _read_yarn(fields: Fields, pairs: int, base: float, factor: float) -> Rope:
+def _read_llama3(metadata: Metadata, rope: Rope) -> Rope:
+    long, short = metadata.number("rope.scaling.low_freq_factor"), metadata.number("rope.scaling.high_freq_factor")
+    if long >= short:
+        raise ModelError(f"rope.scaling.low_freq_factor is {long}: it must be less than high_freq_factor, {short}")
+    original = metadata.integer("rope.scaling.original_context_length")
+    return rope._replace(original_context=original, long=long, short=short)
+
+
+def _read_yarn(metadata: Metadata, pairs: int, base: float, factor: float) -> Rope:
     """YaRN, whose attention factor is as `transformers` has it (modeling_rope_utils.py): given, or from mscales.
 
     GGUF has a given one as yarn_attn_factor, the mscale of all dimensions as yarn_log_multiplier, and attn_factor to
@@ -107,15 +153,17 @@ def _read_yarn(fields: Fields, pairs: int, base: float, factor: float) -> Rope:
         return 1.0 + 0.1 * mscale * math.log(max(factor, 1.0))
 
     attention = temperature(1.0)
-    if fields.has("rope.scaling.yarn_attn_factor"):
-        attention = fields.number("rope.scaling.yarn_attn_factor")
-    elif fields.has("rope.scaling.yarn_log_multiplier"):
-        attention /= temperature(fields.number("rope.scaling.yarn_log_multiplier"))
-    if fields.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+    if metadata.has("rope.scaling.yarn_attn_factor"):
+        attention = metadata.number("rope.scaling.yarn_attn_factor")
+    elif metadata.has("rope.scaling.yarn_log_multiplier"):
+        attention = temperature(metadata.number("rope.scaling.yarn_mscale", 1.0)) / temperature(
+            metadata.number("rope.scaling.yarn_log_multiplier")
+        )
+    if metadata.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise ModelError("rope.scaling.yarn_ext_factor must be 1: sotol has no other mixture of YaRN's frequencies")
-    original = fields.integer(
+    original = metadata.integer(
         "rope.scaling.original_context_length",
-        fields.integer("context_length") if fields.has("context_length") else None,
+        metadata.integer("context_length") if metadata.has("context_length") else None,
     )
     return Rope(
         pairs,
@@ -123,7 +171,7 @@ def _read_yarn(fields: Fields, pairs: int, base: float, factor: float) -> Rope:
         "yarn",
         factor,
         original,
-        attention * fields.number("rope.scaling.attn_factor", 1.0),
-        fields.number("rope.scaling.yarn_beta_fast", 32.0),
-        fields.number("rope.scaling.yarn_beta_slow", 1.0),
+        attention * metadata.number("rope.scaling.attn_factor", 1.0),
+        metadata.number("rope.scaling.yarn_beta_fast", 32.0),
+        metadata.number("rope.scaling.yarn_beta_slow", 1.0),
     )

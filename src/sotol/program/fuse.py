@@ -1,77 +1,198 @@
-"""Rewrites of a Program: each a small function to an equal program (or, where said, to another arithmetic)."""
+"""Rewrites of a Program: to int8 activations (another arithmetic), and to fused ops (the same bits, fewer passes).
 
-from collections import Counter
-from collections.abc import Callable
+A fused node replaces several nodes that a backend can compute in one pass over memory. It keeps them as its parts, and
+the parts are its meaning: a backend without a kernel for the fused op can still run them one by one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.program import Node, Operand, Program, Tensor
+from sotol.program.program import INNER, Node, Op, Operand, Program, Tensor, map_tensors
 
-__all__ = ["join_pairs", "quantize_inputs"]
-
-# An op, and the op whose result it alone reads: the op that does both, which takes the second's inputs, then the
-# first's other ones.
-PAIRS = {
-    (ops.quantize, ops.rms_norm): ops.rms_norm_quantize,
-    (ops.quantize, ops.glu): ops.glu_quantize,
-    (ops.add, ops.linear): ops.linear_add,
-    (ops.add, ops.rms_norm): ops.rms_norm_add,
-}
+__all__ = ["RULES", "Rule", "Uses", "chain", "fuse", "quantize_inputs"]
 
 
 def quantize_inputs(program: Program) -> Program:
     """The program with int8 activations: a `quantize` before every linear with integer weights.
 
-    Linears that share an input share its quantisation. This changes the arithmetic: it is the default one, idea 5 of
-    the design, and `precision="f32"` leaves it out.
+    Linears with the same input share one `quantize`. This changes the arithmetic, so it is part of the model's
+    definition on every backend; `precision="f32"` leaves it out.
     """
-    quantized: dict[int, Tensor] = {}  # by the input's index in the new program
-
-    def rewrite(new: Program, node: Node, inputs: tuple[Operand, ...]) -> Tensor:
-        weight, x = inputs[-1], inputs[0]
+    new, moved = Program(), _TensorMap()
+    quantized: dict[tuple[int, int], Tensor] = {}  # by (node, output) of the input in the new program
+    for i, node in enumerate(program.nodes):
+        node = map_tensors(node, moved)
+        x, weight = node.inputs[0], node.inputs[-1]
         if node.op is ops.linear and isinstance(x, Tensor) and isinstance(weight, Weight) and weight.encoding.integer:
-            if x.index not in quantized:
-                quantized[x.index] = new.add(Node(ops.quantize, (x,), {}, x.shape))
-            inputs = (quantized[x.index], weight)
-        return new.add(Node(node.op, inputs, node.attributes, node.shape))
+            at = x.index, x.output
+            if at not in quantized:
+                results = ops.quantize.results_of((x,), {})
+                quantized[at] = new.add(Node(ops.quantize, (x,), {}, results, node.layer))[0]
+            node = node._replace(inputs=(quantized[at], weight))
+        moved.record(i, new.add(node))
+    new.results = {name: moved(x) for name, x in program.results.items()}
+    return new
 
-    return _rebuild(program, rewrite)
+
+class Uses:
+    """A program's nodes, and which nodes read each one's results."""
+
+    def __init__(self, program: Program) -> None:
+        self.nodes = program.nodes
+        self._readers: list[list[tuple[int, int]]] = [[] for _ in program.nodes]  # of each node: (reader, output)
+        for i, node in enumerate(program.nodes):
+            for x in node.inputs:
+                if isinstance(x, Tensor):
+                    self._readers[x.index].append((i, x.output))
+        for x in program.results.values():
+            self._readers[x.index].append((len(program.nodes), x.output))
+
+    def only(self, index: int) -> int | None:
+        """The only reader of this node, if it has exactly one; None otherwise, or if the program returns a result."""
+        readers = self._readers[index]
+        return readers[0][0] if len(readers) == 1 and readers[0][0] < len(self.nodes) else None
+
+    def outside(self, index: int, group: Sequence[int]) -> list[tuple[int, int]]:
+        """(reader, output) of a node's readers outside the group; results of the program have reader len(nodes)."""
+        return [(reader, output) for reader, output in self._readers[index] if reader not in group]
 
 
-def join_pairs(program: Program) -> Program:
-    """The program with the ops of PAIRS joined, where nothing else reads what passes between the two.
+class Rule(NamedTuple):
+    """match(uses, i): the nodes to fuse, ascending, ending with node i; None where the rule does not apply."""
 
-    Fewer ops, fewer passes over memory, the same bits.
-    """
-    nodes = program.nodes
-    readers = Counter(x.index for node in nodes for x in node.inputs if isinstance(x, Tensor))
-    absorbed: dict[int, int] = {}  # a node -> the node that takes its work over
-    for i, node in enumerate(nodes):
-        for x in node.inputs:
-            if isinstance(x, Tensor) and readers[x.index] == 1 and (node.op, nodes[x.index].op) in PAIRS:
-                absorbed[x.index] = i
+    name: str
+    match: Callable[[Uses, int], tuple[int, ...] | None]
+
+
+def chain(name: str, *members: Op) -> Rule:
+    """A rule for consecutive ops where each one is the only reader of the one before."""
+
+    def match(uses: Uses, last: int) -> tuple[int, ...] | None:
+        group = [last]
+        if uses.nodes[last].op is not members[-1]:
+            return None
+        for op in reversed(members[:-1]):
+            reader = group[0]
+            inputs = (x.index for x in uses.nodes[reader].inputs if isinstance(x, Tensor))
+            found = next((i for i in inputs if uses.nodes[i].op is op and uses.only(i) == reader), None)
+            if found is None:
+                return None
+            group.insert(0, found)
+        return tuple(group)
+
+    return Rule(name, match)
+
+
+RULES = (
+    chain("rms_norm_quantize", ops.rms_norm, ops.quantize),
+    chain("glu_quantize", ops.glu, ops.quantize),
+    chain("linear_add", ops.linear, ops.add),
+    chain("rms_norm_add", ops.rms_norm, ops.add),
+)
+
+
+def fuse(program: Program, rules: Sequence[Rule] = RULES) -> Program:
+    """A new program with groups of nodes fused, until no rule applies: fewer passes over memory, the same bits."""
+    fused = _fused(program, _matches(program, rules))
+    while groups := _matches(fused, rules):
+        before, fused = fused, _fused(fused, groups)
+        before.nodes.clear()  # nodes and program reference each other in a cycle that would keep the weights alive
+    return fused
+
+
+def _matches(program: Program, rules: Sequence[Rule]) -> dict[int, tuple[str, tuple[int, ...]]]:
+    """Disjoint groups to fuse: last node -> (name of the fused op, nodes)."""
+    uses, taken = Uses(program), set[int]()
+    groups: dict[int, tuple[str, tuple[int, ...]]] = {}
+    for i in range(len(program.nodes)):
+        for rule in rules:
+            group = rule.match(uses, i)
+            if group and taken.isdisjoint(group) and _movable(uses, group):
+                groups[i] = rule.name, group
+                taken.update(group)
                 break
-    parts = {outer: inner for inner, outer in absorbed.items()}
-    assert not parts.keys() & absorbed.keys()  # an op of two is no part of another
+    return groups
 
-    new, values = Program(), dict[int, Operand]()
-    for i, node in enumerate(nodes):
-        if i in absorbed:
-            continue
-        op, inputs, attributes = node.op, node.inputs, node.attributes
-        if i in parts:
-            inner = nodes[parts[i]]
-            others = [x for x in inputs if not (isinstance(x, Tensor) and x.index == parts[i])]
-            op, inputs, attributes = PAIRS[op, inner.op], (*inner.inputs, *others), {**inner.attributes, **attributes}
-        moved = tuple(values[x.index] if isinstance(x, Tensor) else x for x in inputs)
-        values[i] = new.add(Node(op, moved, attributes, node.shape))
+
+def _movable(uses: Uses, group: Sequence[int]) -> bool:
+    """Whether all the nodes can be delayed to where the last one runs: nothing needs their results or caches before."""
+    last = group[-1]
+    if any(reader < last for i in group for reader, _ in uses.outside(i, group)):
+        return False
+    between = [uses.nodes[i] for i in range(group[0], last) if i not in group]
+    inside = [uses.nodes[i] for i in group]
+    return not (_conflict(inside, between) or _conflict(between, inside))
+
+
+def _conflict(writers: Sequence[Node], others: Sequence[Node]) -> bool:
+    written = {cache for node in writers for cache in node.caches(written=True)}
+    touched = {cache for node in others for w in (True, False) for cache in node.caches(written=w)}
+    return not written.isdisjoint(touched)
+
+
+def _fused(program: Program, groups: Mapping[int, tuple[str, tuple[int, ...]]]) -> Program:
+    uses, new, moved = Uses(program), Program(), _TensorMap()
+    inner = {i for _, group in groups.values() for i in group[:-1]}
+    for i, node in enumerate(program.nodes):
+        if i in groups:
+            fused, sources = _fused_node(uses, *groups[i])
+            results = new.add(map_tensors(fused, moved))
+            for source, result in zip(sources, results, strict=True):
+                moved.tensors[source] = result
+        elif i not in inner:
+            moved.record(i, new.add(map_tensors(node, moved)))
+    new.results = {name: moved(x) for name, x in program.results.items()}
     return new
 
 
-def _rebuild(program: Program, rewrite: Callable[[Program, Node, tuple[Operand, ...]], Tensor]) -> Program:
-    """Walk the nodes in order, giving each to the rewrite with its inputs in the new program."""
-    new, values = Program(), list[Tensor]()
-    for node in program.nodes:
-        inputs = tuple(values[x.index] if isinstance(x, Tensor) else x for x in node.inputs)
-        values.append(rewrite(new, node, inputs))
-    return new
+def _fused_node(uses: Uses, name: str, group: tuple[int, ...]) -> tuple[Node, list[tuple[int, int]]]:
+    """The fused node of a group, with inputs of the old program; and the (node, output) that each result replaces."""
+    parts: list[Node] = []
+    given: dict[tuple[int, int], tuple[int, int]] = {}  # (node, output) in the group -> (part, output)
+    for i in group:
+        node, first = uses.nodes[i], len(parts)
+        for part in node.parts or (node,):
+            moved = tuple(_inside(x, given, first, nested=bool(node.parts)) for x in part.inputs)
+            parts.append(part._replace(inputs=moved))
+        results_from = node.results_from or tuple((0, output) for output in range(len(node.results)))
+        given |= {(i, output): (first + part, which) for output, (part, which) in enumerate(results_from)}
+    inputs = (x for part in parts for x in part.inputs)
+    outer = dict.fromkeys(x for x in inputs if not (isinstance(x, Tensor) and x.program is INNER))
+    seen = {(i, output) for i in group for _, output in uses.outside(i, group)}
+    wanted = [at for at in given if at[0] == group[-1] or at in seen]
+    results = tuple(uses.nodes[i].results[output] for i, output in wanted)
+    op, results_from = Op(name, (), (), _parts_only), tuple(given[at] for at in wanted)
+    return Node(op, tuple(outer), {}, results, uses.nodes[group[-1]].layer, tuple(parts), results_from), wanted
+
+
+def _inside(x: Operand, given: Mapping[tuple[int, int], tuple[int, int]], first: int, *, nested: bool) -> Operand:
+    """A part's input: a result of the group becomes a reference to an earlier part."""
+    if not isinstance(x, Tensor):
+        return x
+    if nested and x.program is INNER:  # the node was fused in an earlier pass
+        return Tensor(INNER, first + x.index, x.shape, x.kind, x.output)
+    if (x.index, x.output) in given:
+        part, output = given[x.index, x.output]
+        return Tensor(INNER, part, x.shape, x.kind, output)
+    return x
+
+
+def _parts_only(*_: object) -> None:
+    raise TypeError("a fused op has no meaning of its own: run its parts")
+
+
+class _TensorMap:
+    """Maps tensors of a program to those of its rewritten form, as rewriting goes on."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.tensors[x.index, x.output]
+
+    def record(self, index: int, results: Sequence[Tensor]) -> None:
+        """Record the new tensors of a node's results."""
+        for output, result in enumerate(results):
+            self.tensors[index, output] = result

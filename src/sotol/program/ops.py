@@ -1,19 +1,21 @@
-"""The op vocabulary: every op once, as its meaning in NumPy. The tutorial reads this file; backends answer to it.
+"""The op vocabulary: every op once, as its meaning in NumPy. Kernels of every backend are tested against it.
 
-T tokens, N or M widths, V vocabulary, H query heads, K key-value heads, d head width, C positions, r rotated pairs,
-R rows with logits. Activations are float32 (the reference backend may use float64). Weights arrive decoded here.
+T tokens, N and M widths, V vocabulary, H query heads, K key-value heads, d channels of a key, e of a value, C
+positions, r rotated pairs, R rows with logits. Activations are float32 (the reference backend may use float64);
+weights are already decoded. `program.py` explains the rules.
 """
 
 from typing import Any
 
 import numpy as np
 
-from sotol.program.program import OPS, Array, op
-from sotol.program.step import BLOCK_TOKENS, Step
+from sotol.arrays import Array
+from sotol.program.program import OPS, op
+from sotol.program.step import Step
 
 __all__ = [
+    "GROUP",
     "OPS",
-    "QUANTIZED",
     "add",
     "add_bias",
     "attention",
@@ -21,14 +23,13 @@ __all__ = [
     "embed",
     "gelu_tanh",
     "glu",
-    "glu_quantize",
     "linear",
-    "linear_add",
+    "moving_average",
     "quantize",
+    "remember",
+    "remember_latent",
     "reshape",
     "rms_norm",
-    "rms_norm_add",
-    "rms_norm_quantize",
     "rope",
     "rows",
     "scale",
@@ -36,12 +37,12 @@ __all__ = [
     "soft_cap",
 ]
 
-GROUP = 32  # activations that share one int8 scale
+GROUP = 32  # consecutive activations that share one int8 scale
 
 
-@op("V N, T -> T N")
+@op("V N, T:i32 -> T N")
 def embed(weight: Array, tokens: Array) -> Array:
-    """The rows of the embedding matrix that the tokens name."""
+    """The row of the embedding matrix for each token."""
     return weight[tokens]
 
 
@@ -51,11 +52,12 @@ def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
 
-@op("T N -> T N")
+@op("T N -> T N:int8")
 def quantize(x: Array) -> Array:
-    """x rounded to int8 times a scale per 32 numbers: what a linear with integer weights gets.
+    """x rounded to int8 with one scale per 32 numbers: the input of a linear with integer weights.
 
-    scale = max |x| / 127; the ints are the nearest to x / scale, ties to even. Backends keep ints and scales apart.
+    scale = max |x| / 127; the integers are x / scale rounded to nearest, ties to even. The meaning is their product;
+    backends store integers and scales separately.
     """
     groups = x.reshape(len(x), -1, GROUP)
     most = np.abs(groups).max(axis=-1, keepdims=True)
@@ -63,9 +65,9 @@ def quantize(x: Array) -> Array:
     return (np.rint(groups * inverse) * (most / 127)).reshape(x.shape)
 
 
-@op("T N, M N -> T M")
+@op("T N:any, M N -> T M")
 def linear(x: Array, weight: Array) -> Array:
-    """x W'."""
+    """x times the transpose of the weight."""
     return x @ weight.T
 
 
@@ -112,7 +114,7 @@ def glu(gate: Array, up: Array, *, act: str) -> Array:
     return ACTIVATIONS[act](gate) * up
 
 
-@op("T H d, T, C 2 r -> T H d")
+@op("T H d, T:i32, C 2 r -> T H d")
 def rope(x: Array, positions: Array, table: Array, *, style: str) -> Array:
     """Rotate pairs of channels by angles that grow with the position (Su et al. 2021, arXiv 2104.09864).
 
@@ -130,50 +132,76 @@ def rope(x: Array, positions: Array, table: Array, *, style: str) -> Array:
     return out
 
 
-def cached(k: Array, v: Array, kind: np.finfo[Any]) -> tuple[Array, Array]:
-    """Keys and values [T, K, d] as a cache of some floating-point type keeps them: beyond its range as its largest.
+def cached(k: Array, v: Array, key_type: np.finfo[Any], value_type: np.finfo[Any]) -> tuple[Array, Array]:
+    """Keys [T, K, d] and values [T, K, e] as caches of floating-point types store them: clipped to the type's range.
 
-    Where a token's key or value in a head is not finite, the key is NaN and the value 0: who sees it gets NaN, and
-    nobody else can be spoilt by it, since 0 times its value is 0.
+    Where a token's key or value in a head is not finite, the key becomes NaN and the value 0. Tokens that attend to it
+    get NaN; tokens that do not are safe, since their weight for it is 0, and 0 times 0 is 0.
     """
-    most = min(float(kind.max), float(np.finfo(k.dtype).max))
     broken = ~(np.isfinite(k).all(axis=-1) & np.isfinite(v).all(axis=-1))  # [T, K]
-    keys, values = np.clip(k, -most, most), np.clip(v, -most, most)
+    keys, values = (
+        np.clip(x, -most, most)
+        for x, kind in ((k, key_type), (v, value_type))
+        for most in [min(float(kind.max), float(np.finfo(x.dtype).max))]
+    )
     keys[broken], values[broken] = np.nan, 0
     return keys, values
 
 
-@op("T H d, T K d, T K d, _, _ -> T H d")
-def attention(
-    q: Array, k: Array, v: Array, cache: Any, step: Step, *, scale: float, window: int = 0, cap: float = 0.0
-) -> Array:
-    """Put k and v into the cache; softmax(scale * q k') v over each token's past, itself included.
+@op("T K d, T K e, [K d e]!, step ->")
+def remember(k: Array, v: Array, cache: Any, step: Step) -> None:
+    """Store each token's keys and values in the cache, at its position in its sequence, as `cached` makes them."""
+    cache.write(step, *cached(k, v, cache.key_type, cache.value_type))
 
-    Each of the K kv heads serves H / K query heads (GQA, arXiv 2305.13245). window: keys a token sees, itself
-    included; 0: all. cap: scores pass through cap * tanh(s / cap); 0: as they are. The cache holds `keys` and
-    `values`, [slots, K, d], as `cached` makes them; what a token does not see does not enter its result.
+
+@op("T K d, [K d e]!, step ->")
+def remember_latent(k: Array, cache: Any, step: Step) -> None:
+    """Store each token's keys in the cache; its values are their first e channels (MLA, arXiv 2405.04434)."""
+    cache.write(step, *cached(k, k[..., : cache.layout.value], cache.key_type, cache.value_type))
+
+
+@op("T H d, [K d e], step -> T H e")
+def attention(q: Array, cache: Any, step: Step, *, scale: float, cap: float = 0.0) -> Array:
+    """softmax(scale * q k') v for each token, over the cached tokens of its sequence up to itself.
+
+    Each of the K key-value heads serves H / K query heads (GQA, arXiv 2305.13245). The layout's window limits how many
+    tokens a token attends to, itself included (0: all). cap: scores pass through cap * tanh(s / cap); 0: unchanged.
     """
-    slots = step.slots
-    cache.keys[slots], cache.values[slots] = cached(k, v, np.finfo(cache.keys.dtype))
-    out, group = np.empty_like(q), q.shape[1] // k.shape[1]
+    layout = cache.layout
+    out, group = np.empty((*q.shape[:2], layout.value), q.dtype), q.shape[1] // layout.heads
     for s, (start, end) in enumerate(zip(step.starts[:-1], step.starts[1:], strict=True)):
-        context = np.arange(step.positions[end - 1] + 1)
-        at = step.blocks[s, context // BLOCK_TOKENS] * BLOCK_TOKENS + context % BLOCK_TOKENS
-        keys, values = (np.repeat(x[at], group, axis=1).astype(q.dtype) for x in (cache.keys, cache.values))
+        context, keys, values = cache.read(step, s)  # positions [C], [C, K, d], [C, K, e]
+        keys, values = (np.repeat(x, group, axis=1).astype(q.dtype) for x in (keys, values))
         scores = np.einsum("thd,chd->htc", q[start:end] * q.dtype.type(scale), keys)  # [H, T of s, C]
         if cap:
             scores = cap * np.tanh(scores / cap)
         age = step.positions[start:end, None] - context[None]
-        hidden = (age < 0) | (age >= window) if window else age < 0
+        hidden = (age < 0) | (age >= layout.window) if layout.window else age < 0
         scores = np.where(hidden, -np.inf, scores)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         out[start:end] = np.einsum("htc,chd->thd", weights / weights.sum(axis=-1, keepdims=True), values)
     return out
 
 
-@op("T N, R -> R N")
+@op("T N, N, [N]!, step -> T N")
+def moving_average(x: Array, decay: Array, state: Any, step: Step) -> Array:
+    """h = decay * h + (1 - decay) * x, token by token within each sequence, from h = 0 at position 0.
+
+    The simplest recurrent layer: h is the whole state of a sequence.
+    """
+    h, out = state.read(step), np.empty_like(x)  # [S, N]
+    for s, (start, end) in enumerate(zip(step.starts[:-1], step.starts[1:], strict=True)):
+        if step.positions[start] == 0:
+            h[s] = 0
+        for t in range(start, end):
+            h[s] = out[t] = decay * h[s] + (1 - decay) * x[t]
+    state.write(step, h)
+    return out
+
+
+@op("T N, R:i32 -> R N")
 def rows(x: Array, index: Array) -> Array:
-    """The rows of x that the index names."""
+    """x[index]: the rows whose results are wanted."""
     return x[index]
 
 
@@ -181,33 +209,3 @@ def rows(x: Array, index: Array) -> Array:
 def reshape(x: Array, *, shape: tuple[Any, ...]) -> Array:
     """The same numbers, with rows of another shape."""
     return x.reshape(len(x), *shape[1:])
-
-
-# ---- ops that are two at once: rewrites (`fuse.py`) put them where one result has one reader
-
-
-@op("T N, N -> T N")
-def rms_norm_quantize(x: Array, weight: Array, *, eps: float) -> Array:
-    """A norm that is kept as int8 only."""
-    return quantize(rms_norm(x, weight, eps=eps))
-
-
-@op("... N, N, ... N -> ... N")
-def rms_norm_add(x: Array, weight: Array, residual: Array, *, eps: float) -> Array:
-    """residual + the norm of x."""
-    return residual + rms_norm(x, weight, eps=eps)
-
-
-@op("T N, T N -> T N")
-def glu_quantize(gate: Array, up: Array, *, act: str) -> Array:
-    """A gated product that is kept as int8 only."""
-    return quantize(glu(gate, up, act=act))
-
-
-@op("T N, M N, T M -> T M")
-def linear_add(x: Array, weight: Array, residual: Array) -> Array:
-    """residual + x W'."""
-    return residual + linear(x, weight)
-
-
-QUANTIZED = (quantize, rms_norm_quantize, glu_quantize)  # ops whose result is int8 with scales

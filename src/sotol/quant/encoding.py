@@ -1,7 +1,8 @@
 """What an encoding of weights is: blocks of bytes that stand for blocks of numbers.
 
-The records here are shared by the files of this folder, one per family of encodings. An integer encoding says how its
-numbers are laid out (`Integer`, `Fields`); what they mean is said once for all of them, by `decode_fields`.
+The functions here are shared by the files of this folder, one per family of encodings. An integer encoding says how
+its numbers are laid out (`layout.Layout`) and where a block has its parts; what they mean is said once for all of them,
+by `layout.decode_parts`.
 """
 
 from collections.abc import Callable
@@ -10,29 +11,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Encoding",
-    "Fields",
-    "Float16Array",
-    "Float32Array",
-    "Int8Array",
-    "Integer",
-    "UInt8Array",
-    "as_blocks",
-    "decode_fields",
-    "halves",
-    "integer_encoding",
-    "require_range",
-    "to_half",
-    "unpack_nibbles",
-    "unpack_upper",
-    "words",
-]
+from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Layout, UInt8Array, decode_parts
 
-UInt8Array = npt.NDArray[np.uint8]
-Int8Array = npt.NDArray[np.int8]
-Float16Array = npt.NDArray[np.float16]
-Float32Array = npt.NDArray[np.float32]
+__all__ = [
+    "Encoding", "as_blocks", "halves", "integer_encoding", "require_range", "to_half", "unpack_nibbles", "unpack_upper",
+    "words",
+]  # fmt: skip
+
 UInt64Array = npt.NDArray[np.uint64]
 MAX_MAGNITUDE = np.float32(2**28)  # 65504, the largest float16, times Q6_K's largest scale and number
 
@@ -42,71 +27,50 @@ LOW_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)
 Number = TypeVar("Number", np.uint8, np.float32)
 
 
-class Fields(NamedTuple):
-    """The parts of B blocks of an integer encoding; views of the bytes where the layout allows it."""
-
-    q: UInt8Array  # [..., B, groups, width]  in the order of the weights
-    d: Float16Array  # [..., B]
-    m: Float16Array | None = None  # [..., B]  factor of the additive term; minus `dmin` for K-quants
-    scales: UInt8Array | Int8Array | None = None  # [..., B, groups]  signed for Q6_K
-    minimums: UInt8Array | None = None  # [..., B, groups]
-
-
-class Integer(NamedTuple):
-    """The layout of an integer encoding: value = (d * scale) * (q - bias) + (m * minimum), q being unsigned."""
-
-    bits: int  # of q
-    width: int  # weights that share one scale
-    groups: int  # groups of `width` weights in a block
-    bias: int
-    minimum: bool  # has the additive term
-    scales: bool  # has an integer multiplier per group
-    split: Callable[[UInt8Array], Fields]  # [..., B * size] -> parts
-
-
 class Encoding(NamedTuple):
     """One way to store numbers: `values` of them in every `size` bytes.
 
     `decode` takes [..., B * size] bytes and gives [..., B * values] float32: it is the definition. `encode` goes the
     other way and raises ValueError for numbers that the encoding can't hold. Both are None where sotol only knows the
-    encoding by name and size.
+    encoding by name and size. An integer encoding has a layout, and `split`, which finds the parts of blocks:
+    [..., B * size] bytes -> `BlockParts`.
     """
 
     name: str
-    ggml_type: int
     values: int
     size: int
+    ggml_type: int | None = None  # None: GGUF files have no such weights
     decode: Callable[[UInt8Array], Float32Array] | None = None
     encode: Callable[[Float32Array], UInt8Array] | None = None
-    integer: Integer | None = None
+    integer: Layout | None = None
+    split: Callable[[UInt8Array], BlockParts] | None = None
+
+    @property
+    def kind(self) -> str:
+        """What kernels that read it in panels are made from: the key of its layout, or the name of a float type."""
+        return self.name if self.integer is None else self.integer.key()
 
 
 def integer_encoding(
-    name: str, ggml_type: int, size: int, integer: Integer, encode: Callable[[Float32Array], UInt8Array]
+    name: str,
+    *,
+    layout: Layout,
+    size: int,
+    split: Callable[[UInt8Array], BlockParts],
+    encode: Callable[[Float32Array], UInt8Array] | None = None,
+    ggml_type: int | None = None,
 ) -> Encoding:
-    """An encoding of `size`-byte blocks whose decode is `decode_fields` over its layout."""
-
-    def decode(blocks: UInt8Array) -> Float32Array:
-        return decode_fields(integer, integer.split(blocks))
-
-    return Encoding(name, ggml_type, integer.width * integer.groups, size, decode, encode, integer)
-
-
-def decode_fields(integer: Integer, fields: Fields) -> Float32Array:
-    """The numbers that the parts of B blocks stand for, in float32: [..., B * groups * width]."""
-    with np.errstate(invalid="ignore"):  # a broken file may hold infinite scales
-        step = fields.d.astype(np.float32)[..., None]  # [..., B, 1]
-        if fields.scales is not None:
-            step = step * fields.scales.astype(np.float32)  # [..., B, groups]
-        values = fields.q.astype(np.float32)  # [..., B, groups, width]
-        values -= np.float32(integer.bias)
-        values *= step[..., None]
-        if fields.m is not None:
-            offset = fields.m.astype(np.float32)[..., None]
-            if fields.minimums is not None:
-                offset = offset * fields.minimums.astype(np.float32)
-            values += offset[..., None]
-    return values.reshape(*values.shape[:-3], -1)
+    """An encoding of `size`-byte blocks whose decode is `decode_parts` over its layout."""
+    return Encoding(
+        name,
+        values=layout.check().values,
+        size=size,
+        ggml_type=ggml_type,
+        decode=lambda blocks: decode_parts(layout, split(blocks)),
+        encode=encode,
+        integer=layout,
+        split=split,
+    )
 
 
 def as_blocks(data: npt.NDArray[Number], size: int) -> npt.NDArray[Number]:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sotol.quant.encoding import Encoding, Float32Array, UInt8Array, to_half
+from sotol.quant.encoding import Encoding, to_half
+from sotol.quant.layout import Float32Array, UInt8Array
 
 __all__ = ["FLOATS"]
 
@@ -41,7 +42,7 @@ def encode_bf16(x: Float32Array) -> UInt8Array:
 
 
 FLOATS = (
-    Encoding("F32", 0, 1, 4, decode_f32, encode_f32),
-    Encoding("F16", 1, 1, 2, decode_f16, encode_f16),
-    Encoding("BF16", 30, 1, 2, decode_bf16, encode_bf16),
+    Encoding("F32", values=1, size=4, ggml_type=0, decode=decode_f32, encode=encode_f32),
+    Encoding("F16", values=1, size=2, ggml_type=1, decode=decode_f16, encode=encode_f16),
+    Encoding("BF16", values=1, size=2, ggml_type=30, decode=decode_bf16, encode=encode_bf16),
 )

@@ -11,10 +11,6 @@ import numpy as np
 
 from sotol.quant.encoding import (
     Encoding,
-    Fields,
-    Float32Array,
-    Integer,
-    UInt8Array,
     as_blocks,
     halves,
     integer_encoding,
@@ -23,6 +19,7 @@ from sotol.quant.encoding import (
     unpack_nibbles,
     unpack_upper,
 )
+from sotol.quant.layout import BlockParts, Float32Array, Layout, UInt8Array
 
 __all__ = ["KQUANTS"]
 
@@ -56,23 +53,23 @@ def nibble_groups(packed: UInt8Array) -> UInt8Array:
     return unpack_nibbles(packed, 32).reshape(*packed.shape[:-1], 8, 32)
 
 
-def split_q4_k(data: UInt8Array) -> Fields:
+def split_q4_k(data: UInt8Array) -> BlockParts:
     """d, dmin, 12 bytes of scales, 128 bytes of halves."""
     blocks = as_blocks(data, 144)
     scales, minimums = split_scales(blocks[..., 4:16])
-    return Fields(nibble_groups(blocks[..., 16:]), halves(blocks, 0), -halves(blocks, 2), scales, minimums)
+    return BlockParts(nibble_groups(blocks[..., 16:]), halves(blocks, 0), -halves(blocks, 2), scales, minimums)
 
 
-def split_q5_k(data: UInt8Array) -> Fields:
+def split_q5_k(data: UInt8Array) -> BlockParts:
     """d, dmin, 12 bytes of scales, 32 bytes of fifth bits (bit g of byte j: weight j of group g), 128 of halves."""
     blocks = as_blocks(data, 176)
     scales, minimums = split_scales(blocks[..., 4:16])
     q = nibble_groups(blocks[..., 48:])
     q.view(np.uint64)[...] |= unpack_upper(blocks[..., 16:48], 1).view(np.uint64)
-    return Fields(q, halves(blocks, 0), -halves(blocks, 2), scales, minimums)
+    return BlockParts(q, halves(blocks, 0), -halves(blocks, 2), scales, minimums)
 
 
-def split_q6_k(data: UInt8Array) -> Fields:
+def split_q6_k(data: UInt8Array) -> BlockParts:
     """128 bytes of halves, 64 of upper bit pairs, 16 signed scales, d.
 
     Each half block (128 weights, 4 runs of 32) has 64 bytes of halves: runs 0-1 low, runs 2-3 high; and 32 bytes whose
@@ -83,7 +80,7 @@ def split_q6_k(data: UInt8Array) -> Fields:
     q = unpack_nibbles(blocks[..., :128], 64).reshape(*lead, 2, 4, 32)
     q.view(np.uint64)[...] |= unpack_upper(blocks[..., 128:192].reshape(*lead, 2, 32), 2).view(np.uint64)
     scales = blocks[..., 192:208].view(np.int8)
-    return Fields(q.reshape(*lead, 16, 16), halves(blocks, 208), scales=scales)
+    return BlockParts(q.reshape(*lead, 16, 16), halves(blocks, 208), scales=scales)
 
 
 def total(x: Float32Array) -> Float32Array:
@@ -208,8 +205,17 @@ def encode_q6_k(x: Float32Array) -> UInt8Array:
     return encode_chunks(x, encode_q6_k_blocks)
 
 
+LINES = {bits: Layout(bits, 32, 8, scales=True, minimum=True) for bits in (4, 5)}
+
 KQUANTS: tuple[Encoding, ...] = (
-    integer_encoding("Q4_K", 12, 144, Integer(4, 32, 8, 0, True, True, split_q4_k), encode_q4_k),
-    integer_encoding("Q5_K", 13, 176, Integer(5, 32, 8, 0, True, True, split_q5_k), encode_q5_k),
-    integer_encoding("Q6_K", 14, 210, Integer(6, 16, 16, 32, False, True, split_q6_k), encode_q6_k),
+    integer_encoding("Q4_K", ggml_type=12, size=144, layout=LINES[4], split=split_q4_k, encode=encode_q4_k),
+    integer_encoding("Q5_K", ggml_type=13, size=176, layout=LINES[5], split=split_q5_k, encode=encode_q5_k),
+    integer_encoding(
+        "Q6_K",
+        ggml_type=14,
+        size=210,
+        layout=Layout(6, 16, 16, numbers=32, scales=True),
+        split=split_q6_k,
+        encode=encode_q6_k,
+    ),
 )

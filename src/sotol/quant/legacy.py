@@ -10,10 +10,6 @@ import numpy as np
 
 from sotol.quant.encoding import (
     Encoding,
-    Fields,
-    Float32Array,
-    Integer,
-    UInt8Array,
     as_blocks,
     halves,
     integer_encoding,
@@ -21,6 +17,7 @@ from sotol.quant.encoding import (
     to_half,
     unpack_nibbles,
 )
+from sotol.quant.layout import BlockParts, Float32Array, Layout, UInt8Array
 
 __all__ = ["LEGACY"]
 
@@ -44,35 +41,35 @@ def with_fifth_bits(q: UInt8Array, packed: UInt8Array) -> UInt8Array:
     return q
 
 
-def split_q4_0(data: UInt8Array) -> Fields:
+def split_q4_0(data: UInt8Array) -> BlockParts:
     """d, 16 bytes of halves."""
     blocks = as_blocks(data, 18)
-    return Fields(nibbles(blocks[..., 2:]), halves(blocks, 0))
+    return BlockParts(nibbles(blocks[..., 2:]), halves(blocks, 0))
 
 
-def split_q4_1(data: UInt8Array) -> Fields:
+def split_q4_1(data: UInt8Array) -> BlockParts:
     """d, m, 16 bytes of halves."""
     blocks = as_blocks(data, 20)
-    return Fields(nibbles(blocks[..., 4:]), halves(blocks, 0), halves(blocks, 2))
+    return BlockParts(nibbles(blocks[..., 4:]), halves(blocks, 0), halves(blocks, 2))
 
 
-def split_q5_0(data: UInt8Array) -> Fields:
+def split_q5_0(data: UInt8Array) -> BlockParts:
     """d, 4 bytes of fifth bits, 16 bytes of halves."""
     blocks = as_blocks(data, 22)
-    return Fields(with_fifth_bits(nibbles(blocks[..., 6:]), blocks[..., 2:6]), halves(blocks, 0))
+    return BlockParts(with_fifth_bits(nibbles(blocks[..., 6:]), blocks[..., 2:6]), halves(blocks, 0))
 
 
-def split_q5_1(data: UInt8Array) -> Fields:
+def split_q5_1(data: UInt8Array) -> BlockParts:
     """d, m, 4 bytes of fifth bits, 16 bytes of halves."""
     blocks = as_blocks(data, 24)
     q = with_fifth_bits(nibbles(blocks[..., 8:]), blocks[..., 4:8])
-    return Fields(q, halves(blocks, 0), halves(blocks, 2))
+    return BlockParts(q, halves(blocks, 0), halves(blocks, 2))
 
 
-def split_q8_0(data: UInt8Array) -> Fields:
+def split_q8_0(data: UInt8Array) -> BlockParts:
     """d, 32 signed bytes; flipping the sign bit adds 128."""
     blocks = as_blocks(data, 34)
-    return Fields((blocks[..., 2:] ^ np.uint8(0x80))[..., None, :], halves(blocks, 0))
+    return BlockParts((blocks[..., 2:] ^ np.uint8(0x80))[..., None, :], halves(blocks, 0))
 
 
 def inverse(d: Float32Array) -> Float32Array:
@@ -152,9 +149,19 @@ def encode_q8_0(x: Float32Array) -> UInt8Array:
 
 
 LEGACY: tuple[Encoding, ...] = (
-    integer_encoding("Q4_0", 2, 18, Integer(4, WIDTH, 1, 8, False, False, split_q4_0), encode_q4_0),
-    integer_encoding("Q4_1", 3, 20, Integer(4, WIDTH, 1, 0, True, False, split_q4_1), encode_q4_1),
-    integer_encoding("Q5_0", 6, 22, Integer(5, WIDTH, 1, 16, False, False, split_q5_0), encode_q5_0),
-    integer_encoding("Q5_1", 7, 24, Integer(5, WIDTH, 1, 0, True, False, split_q5_1), encode_q5_1),
-    integer_encoding("Q8_0", 8, 34, Integer(8, WIDTH, 1, 128, False, False, split_q8_0), encode_q8_0),
+    integer_encoding(
+        "Q4_0", ggml_type=2, size=18, layout=Layout(4, WIDTH, numbers=8), split=split_q4_0, encode=encode_q4_0
+    ),
+    integer_encoding(
+        "Q4_1", ggml_type=3, size=20, layout=Layout(4, WIDTH, minimum=True), split=split_q4_1, encode=encode_q4_1
+    ),
+    integer_encoding(
+        "Q5_0", ggml_type=6, size=22, layout=Layout(5, WIDTH, numbers=16), split=split_q5_0, encode=encode_q5_0
+    ),
+    integer_encoding(
+        "Q5_1", ggml_type=7, size=24, layout=Layout(5, WIDTH, minimum=True), split=split_q5_1, encode=encode_q5_1
+    ),
+    integer_encoding(
+        "Q8_0", ggml_type=8, size=34, layout=Layout(8, WIDTH, numbers=128), split=split_q8_0, encode=encode_q8_0
+    ),
 )

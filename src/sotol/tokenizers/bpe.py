@@ -1,7 +1,7 @@
 """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): over bytes, as in GPT-2, and over text, as in Gemma 4.
 
 GPT-2's form writes each byte as one printable character (a space is `Ġ`), so vocabulary and merges are plain text;
-Gemma 4's writes a space as `▁` and what has no token as byte tokens `<0x0A>`.
+Gemma 4's writes a space as `▁`, and characters without a token as byte tokens such as `<0x0A>`.
 """
 
 from codecs import charmap_decode
@@ -15,7 +15,7 @@ __all__ = ["BYTE_OF_CHARACTER", "CHARACTER_OF_BYTE", "ByteBpeEncoder", "SpaceBpe
 
 
 def _byte_characters() -> str:
-    """The character for each byte: itself where it prints in Latin-1, else the next one from U+0100 on (GPT-2)."""
+    """The character for each byte: itself if it is printable in Latin-1, else the next one from U+0100 on (GPT-2)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     spare = iter(range(0x100, 0x200))
     return "".join(chr(byte if byte in printable else next(spare)) for byte in range(256))
@@ -35,7 +35,7 @@ class ByteBpeEncoder:
         self._cache = WordCache(self._encode_word)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of plain text (nothing in it is a special token)."""
+        """The ids of plain text: special tokens in it are ordinary characters."""
         return self._cache.encode(self._pre.split(text))
 
     def _encode_word(self, word: str) -> list[int]:
@@ -47,14 +47,14 @@ class ByteBpeEncoder:
             if symbol in self._ids:
                 ids.append(self._ids[symbol])
             else:
-                # A byte without a token is left out, as in `tokenizers` and llama.cpp: the unknown token of such
-                # vocabularies is often the end of the text, which no user's text may spell.
+                # A byte without a token is dropped, as in `tokenizers` and llama.cpp. The unknown token is no
+                # substitute: in such vocabularies it is often the end-of-text token, which users must not produce.
                 ids += [self._ids[character] for character in symbol if character in self._ids]
         return ids
 
 
 class SpaceBpeEncoder:
-    """Text to ids for GGUF's `gemma4` vocabularies: merges run over whole lines, in which `▁` stands for a space."""
+    """Text to ids for GGUF's `gemma4` vocabularies: merges may span a whole line, in which `▁` stands for a space."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._ranks = _ranks(vocabulary.merges)
@@ -66,7 +66,7 @@ class SpaceBpeEncoder:
         self._words = space_words(glue, apart="\n")
 
     def encode(self, text: str) -> list[int]:
-        """The ids of plain text (nothing in it is a special token)."""
+        """The ids of plain text: special tokens in it are ordinary characters."""
         return self._cache.encode(self._words.findall(text.replace(" ", "▁")))
 
     def _encode_word(self, word: str) -> list[int]:
@@ -82,5 +82,5 @@ class SpaceBpeEncoder:
 
 
 def _ranks(merges: list[str]) -> dict[str, int]:
-    """Each merge "left right" with its rank: of equal ones the first counts."""
+    """Each merge "left right" with its rank; if one is listed twice, the first rank counts."""
     return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))

@@ -1,4 +1,4 @@
-"""Sets of characters as classes of regular expressions that are quick to compile and to match, however large."""
+"""Character classes for regular expressions that compile and match quickly, however many characters they have."""
 
 import re
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ FEW = 32  # characters beyond the Basic Multilingual Plane that a class lists
 def character_class(characters: Iterable[str]) -> str:
     """What goes between the brackets of a class of these characters.
 
-    Beyond the Basic Multilingual Plane, where `re` compares with one character after the other, many become all: the
-    caller must bear a match with a character that is not among its own.
+    Beyond the Basic Multilingual Plane, `re` compares with one character after the other. So more than 32 characters
+    there become the whole range, and the class may match characters that are not among those given.
     """
     listed, astral = set[str](), set[str]()
     for character in characters:

@@ -1,9 +1,9 @@
-"""Chat templates: a conversation -> the text that the model was trained on.
+"""Chat templates: a conversation -> text in the format that the model was trained on.
 
-Messages are first brought to one form (`messages.py`). A model's own Jinja template is rendered as Hugging Face
-`transformers` does it, in a sandbox with limits (`sandbox.py`), from messages as it expects them (`habits.py`); a file
-without one gets a preset (`presets.py`). The text says of each character whether the format wrote it, or somebody else
-(`provenance.py`). Knows nothing of token ids.
+Messages are first normalised (`messages.py`). A model's own Jinja template is rendered as Hugging Face `transformers`
+does it, in a sandbox with limits (`sandbox.py`), from messages in the form that it expects (`habits.py`). A file
+without a template gets a preset (`presets.py`). The result records for each character whether the template wrote it or
+somebody else (`provenance.py`). Knows nothing of token ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatTemplate"]
 
-KEY = "tokenizer.chat_template"  # of GGUF's metadata; others are named after it: tokenizer.chat_template.tool_use
+KEY = "tokenizer.chat_template"  # a key of GGUF's metadata; further templates have keys such as KEY + ".tool_use"
 
 # Special tokens that templates know by name, as transformers has them (SPECIAL_TOKENS_ATTRIBUTES), besides bos_token
 # and eos_token -> the fields of GGUF's metadata with their ids. "seperator" is how the specification spells it.
@@ -64,10 +64,10 @@ class ChatTemplate:
         cls, metadata: Mapping[str, object], *, bos: str, eos: str, architecture: str, tokens: Callable[[str], bool],
         text_of: Callable[[int], str] | None = None, seconds: float = 2.0, characters: int = 4_000_000,
     ) -> "ChatTemplate":  # fmt: skip
-        """The templates of a GGUF file; without one, the preset that fits its special tokens.
+        """The templates of a GGUF file; without any, the preset that fits its special tokens.
 
-        tokens: whether the vocabulary has a token. text_of: the text of an id, ValueError for one that it has not; with
-        it templates know the file's other special tokens. Raises TemplateError for a template that isn't text.
+        tokens(text): whether the vocabulary has a token. text_of(id): its text, ValueError for an unknown id; with it,
+        templates can use the file's other special tokens. TemplateError for a template that isn't text.
         """
         sources: dict[str, str] = {}
         for key, value in metadata.items():
@@ -89,8 +89,8 @@ class ChatTemplate:
     ) -> str:
         """The conversation as text; `extra` are further variables of the model's template (enable_thinking=False, …).
 
-        Raises ValueError for messages or tools of a wrong form, TemplateError where the template refuses, fails or
-        goes beyond its limits.
+        ValueError for malformed messages or tools; TemplateError if the template refuses the conversation, fails, or
+        exceeds its limits.
         """
         said, described = normalized(messages), normalized_tools(tools)
         if not self._sources:
@@ -106,17 +106,18 @@ class ChatTemplate:
         return template.render({**variables, "messages": habits.fitted(said, ask)}, meter)
 
     def _template(self, name: str) -> "tuple[CompiledTemplate, Habits]":
-        """The template of that name; else the default, or the only one."""
+        """The template of that name, else the default one, else the only one."""
         if name not in self._sources:
             name = "default" if "default" in self._sources or len(self._sources) > 1 else next(iter(self._sources))
         if name not in self._sources:
             raise TemplateError(f"the model has no default chat template, only {plain(', '.join(self._sources))}")
         if name not in self._compiled:
-            # jinja2 takes a tenth of a second to import, and a program that only generates does not need it
+            # Importing jinja2 takes a tenth of a second, which programs without chats need not spend.
             from sotol.tokenizers.habits import Habits  # noqa: PLC0415
-            from sotol.tokenizers.sandbox import CompiledTemplate, Limits  # noqa: PLC0415
+            from sotol.tokenizers.metering import RenderLimits  # noqa: PLC0415
+            from sotol.tokenizers.sandbox import CompiledTemplate  # noqa: PLC0415
 
-            template = CompiledTemplate(self._sources[name], Limits(*self._limits))
+            template = CompiledTemplate(self._sources[name], RenderLimits(*self._limits))
             self._compiled[name] = template, Habits(self._sources[name])
         return self._compiled[name]
 
@@ -124,7 +125,7 @@ class ChatTemplate:
         self, template: "CompiledTemplate", meter: "Meter", messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Any] | None,
     ) -> str | None:  # fmt: skip
-        """What the template makes of a conversation; None if it fails. TemplateError where all is spent."""
+        """A trial rendering; None if the template fails. TemplateError if the limits are exhausted."""
         variables = {**self._tokens, "documents": None, "tools": tools, "add_generation_prompt": True}
         try:
             return template.render({**variables, "messages": messages}, meter)
@@ -135,12 +136,12 @@ class ChatTemplate:
 
 
 def _special_tokens(metadata: Mapping[str, object], text_of: Callable[[int], str]) -> dict[str, str]:
-    """The texts of the special tokens that the metadata names by id, under their names in templates."""
+    """The special tokens that the metadata names by id: variable of templates -> text."""
     texts = {}
     for name, field in TOKEN_FIELDS.items():
         token = metadata.get(f"tokenizer.ggml.{field}")
         if isinstance(token, int):
-            with suppress(ValueError):  # files name ids that they don't have; to most templates it makes no difference
+            with suppress(ValueError):  # some files name ids that they don't have; few templates use the variable
                 texts[name] = text_of(token)
     return texts
 
@@ -148,9 +149,9 @@ def _special_tokens(metadata: Mapping[str, object], text_of: Callable[[int], str
 def _render_preset(
     name: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], add_generation_prompt: bool
 ) -> str:
-    """Markers from the table around the text of each message."""
+    """The text of each message between the markers of a preset."""
     preset = PRESETS[name]
-    # not str.format: text from the conversation must never be taken for a marker
+    # Not str.format: text of the conversation must never be taken for a marker.
     fill = {"{bos}": tokens["bos_token"], "{eos}": tokens["eos_token"]}
 
     def marker(text: str) -> str:
@@ -191,7 +192,7 @@ def _system_hint(preset: Preset) -> str:
 
 
 def _text(i: int, message: Mapping[str, Any]) -> str:
-    """The text of a message; what is not text is refused."""
+    """The text of a message; TemplateError if it has other content or calls tools."""
     text = all_text(message["content"])
     if text is None:
         kind = next(part["type"] for part in message["content"] if part["type"] != "text")

@@ -1,7 +1,7 @@
-"""Typed reading of a file's `tokenizer.ggml.*` fields, and a list of what is wrong with them.
+"""Typed access to a file's `tokenizer.ggml.*` fields, and a list of remarks on what is wrong with them.
 
 Field names are those of the GGUF specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md,
-"Tokenizer"). A field of a wrong type is an error; what else is wrong with it is remarked upon by those who read it.
+"Tokenizer"). A field of a wrong type is an error; other faults are remarks, made by the code that reads the field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,26 +9,26 @@ from typing import NamedTuple, TypeVar
 
 from sotol.errors import FormatError
 
-__all__ = ["Fields"]
+__all__ = ["TokenizerFields"]
 
 PREFIX = "tokenizer.ggml."
 
 Item = TypeVar("Item", str, int, float)
 
 
-class Fields(NamedTuple):
-    """The fields of one file. `remarks`: what was wrong with it so far, and how it is taken."""
+class TokenizerFields(NamedTuple):
+    """The fields of one file. remarks: what has been found wrong so far, and how it is interpreted."""
 
     metadata: Mapping[str, object]
     source: str
     remarks: list[str]
 
     def broken(self, field: str, why: str) -> FormatError:
-        """The error that names the file and the field."""
+        """An error that names the file and the field."""
         return FormatError(f"{self.source}: {PREFIX}{field} {why}")
 
     def remark(self, field: str, what: str) -> None:
-        """Note what is wrong with a field that can still be used, or done without."""
+        """Record a fault that loading survives, in a field that can still be used or left out."""
         self.remarks.append(f"{PREFIX}{field} {what}")
 
     def has(self, field: str) -> bool:
@@ -36,7 +36,7 @@ class Fields(NamedTuple):
         return self.metadata.get(PREFIX + field) is not None
 
     def array(self, field: str, kind: type[Item]) -> list[Item] | None:
-        """The items of a list, all of one kind (whole numbers are numbers, too); None if the file does not have it."""
+        """The items of a list, all of one type (float accepts integers, too); None if the file lacks the field."""
         value = self.metadata.get(PREFIX + field)
         if value is None:
             return None
@@ -48,14 +48,14 @@ class Fields(NamedTuple):
         raise self.broken(field, f"is not an array of {kind.__name__}")
 
     def text(self, field: str) -> str:
-        """A text, empty if the file does not have it."""
+        """A text; empty if the file lacks the field."""
         value = self.metadata.get(PREFIX + field, "")
         if not isinstance(value, str):
             raise self.broken(field, f"is {value!r:.60}, not a text")
         return value
 
     def flag(self, field: str) -> bool | None:
-        """True or false, which some files write as numbers."""
+        """A truth value, which some files write as a number; None if the file lacks the field."""
         value = self.metadata.get(PREFIX + field)
         if isinstance(value, int) and not isinstance(value, bool) and value in (0, 1):
             self.remark(field, f"is the number {value}: it is taken as {bool(value)}")
@@ -65,9 +65,9 @@ class Fields(NamedTuple):
         return value
 
     def token_id(self, field: str, count: int, default: int | None) -> int | None:
-        """The id of a token, of `count`: `default` if the file does not have it, or one that is none of them.
+        """The id of a token, below `count`; `default` if the file lacks the field, or its id is out of range.
 
-        Files write -1 (as 4294967295) for "none", and ids of tokens that were never added.
+        Some files write -1 (as 4294967295) for "none", or the id of a token that was never added.
         """
         value = self.metadata.get(PREFIX + field)
         if value is None:

@@ -1,6 +1,6 @@
-"""Filters and globals of chat templates that Jinja has otherwise: text keeps its provenance, and work its bounds.
+"""Replacements for some filters and globals of Jinja: they preserve the provenance of text and bound the work.
 
-They give what Jinja's own give; what needs the meter of a rendering is in `sandbox.py`.
+Results are those of Jinja's own. What needs the meter of a rendering is in `sandbox.py`.
 """
 
 import re
@@ -18,7 +18,7 @@ __all__ = ["Safe", "Variables", "indent", "new_dict", "replace", "strftime_now"]
 
 
 class Variables(Namespace):
-    """`namespace()`, without names that begin with an underscore, and without a text form to grow in."""
+    """`namespace()`, without names that begin with an underscore, and with a constant, short text form."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805, RUF100  # `self` may be an attribute's name, as in jinja2
         self, *rest = args
@@ -47,7 +47,7 @@ def replace(s: Any, old: Any, new: Any, count: int | None = None) -> str:
 
 
 def indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    """Jinja's `indent`, where what is put in is the template's."""
+    """Jinja's `indent`; the white space that it inserts is the template's, so trusted."""
     if type(s) is not Marked:
         return jinja2.filters.do_indent(s, width, first, blank)
     newline, indention = trusted("\n"), width if isinstance(width, str) else trusted(" " * width)
@@ -57,7 +57,7 @@ def indent(s: str, width: int | str = 4, first: bool = False, blank: bool = Fals
 
 
 class Safe(Markup):
-    """Jinja's `safe`: what is added to it with `+` is escaped; what that changes is nobody's."""
+    """Jinja's `safe`: text added with `+` is escaped. Where escaping changes text, the result is untrusted."""
 
     __slots__ = ("_mask",)
     _mask: bytes
@@ -77,18 +77,18 @@ class Safe(Markup):
         return self._joined(super().__radd__(other), other, self)
 
     def _joined(self, text: Any, left: Any, right: Any) -> Any:
-        if text is NotImplemented or len(text) != len(left) + len(right):  # escaping makes longer
+        if text is NotImplemented or len(text) != len(left) + len(right):  # longer: something was escaped
             return text
         return Safe(text, mask_of(left) + mask_of(right))
 
 
 def new_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
-    """`dict()`: a function, so that nothing of the class can be reached."""
+    """`dict()` as a function, so that a template can't reach the class and its attributes."""
     return dict(*args, **kwargs)
 
 
 def strftime_now(form: str) -> str:
-    """The time here and now, in the form of `strftime`."""
+    """The local time, formatted by `strftime`."""
     if len(form) > 200 or re.search(r"%[^a-zA-Z%]*\d", form):
         raise SecurityError("it asks for the time in too long a form")
     return datetime.now().strftime(form)

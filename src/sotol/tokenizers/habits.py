@@ -1,9 +1,9 @@
-"""What one chat template expects of messages, and messages made so.
+"""Finds out which form of messages a chat template expects, and converts messages to it.
 
-Templates differ in what no file says: whether they take content as text, as parts or both, and a call's arguments as an
-object or as JSON text; Mistral's refuse ids of calls that are not nine characters. So the template is asked: a small
-conversation is rendered in one form and in another, and the text tells which form arrived. llama.cpp does the same
-("capabilities", common/jinja/caps.cpp). Each question is asked once, and only when a conversation depends on it.
+Templates differ in ways that no file declares: content as text, as parts or both; arguments of a call as an object or
+as JSON text; Mistral's refuse call ids that are not nine characters long. So sotol tries: it renders a small
+conversation in one form and in another, and checks the output. llama.cpp does the same ("capabilities",
+common/jinja/caps.cpp). Each trial is made once, and only when a conversation depends on its outcome.
 """
 
 import json
@@ -17,9 +17,9 @@ from sotol.tokenizers.messages import ROLES, all_text
 __all__ = ["Habits"]
 
 Message = Mapping[str, Any]
-Render = Callable[[Sequence[Message], Sequence[Message] | None], str | None]  # of messages and tools; None: it failed
+Render = Callable[[Sequence[Message], Sequence[Message] | None], str | None]  # (messages, tools); None: it failed
 
-SAID, NAME, KEY, VALUE = "q7Said", "q7_name", "q7Key", "q7Value"  # which no template writes by itself
+SAID, NAME, KEY, VALUE = "q7Said", "q7_name", "q7Key", "q7Value"  # words that no template contains
 TOOL = {
     "type": "function",
     "function": {
@@ -32,27 +32,27 @@ LONG_ID, SHORT_ID = "call_q7q7q7q7q7q7", "q7q7q7q7q"
 
 
 class Calls(NamedTuple):
-    """How a template reads an answer that calls tools."""
+    """The form in which a template expects tool calls."""
 
     as_text: bool = False  # arguments as JSON text, not as an object
-    without: Any = ""  # content where nothing is said: "" or None
-    short_ids: bool = False  # of nine letters and digits
+    without: Any = ""  # content of a call without text: "" or None
+    short_ids: bool = False  # ids of nine letters and digits
 
 
 class Habits:
-    """Of the template with this source. Where a method takes `render`, it may ask the template by it."""
+    """What one template expects. Methods use `render` for trial renderings and remember the outcome."""
 
     def __init__(self, source: str) -> None:
         self._names_developer = re.search(r"""(["'])developer\1""", source) is not None
         self._answers: dict[str, Any] = {}
 
     def no_tools(self, render: Render) -> list[Message] | None:
-        """What stands for no tools: None, or [] if the template can't do without a list."""
+        """How to pass no tools: None, or [] if the template fails without a list."""
         tools: list[Message] | None = self._answer("no tools", lambda: _no_tools(render, self._plainest(render)))
         return tools
 
     def fitted(self, messages: Sequence[Message], render: Render) -> list[dict[str, Any]]:
-        """Normalised messages (`messages.py`) as this template reads them."""
+        """Normalised messages (`messages.py`) in the form that this template expects."""
         result = [self._with_content(message, render) for message in messages]
         if any("tool_calls" in message for message in messages):
             form: Calls = self._answer("calls", lambda: _form_of_calls(render))
@@ -77,23 +77,23 @@ class Habits:
         return {**message, "role": role, "content": content}
 
     def _knows_developer(self, render: Render) -> bool:
-        """Whether it has a place for what a developer says, and not just writes the name of any role."""
+        """Whether it supports developer messages, and does not just write the name of any role."""
         return self._names_developer and bool(
             self._answer("developer", lambda: SAID in (render(*_probe(ROLES["developer"], SAID)) or ""))
         )
 
     def _reads_parts(self, role: str, render: Render) -> bool:
-        """Whether one part of text is the same as that text, in what this role says."""
+        """Whether content as one text part renders the same as plain text, for messages of this role."""
         asked = ROLES.get(role, ROLES["user"])
         return bool(self._answer(f"parts of {asked}", lambda: _same_as_part(render, asked)))
 
     def _plainest(self, render: Render) -> str | None:
-        """A user's text without anything else, rendered."""
+        """A single user message, rendered."""
         text: str | None = self._answer("plainest", lambda: render(*_probe(ROLES["user"], SAID)))
         return text
 
     def _answer(self, question: str, find: Callable[[], Any]) -> Any:
-        """The answer, found once; not kept if the template could not be asked to the end (`render` raises)."""
+        """The outcome of a trial, remembered; not if `render` raises, since then the trial is incomplete."""
         if question not in self._answers:
             self._answers[question] = find()
         return self._answers[question]
@@ -114,7 +114,7 @@ def _same_as_part(render: Render, role: str) -> bool:
 
 
 def _form_of_calls(render: Render) -> Calls:
-    """The first form in which a call arrives; that of most templates if none does."""
+    """The first form of calls that the template writes out; the most common form if it writes none."""
     for form in (Calls(*choice) for choice in product((False, True), ("", None), (False, True))):
         text = render(_called(form), [TOOL])
         if text is not None and VALUE in text and not _is_garbled(text):
@@ -127,7 +127,7 @@ def _parts(text: str) -> list[dict[str, Any]]:
 
 
 def _probe(role: str, content: Any) -> tuple[list[Message], list[Message] | None]:
-    """A conversation in which that role says this, and its tools."""
+    """A conversation in which that role has this content, and its tools."""
     said = {"role": role, "content": content}
     user = {"role": ROLES["user"], "content": "u"}
     if role == "tool":
@@ -136,7 +136,7 @@ def _probe(role: str, content: Any) -> tuple[list[Message], list[Message] | None
 
 
 def _called(form: Calls) -> list[Message]:
-    """A conversation with a call in that form."""
+    """A conversation with a tool call in that form."""
     arguments = {KEY: VALUE}
     function = {"name": NAME, "arguments": json.dumps(arguments) if form.as_text else arguments}
     call = {"type": "function", "id": SHORT_ID if form.short_ids else LONG_ID, "function": function}
@@ -147,12 +147,12 @@ def _called(form: Calls) -> list[Message]:
 
 
 def _is_garbled(text: str) -> bool:
-    """Whether the arguments are there as Python writes them, or as JSON in JSON."""
+    """Whether the arguments were written as a Python dict, or as JSON within JSON."""
     return f"{{'{KEY}'" in text or f'\\"{KEY}\\"' in text
 
 
 def _with_arguments(call: Message, *, as_text: bool) -> dict[str, Any]:
-    """The call with its arguments as JSON text or as an object; text that is no object stays as it is."""
+    """The call with its arguments as JSON text or as an object; text that is not a JSON object is left unchanged."""
     function = call.get("function")
     if function is None:
         return dict(call)
@@ -169,7 +169,7 @@ def _with_arguments(call: Message, *, as_text: bool) -> dict[str, Any]:
 
 
 def _shorten_ids(messages: Iterable[dict[str, Any]]) -> None:
-    """Ids of nine letters and digits for all calls and answers: the last of those that they have, as vLLM does it."""
+    """Shorten all call ids to their last nine letters and digits, in calls and answers, as vLLM does."""
     waiting: list[str] = []
     count = 0
     for message in messages:

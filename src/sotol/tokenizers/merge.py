@@ -1,8 +1,8 @@
-"""The merge loop that byte-pair encoding and SentencePiece's BPE share: join the best adjacent pair until none is left.
+"""The merge loop of byte-pair encoding and of SentencePiece's BPE: join the best adjacent pair until none is left.
 
-`ranks` says how good a pair is (lower is better; ties go to the leftmost). A pair's key is its two texts with `between`
-in the middle: a space for BPE, whose merges GGUF stores as "left right", and nothing for SentencePiece, which ranks
-the joined token. Knows nothing of ids.
+`ranks` has the rank of each pair (lower is better; among equals, the leftmost goes first). The key of a pair is its two
+texts with `between` in the middle: a space for BPE, whose merges GGUF stores as "left right", and nothing for
+SentencePiece, which ranks the joined token. Knows nothing of ids.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from itertools import pairwise
 
 __all__ = ["merge"]
 
-SCAN_LIMIT = 48  # symbols; up to here rescanning all pairs beats a heap's bookkeeping
-NEVER = 1 << 62  # a rank behind all ranks
+SCAN_LIMIT = 48  # symbols; up to here, rescanning all pairs is faster than a heap
+NEVER = 1 << 62  # a rank worse than any other: the pair is never joined
 
 
 def merge(symbols: list[str], ranks: Mapping[str, int], between: str) -> list[str]:
-    """`symbols` with all merges done: O(n log n) for any input. The list passed in is used up."""
+    """`symbols` with all merges done, in O(n log n) for any input. Changes the list that is passed in."""
     return _scan(symbols, ranks, between) if len(symbols) <= SCAN_LIMIT else _heap(symbols, ranks, between)
 
 
@@ -35,10 +35,10 @@ def _scan(symbols: list[str], ranks: Mapping[str, int], between: str) -> list[st
 
 
 def _heap(symbols: list[str], ranks: Mapping[str, int], between: str) -> list[str]:
-    """A linked list of symbols and a heap of candidate pairs, each one integer: rank * count + position of the left."""
+    """A linked list of symbols, and a heap of candidate pairs, each as one integer: rank * count + left position."""
     get = ranks.get
     count = len(symbols)
-    following = list(range(1, count + 1))  # position of the next symbol alive; `count` at the end
+    following = list(range(1, count + 1))  # position of the next remaining symbol; `count` at the end
     before = list(range(-1, count))
     pairs = map(get, (f"{a}{between}{b}" for a, b in pairwise(symbols)))
     heap = [rank * count + i for i, rank in enumerate(pairs) if rank is not None]
@@ -46,7 +46,7 @@ def _heap(symbols: list[str], ranks: Mapping[str, int], between: str) -> list[st
     while heap:
         rank, left = divmod(heappop(heap), count)
         text, right = symbols[left], following[left]
-        # An entry is stale when its pair has been taken apart since; then the pair here ranks otherwise, or is none.
+        # An entry is stale if one of its symbols has been merged since; then the pair here has another rank or none.
         if not text or right == count or get(f"{text}{between}{symbols[right]}") != rank:
             continue
         symbols[left] = text = text + symbols[right]

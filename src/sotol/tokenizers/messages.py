@@ -1,15 +1,16 @@
-"""A conversation as clients write it -> one form, before any template or preset sees it.
+"""Normalises a conversation, before any template or preset sees it.
 
 Clients of OpenAI's chat API (https://platform.openai.com/docs/api-reference/chat/create) write the same conversation
-in many ways; here they become one. What is given may be mappings, dataclasses, or objects with `model_dump()`
-(pydantic's, as the `openai` package has them), nested as they like. What comes out is exact built-in types, in which:
+in many ways. Input may be mappings, dataclasses, or objects with `model_dump()` (pydantic's, as in the `openai`
+package), nested in any way. The output has exact built-in types and one form:
 
-- nothing is None; `refusal` is the text of an answer that has no other; reasoning has the names that templates know;
-- `content` is there: a text, or a list of parts, where texts are {"type": "text", "text": …}; null and absent are "";
-- `tool_calls` is not empty; each call has its type and its function, also where it was the older `function_call`;
-- what a tool answered has the role `tool`, and the name of the function if the call says it;
-- the roles of the API are trusted text (`provenance.py`): that a template writes `<|user|>` around `user` is its doing.
-  All else that the caller gives is not.
+- no value is None; a `refusal` is the content of a message without other content; reasoning has the names that
+  templates use;
+- `content` is always present: a text, or a list of parts, with texts as {"type": "text", "text": …}; null becomes "";
+- `tool_calls` is never empty; each call has its type and function, and the older `function_call` becomes one;
+- the answer of a tool has the role `tool`, and the name of the function if the call has it;
+- roles of the API are trusted text (`provenance.py`), since it is the template that makes `<|user|>` of `user`.
+  Everything else that the caller gives is untrusted.
 """
 
 import dataclasses
@@ -24,20 +25,20 @@ from sotol.tokenizers.provenance import trusted, unmarked
 __all__ = ["all_text", "normalized", "normalized_tools", "plain_data"]
 
 ROLES = {role: trusted(role) for role in ("system", "developer", "user", "assistant", "tool")}
-REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing in messages, the standard one first
+REASONING = ("reasoning_content", "thinking", "reasoning")  # keys of a message's reasoning, the standard one first
 TEXTS = ("", "text", "input_text", "output_text")  # types of content parts that are text
-DEEPEST = 64  # levels of lists and objects in what the caller gives
+DEEPEST = 64  # the most levels of lists and objects in the caller's data
 
 
 def normalized(messages: object) -> list[dict[str, Any]]:
-    """The messages in the form above. ValueError names the field that is wrong."""
+    """The messages, normalised. ValueError names the field that is wrong."""
     result = [_message(i, message) for i, message in enumerate(_sequence("messages", messages))]
     _name_answers(result)
     return result
 
 
 def normalized_tools(tools: object) -> list[dict[str, Any]] | None:
-    """Descriptions of tools as plain data; None where there are none. ValueError names what is wrong."""
+    """Descriptions of tools as plain data; None if there are none. ValueError names what is wrong."""
     if tools is None:
         return None
     described = [plain_data(("tools", i), tool) for i, tool in enumerate(_sequence("tools", tools))]
@@ -48,9 +49,9 @@ def normalized_tools(tools: object) -> list[dict[str, Any]] | None:
 
 
 def plain_data(path: tuple[object, ...], value: object, depth: int = 0) -> Any:
-    """A copy of JSON-like data in exact built-in types, so that a template can reach nothing else.
+    """A copy of JSON-like data in exact built-in types, so that a template can't reach other objects.
 
-    path: where it stands, for the ValueError about what is no such data.
+    path: the keys that lead to it. ValueError names it for data of other types.
     """
     if value is None or type(value) in (str, int, float, bool):
         return value
@@ -78,14 +79,14 @@ def plain_data(path: tuple[object, ...], value: object, depth: int = 0) -> Any:
 
 
 def all_text(content: str | list[dict[str, Any]]) -> str | None:
-    """The text of a message's content; None if a part is none."""
+    """The text of a message's content; None if a part is not text."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content) if all(part["type"] == "text" for part in content) else None
 
 
 def _message(i: int, given: object) -> dict[str, Any]:
-    """A checked message in one form."""
+    """One message, checked and normalised."""
     data = plain_data(("messages", i), given)
     if not isinstance(data, dict):
         raise ValueError(f"messages[{i}] is {_kind(given)}; it must be a mapping with role and content")
@@ -106,7 +107,7 @@ def _message(i: int, given: object) -> dict[str, Any]:
 
 
 def _content(i: int, content: object) -> str | list[dict[str, Any]]:
-    """Text, or parts that say their type; an empty list is no text."""
+    """Text, or parts that each have a type; an empty list becomes ""."""
     if content is None or isinstance(content, str):
         return content or ""
     where = f"messages[{i}]['content']"
@@ -128,14 +129,14 @@ def _content(i: int, content: object) -> str | list[dict[str, Any]]:
 
 
 def _calls(i: int, calls: object) -> list[dict[str, Any]]:
-    """The calls of a message, each {"type", "function": {"name", "arguments"}} and what else it has."""
+    """The calls of a message, each {"type", "function": {"name", "arguments"}} with any further keys."""
     where = f"messages[{i}]['tool_calls']"
     if not isinstance(calls, list):
         raise ValueError(f"{where} is {_kind(calls)}; it must be a list of mappings")
     result = []
     for j, given in enumerate(calls):
         call = {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else {}
-        if "function" not in call and "name" in call:  # as some models and clients write it
+        if "function" not in call and "name" in call:  # some models and clients write it like this
             call = {"function": {key: call.pop(key) for key in ("name", "arguments") if key in call}, **call}
         function = call.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -147,7 +148,7 @@ def _calls(i: int, calls: object) -> list[dict[str, Any]]:
 
 
 def _name_answers(messages: Sequence[dict[str, Any]]) -> None:
-    """Gives what tools answered the names of the functions; an answer without an id is to the first open call."""
+    """Give the answers of tools the names of their functions; one without an id answers the first open call."""
     waiting: dict[object, dict[str, Any]] = {}
     for message in messages:
         for call in message.get("tool_calls", ()):
@@ -177,7 +178,7 @@ def _key(path: tuple[object, ...], key: object) -> Any:
 
 def _name(path: tuple[object, ...]) -> str:
     first, *rest = path
-    return f"{first}" + "".join(f"[{plain(repr(step), 40)}]" for step in rest)
+    return f"{first}" + "".join(f"[{plain(repr(key), 40)}]" for key in rest)
 
 
 def _kind(value: object) -> str:

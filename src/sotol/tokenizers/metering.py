@@ -1,4 +1,4 @@
-"""What a chat template may spend: a meter of time, steps and text, and estimates of operations before they are done."""
+"""Limits on what a chat template spends: a meter of time, ticks and text, and estimates of operations in advance."""
 
 import re
 import time
@@ -8,48 +8,48 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-__all__ = ["Limits", "Meter", "estimate_call", "estimate_percent"]
+__all__ = ["Meter", "RenderLimits", "estimate_call", "estimate_percent"]
 
-STEPS = 1_000_000  # ticks in one rendering
-ELEMENT = 16  # an element of a list counts as so many characters, and its place as so many bytes
-OBJECT = 128  # bytes of a new object that a list's place leads to
-ASCII, WIDE = 2, 5  # bytes of a character at most, with the one that says whether it is trusted
-INTERMEDIATE = 128  # values made on the way may have so many bytes for each character of the output's limit
-AMPLIFIED = 8  # one operation may cost so many times the output's limit, estimated from its arguments
+MAX_TICKS = 1_000_000  # in one rendering
+ELEMENT = 16  # an element of a list counts as this many characters of output, and as this many bytes of memory
+OBJECT = 128  # bytes of a new object in a list
+ASCII, WIDE = 2, 5  # bytes of a character at most, plus the byte that says whether it is trusted
+INTERMEDIATE = 128  # bytes that all intermediate values may take, for each character of the output's limit
+AMPLIFIED = 8  # the estimated cost of one operation may be this many times the output's limit
 LARGEST_NUMBER = 65_536  # bits of an integer
 LONGEST_PATH = 32  # names in an attribute such as "function.name", which is looked up for each element of a list
-LONGEST_WRAPPED = 100_000  # characters of a text for `wordwrap`, which can take time by their square
-MOST_DIGITS = 400  # that a number is rounded to; the largest float has 309
+LONGEST_WRAPPED = 100_000  # characters of a text for `wordwrap`, which can take quadratic time
+MOST_DIGITS = 400  # digits that a number is rounded to; the largest float has 309
 
 
-# Filters that take the name of an attribute, and where it stands among their arguments.
+# Filters that take the name of an attribute, and its index among their arguments.
 NAMING = {"groupby": 0, "join": 1, "map": 9, "max": 1, "min": 1, "rejectattr": 0, "selectattr": 0, "sort": 2, "sum": 0,
           "unique": 1}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one rendering may spend: seconds of time, and characters of output."""
+class RenderLimits:
+    """The limits of one rendering: seconds of time, and characters of output."""
 
     seconds: float = 2.0
     characters: int = 4_000_000
 
 
 class Meter:
-    """What one rendering has spent so far; each method raises SecurityError when that is too much."""
+    """What one rendering has spent so far. Its methods raise SecurityError once a limit is exceeded."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RenderLimits) -> None:
         self._limits = limits
         self.characters = limits.characters
         self._deadline = time.monotonic() + limits.seconds
-        self._steps = 0
+        self._ticks = 0
         self._made = 0
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more can be done."""
+        """Whether a limit is exceeded, so that nothing more can be rendered."""
         too_large = self._made > INTERMEDIATE * self.characters
-        return self._steps > STEPS or too_large or time.monotonic() > self._deadline
+        return self._ticks > MAX_TICKS or too_large or time.monotonic() > self._deadline
 
     def watched(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, with a tick for each."""
@@ -58,20 +58,20 @@ class Meter:
             yield item
 
     def tick(self) -> None:
-        """One step; looks at the clock each time, which is cheap beside any step of Jinja."""
-        self._steps += 1
-        if self._steps > STEPS:
-            raise SecurityError(f"it takes more than {STEPS:,} steps")
+        """Count one tick, and check the clock: that is cheap, compared with anything that Jinja does."""
+        self._ticks += 1
+        if self._ticks > MAX_TICKS:
+            raise SecurityError(f"it takes more than {MAX_TICKS:,} steps")
         if time.monotonic() > self._deadline:
             raise SecurityError(f"it takes more than {self._limits.seconds:g} seconds")
 
-    def ticked(self, value: Any) -> Any:
-        """One step, and the value."""
+    def tick_for(self, value: Any) -> Any:
+        """Count one tick, and return the value."""
         self.tick()
         return value
 
     def size(self, value: object) -> int:
-        """Characters of a value, written out: shared parts count as often as they appear."""
+        """The length of a value as text, approximately: shared parts count as often as they appear."""
         if isinstance(value, str):
             total = len(value)
         else:
@@ -81,7 +81,7 @@ class Meter:
                 if isinstance(item, str):
                     total += len(item)
                 elif isinstance(item, int):
-                    self.number(item.bit_length())
+                    self.check_bits(item.bit_length())
                 elif isinstance(item, Mapping):
                     total += 2 * ELEMENT * len(item)
                     waiting += [*item, *item.values()]
@@ -92,13 +92,13 @@ class Meter:
             raise SecurityError(f"it makes a value of more than {self.characters:,} characters")
         return total
 
-    def made(self, value: Any) -> Any:
-        """Count a new value, and give it back."""
+    def count(self, value: Any) -> Any:
+        """Count the memory of a new value, and return it."""
         self.size(value)
-        return self.part(value)
+        return self.count_part(value)
 
-    def part(self, value: Any) -> Any:
-        """Count a value that can't be larger, written out, than one that was measured already."""
+    def count_part(self, value: Any) -> Any:
+        """The same for a value that can't be longer, as text, than one that was measured already."""
         if isinstance(value, str):
             self._made += len(value) * (ASCII if value.isascii() else WIDE)
         elif isinstance(value, (list, tuple, Mapping)):
@@ -107,19 +107,19 @@ class Meter:
             raise SecurityError("it makes too many large values")
         return value
 
-    def fresh(self, value: list[Any]) -> list[Any]:
-        """Count a new list of new values, and give it back."""
+    def count_list(self, value: list[Any]) -> list[Any]:
+        """The same for a new list of new values."""
         self._made += OBJECT * len(value)
-        self.made(value)
+        self.count(value)
         return value
 
     def estimate(self, cost: int) -> None:
-        """Refuse an operation that could make, or look at, so many characters."""
+        """Refuse an operation that could produce, or search, too many characters. cost: how many at most."""
         if cost > AMPLIFIED * self.characters:
             raise SecurityError("one of its operations would make or search too much text")
 
-    def number(self, bits: int) -> None:
-        """Refuse a whole number of so many bits."""
+    def check_bits(self, bits: int) -> None:
+        """Refuse an integer with too many bits."""
         if bits > LARGEST_NUMBER:
             raise SecurityError(f"it makes a number of more than {LARGEST_NUMBER:,} bits")
 
@@ -127,9 +127,9 @@ class Meter:
 def estimate_call(
     meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Refuse a method or filter that would make, or search, far too much; gives `args` back, iterators read.
+    """Refuse a method or filter that would produce, or search, far too much. Returns `args`, with iterators as lists.
 
-    `str.format` and `str.join` are the methods, whose filters mean something else; others are alike.
+    name: of a filter or method; "str.format" and "str.join" are methods whose filters of that name mean something else.
     """
     given = [*args, *kwargs.values()]
     numbers = [abs(x) for x in given if isinstance(x, int)]
@@ -158,7 +158,7 @@ def estimate_call(
 
 
 def _refuse_unbounded(meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse filters whose work does not follow from the size of what they are given."""
+    """Refuse filters whose work is not bounded by the size of their arguments."""
     if name in NAMING:
         path = kwargs.get("attribute", args[NAMING[name]] if len(args) > NAMING[name] else "")
         if isinstance(path, str) and path.count(".") + path.count(",") >= LONGEST_PATH:
@@ -172,12 +172,12 @@ def _refuse_unbounded(meter: Meter, name: str, value: Any, args: tuple[Any, ...]
 
 
 def _sizes(meter: Meter, values: Iterable[Any]) -> list[int]:
-    """Of what isn't a number."""
+    """The lengths of all values that are not numbers."""
     return [meter.size(x) for x in values if not isinstance(x, (int, float))]
 
 
 def estimate_percent(meter: Meter, template: str, given: Any) -> None:
-    """`%`: widths and precisions, and each field as large as all arguments; computed widths are refused."""
+    """Estimate `%`: widths, precisions, and each field as long as all arguments. Computed widths are refused."""
     if re.search(r"%[^a-zA-Z%]*\*", template):
         raise SecurityError("it formats with a width that is computed")
     specs = re.findall(r"%(?:\([^)%]*\))?[-+ #0]*(\d*)\.?(\d*)", template)
@@ -185,7 +185,7 @@ def estimate_percent(meter: Meter, template: str, given: Any) -> None:
 
 
 def _estimate_braces(meter: Meter, template: str, given: Any) -> None:
-    """`str.format`, likewise."""
+    """The same for `str.format`."""
     if re.search(r"\{[^}]*\{", template.replace("{{", "")):
         raise SecurityError("it formats with a width that is computed")
     specs = re.findall(r"\{[^{}]*\}", template)

@@ -1,6 +1,6 @@
-"""Chat formats for models whose file has no template: a table of what stands around each message.
+"""Chat formats for models whose file has no template: a table of the markers around each message.
 
-Each row is what the official template of the family writes for a plain conversation; its name is llama.cpp's where
+Each row reproduces what the official template of the family writes for a plain conversation; its name is llama.cpp's if
 llama.cpp has one. `{bos}` and `{eos}` in a marker stand for the model's own tokens.
 """
 
@@ -11,14 +11,15 @@ __all__ = ["PRESETS", "Preset", "preset_for"]
 
 
 class Preset(NamedTuple):
-    """One format; `{bos}` and `{eos}` are filled in, and a role that isn't in `turns` is refused.
+    """One format. A role that isn't in `turns` is refused.
 
-    tokens, architectures: a vocabulary that has them all, of one of these architectures if any are named, uses it.
+    tokens, architectures: the format is used for vocabularies that have all of these tokens, of one of these
+        architectures if any are named.
     turns: role -> (text before, text after) the message.
-    generate: opens the answer; `close` ends a conversation that asks for none.
-    system_in_user: (before, after) of a first system message, for formats without a turn for it: it goes inside the
-        first user message, or the last with `system_in_last`.
-    strip: what loses the white space around it: each "message", or the whole "turn", a system message in it included.
+    generate: the text that opens the answer; close: the text after a conversation that asks for no answer.
+    system_in_user: (before, after) of a first system message, for formats without a turn for it: it goes into the
+        first user message, or into the last one with `system_in_last`.
+    strip: where white space is stripped: around each "message", or around the whole "turn" with its system message.
     """
 
     tokens: tuple[str, ...]
@@ -33,11 +34,11 @@ class Preset(NamedTuple):
 
 
 def _same(before: str, after: str, *roles: str) -> dict[str, tuple[str, str]]:
-    """Turns that differ in the name of the role only."""
+    """Turns that differ only in the name of the role."""
     return {role: (before.replace("ROLE", role), after) for role in roles}
 
 
-# In the order in which they are tried: rarer markers first.
+# Tried in this order: formats with rarer markers come first.
 PRESETS: dict[str, Preset] = {
     "chatml": Preset(  # OpenAI 2023; Qwen, SmolLM, Yi, …
         tokens=("<|im_start|>", "<|im_end|>"),
@@ -137,7 +138,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_for(architecture: str, has_token: Callable[[str], bool]) -> str:
-    """The name of the first format whose tokens are in the vocabulary; without any, chatml, as in llama.cpp."""
+    """The name of the first format whose tokens are all in the vocabulary, or else chatml, as in llama.cpp."""
     for name, preset in PRESETS.items():
         if preset.architectures and architecture not in preset.architectures:
             continue

@@ -1,8 +1,8 @@
-"""How byte-level BPE vocabularies cut text into words before merging: one row per name in `tokenizer.ggml.pre`.
+"""How byte-level BPE vocabularies split text into words before merging: one row per name in `tokenizer.ggml.pre`.
 
-The expressions are those of the models' own `tokenizer.json` files (where one splits in several steps, so does its
-row, unless one expression does the same faster); which names share a row is llama.cpp's table (src/llama-vocab.cpp).
-Character classes are Unicode's as of the `regex` package. Every expression takes time linear in the text.
+The regular expressions are those of the models' own `tokenizer.json` files. A row has several if the file splits in
+several passes, unless one expression does the same faster. Which names share a row follows llama.cpp's table
+(src/llama-vocab.cpp). Character classes are those of the `regex` package. Every expression takes linear time.
 """
 
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ __all__ = ["PRETOKENIZERS", "PreTokenizer", "pretokenizer"]
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """Expressions applied one after the other: each cuts every piece of the last into its matches and what is between.
+    """Splits text by regular expressions, one pass after the other: into the matches and the text between them.
 
-    `whole_words`: a word that is a token needs no merging (`ignore_merges`). `add_bos`: where the file does not say.
+    whole_words: a word that is a token is not merged (`ignore_merges`). add_bos: the default if the file has none.
     """
 
-    steps: tuple[str, ...]
+    expressions: tuple[str, ...]
     whole_words: bool = False
     add_bos: bool = False
 
     @cached_property
     def _compiled(self) -> "tuple[regex.Pattern[str], ...]":
-        import regex  # noqa: PLC0415  (SentencePiece's models do without)
+        import regex  # noqa: PLC0415  (SentencePiece models do not need it)
 
-        return tuple(regex.compile(f"({step})", regex.VERSION1) for step in self.steps)
+        return tuple(regex.compile(f"({expression})", regex.VERSION1) for expression in self.expressions)
 
     def split(self, text: str) -> list[str]:
-        """The words of `text`, which joined give `text` again."""
+        """The words of `text`; joined, they give `text` again."""
         pieces = [text]
         for pattern in self._compiled:
             pieces = [word for piece in pieces for word in pattern.split(piece) if word]
@@ -49,7 +49,7 @@ SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
 GPT2 = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Digits alone first, then GPT2, in one expression: a digit is where the second step's piece would have ended.
+# Two passes in one expression, single digits and then GPT2: a word of the second pass ends before any digit.
 DIGITS_GPT2 = r"\p{N}|'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 LLAMA3 = rf"{CONTRACTION}|{WORD}|\p{{N}}{{1,3}}|{SYMBOLS}|{SPACES}"
 QWEN2 = rf"{CONTRACTION}|{WORD}|\p{{N}}|{SYMBOLS}|{SPACES}"
@@ -76,13 +76,13 @@ CASED_LETTERS = (
     r"\U000104D8-\U000104FB\U00010C80-\U00010CB2\U00010CC0-\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943"
 )
 HAN = r"[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
-# The lookbehind makes each run of spaces be tried from its start only; without it this one is quadratic.
+# The lookbehind tries each run of spaces from its start only; without it, this expression takes quadratic time.
 TRAILING_SPACES = r"(?<!\s)\s++\Z"
 MARKS = r"!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002"
 DEEPSEEK_LLM = (r"[\r\n]", rf"\s?[{CASED_LETTERS}]+", rf"\s?[{MARKS}]+", TRAILING_SPACES, HAN, r"\p{N}")
 DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", HAN, r"\p{N}")
 
-# Numbers by three, then Han and kana, then the rest, in one expression: the rest must not reach into the first two.
+# Three passes in one expression: up to three digits, then Han and kana, then the rest, which must not match the former.
 KANA = r"\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF"
 DEEPSEEK_V3 = (
     rf"\p{{N}}{{1,3}}|[{KANA}]+|[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{{|}}~][A-Za-z]+"
@@ -90,7 +90,7 @@ DEEPSEEK_V3 = (
     rf"|\s*[\r\n]+|\s+(?![^\s\p{{N}}{KANA}])|\s+"
 )
 
-# llama.cpp's for files that don't say theirs, or say "default".
+# llama.cpp's expressions for files that name none, or "default".
 DEFAULT = (r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 FALCON = (r"[\p{P}$+<=>^~|`]+", GPT2, r"[0-9][0-9][0-9]")
 

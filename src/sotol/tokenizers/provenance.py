@@ -1,13 +1,13 @@
 """Text that knows, character by character, whether the model's own template wrote it.
 
-A chat template puts what a user wrote between control tokens such as `<|im_end|>`. Whose such a token in the result is
-can't be seen afterwards, and pieces of different origin can spell one together. So each character of what a template
-writes is either trusted (the template's, a preset's, or a special token's of the vocabulary) or not, and only a token
-whose characters are all trusted becomes an id.
+A chat template puts a user's text between control tokens such as `<|im_end|>`. In the result, nobody can see who wrote
+such a token; pieces of different origin can even spell one together. So each character of a rendered template is either
+trusted (from the template, a preset, or a special token of the vocabulary) or not, and a control token becomes an id
+only if all its characters are trusted.
 
-Everything is untrusted unless it is known to be trusted: a plain `str` is untrusted text, and an operation that loses
-track gives a plain `str`. So a mistake here can make a template's token plain text, but never a user's text a token.
-llama.cpp marks the text of its templates alike (`is_input` in common/jinja/string.h).
+Text is untrusted unless it is known to be trusted: a plain `str` is untrusted, and an operation that loses track gives
+a plain `str`. So a mistake here may turn a template's token into plain text, but never a user's text into a token.
+llama.cpp marks text in the same way (`is_input` in common/jinja/string.h).
 """
 
 import re
@@ -17,23 +17,24 @@ from typing import Any, SupportsIndex
 
 __all__ = ["Marked", "joined", "marked", "mask_of", "trusted", "unmarked"]
 
-# A field of printf-style formatting: a name in parentheses, the rest up to its kind, the kind.
-# Compiled when the first is looked for, as most programs format nothing so.
+# A field of printf-style formatting: a name in parentheses, the flags, the conversion type. `re` compiles it at first
+# use, since most programs never need it.
 FIELD = r"%(?:\(([^()]*)\))?([-+ #0]*[0-9]*(?:\.[0-9]*)?[hlL]?([diouxXeEfFgGcrsa%]))"
 
 
 class Marked(str):
-    """A text with a mask: a byte for each character, 1 where it is trusted; without a mask it is untrusted.
+    """A text with a mask: one byte for each character, 1 if it is trusted. Without a mask, all is untrusted.
 
-    The methods that a template can call give what those of `str` give, errors included, with masks that follow. What
-    is not among them, or can't be followed, gives a plain `str`. Templates see no name that begins with an underscore.
+    The methods that a template can call return the same text as those of `str`, and raise the same errors, but keep the
+    mask. Other methods, and cases that can't be tracked, give a plain `str`. Templates can't access names that begin
+    with an underscore.
     """
 
     __slots__ = ("_mask",)
     _mask: bytes
 
     def __new__(cls, text: str, mask: bytes | None = None) -> "Marked":
-        """`text`, with a mask as long as it."""
+        """mask: as long as the text."""
         made = str.__new__(cls, text)
         made._mask = bytes(len(text)) if mask is None else mask
         return made
@@ -41,7 +42,7 @@ class Marked(str):
     def __str__(self) -> str:
         return self
 
-    # ---- put together: markupsafe.Markup, which escapes the other side, keeps its own rules
+    # ---- joining. With markupsafe.Markup, which escapes the other operand, Markup's own operators apply
 
     def __add__(self, other: str) -> str:
         if type(other) is not str and type(other) is not Marked:
@@ -64,9 +65,9 @@ class Marked(str):
         return Marked(str.join(self, pieces), self._mask.join(map(mask_of, pieces)))
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1) -> str:
-        """As `str.replace`; the new text keeps what it is."""
+        """As `str.replace`; the new text keeps its own mask."""
         text = str.replace(self, old, new, count)
-        if not old:  # the new text would stand between all characters
+        if not old:  # inserts the new text between all characters: not tracked
             return text
         mask = mask_of(new).join(mask_of(piece) for piece in self.split(old, count))
         return Marked(text, mask)
@@ -75,11 +76,11 @@ class Marked(str):
         return self._filled(str.__mod__(self, given), lambda: _percent_pieces(self, given))
 
     def _formatted(self, text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """`text`, which `str.format` (or the sandbox's, which looks at what fields reach) made of this one."""
+        """The mask for `text`, which `str.format` (or the sandbox's safe version) made of this form."""
         return self._filled(text, lambda: _brace_pieces(self, args, kwargs))
 
     def _filled(self, text: str, pieces: "Callable[[], list[str]]") -> str:
-        """`text` as made of these pieces, if it is; a form that is not wholly trusted gives untrusted text."""
+        """`text` with the masks of the pieces, if they make it up; untrusted if the form is not fully trusted."""
         if 0 in self._mask:
             return text
         try:
@@ -88,7 +89,7 @@ class Marked(str):
             return text
         return marked if marked == text else text
 
-    # ---- taken apart
+    # ---- cutting
 
     def __getitem__(self, at: SupportsIndex | slice) -> str:
         text = str.__getitem__(self, at)
@@ -98,10 +99,10 @@ class Marked(str):
         return Marked(piece, self._mask[start : start + len(piece)])
 
     def _cut(self, pieces: Iterable[str], gap: int | None) -> "list[str]":
-        """The pieces, which stand here in order, `gap` characters (None: white space) between them."""
+        """The pieces with their masks. They occur here in order, `gap` characters (None: white space) apart."""
         cut, at = [], 0
         for piece in pieces:
-            if gap is None:  # a piece begins with none, or it is the first of rsplit
+            if gap is None:  # only the first piece of rsplit may begin with white space, and that one is found at once
                 at = str.find(self, piece, at)
             cut.append(self._at(at, piece))
             at += len(piece) + (gap or 0)
@@ -154,8 +155,7 @@ class Marked(str):
         """As `str.removesuffix`."""
         return self._at(0, str.removesuffix(self, suffix))
 
-    # ---- changed, character by character. No character's other case is shorter than itself, so equal lengths say
-    # that each became one.
+    # ---- changing case. No character gets shorter, so if the length is the same, each character became one character.
 
     def _changed(self, text: str) -> str:
         return Marked(text, self._mask) if len(text) == len(self) else text
@@ -184,13 +184,13 @@ class Marked(str):
         """As `str.upper`."""
         return self._changed(str.upper(self))
 
-    # ---- filled up to a width: what is filled in is untrusted
+    # ---- padding to a width: the padding is untrusted
 
     def center(self, width: SupportsIndex, fillchar: str = " ") -> str:
         """As `str.center`."""
         text = str.center(self, width, fillchar)
         room = len(text) - len(self)
-        left = room // 2 + (room & width.__index__() & 1)  # where CPython puts an odd one
+        left = room // 2 + (room & width.__index__() & 1)  # CPython's rule for an odd number of characters
         return Marked(text, bytes(left) + self._mask + bytes(room - left))
 
     def ljust(self, width: SupportsIndex, fillchar: str = " ") -> str:
@@ -205,12 +205,12 @@ class Marked(str):
 
 
 def marked(text: str) -> Marked:
-    """The text, untrusted where nothing else is known."""
+    """The text as Marked; a plain text is untrusted."""
     return text if type(text) is Marked else Marked(text)
 
 
 def trusted(text: str) -> Marked:
-    """A text that is wholly the template's."""
+    """A text that is trusted in full."""
     return Marked(text, b"\x01" * len(text))
 
 
@@ -220,17 +220,17 @@ def unmarked(text: str) -> str:
 
 
 def mask_of(text: str) -> bytes:
-    """A byte for each character: 1 where it is trusted. Other kinds of text may keep theirs as `Marked` does."""
+    """A byte for each character: 1 if it is trusted. Other subclasses of str may store their mask as `Marked` does."""
     return bytes(len(text)) if type(text) is str else getattr(text, "_mask", b"") or bytes(len(text))
 
 
 def joined(pieces: Sequence[str]) -> Marked:
-    """All pieces as one text, each keeping what it is."""
+    """All pieces as one text, each with its own mask."""
     return Marked("".join(pieces), b"".join(map(mask_of, pieces)))
 
 
 def _percent_pieces(form: str, given: Any) -> list[str]:
-    """What `form % given` is put together from."""
+    """The pieces that `form % given` consists of."""
     pieces, at = [], 0
     values = iter(given if isinstance(given, tuple) else (given,))
     for field in re.finditer(FIELD, form):
@@ -246,11 +246,11 @@ def _percent_pieces(form: str, given: Any) -> list[str]:
 
 
 def _brace_pieces(form: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    """What `form.format(*args, **kwargs)` is put together from; ValueError for fields that reach inside a value."""
+    """The pieces that `form.format(*args, **kwargs)` consists of; ValueError for fields with attributes or indices."""
     pieces: list[str] = []
     count = 0
     for literal, field, spec, conversion in Formatter().parse(form):
-        pieces.append(trusted(literal))  # doubled braces are one here, so it has no place in the form
+        pieces.append(trusted(literal))  # not a slice of the form: doubled braces are single here
         if field is None:
             continue
         if field == "":

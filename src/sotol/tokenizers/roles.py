@@ -1,7 +1,7 @@
-"""What tokens are for: their types, the special ones, and those that end a generation, also where a file has it wrong.
+"""The roles of tokens: types, special tokens, and those that end a generation, even if the file has them wrong.
 
-Types are those of the GGUF specification. What is made of wrong ones follows llama.cpp (src/llama-vocab.cpp), with the
-reason where it does not. One thing holds whatever a file says: a user's text can neither end a turn nor begin one.
+Types are those of the GGUF specification. Wrong ones are corrected as in llama.cpp (src/llama-vocab.cpp); where sotol
+differs, the reason is given. One promise holds whatever a file says: a user's text can neither end nor begin a turn.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sotol.tokenizers.fields import Fields
+from sotol.arrays import Int8Array
+from sotol.tokenizers.fields import TokenizerFields
 
-__all__ = ["BYTE_TEXTS", "TokenType", "Tokens", "ends_of_generation", "mark_special", "read_types", "special_ids"]
+__all__ = ["BYTE_TEXTS", "TokenTexts", "TokenType", "ends_of_generation", "mark_special", "read_types", "special_ids"]
 
 BYTE_TEXTS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
@@ -24,8 +24,8 @@ END_TEXTS = frozenset({
     "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<\uff5cend▁of▁sentence\uff5c>",
 })  # fmt: skip
 
-# Texts of tokens that begin one, or stand around its role, in the formats of `presets.py` and in those of Gemma 4 and
-# gpt-oss. llama.cpp leaves these as the file types them, and Command R's are user-defined.
+# Texts of tokens that begin a turn, or surround its role, in the formats of `presets.py` and those of Gemma 4 and
+# gpt-oss. llama.cpp keeps the types that the file gives these; Command R's are user-defined.
 START_TEXTS = frozenset({
     "<|im_start|>", "<start_of_turn>", "<|turn>", "<|start_header_id|>", "<|end_header_id|>", "<|start_of_role|>",
     "<|end_of_role|>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>",
@@ -33,31 +33,31 @@ START_TEXTS = frozenset({
     "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "<|start|>", "<|message|>",
 })  # fmt: skip
 
-# This one is HTML, too: a file that types it as text means it so, as Qwen's and Gemma 3's do. llama.cpp makes it an end
-# all the same, which its issue 23183 is about.
+# This one is also HTML: a file that types it as text means that, as Qwen's and Gemma 3's do. llama.cpp makes it an end
+# of generation all the same (its issue 23183).
 STRUCK_OUT = "</s>"
 
-# What ends text that fills a gap in a file of code, where the metadata does not name the token: control tokens of these
-# texts, again after llama.cpp.
+# Control tokens with these texts end a fill-in-the-middle completion, if the metadata does not name the token; again
+# after llama.cpp.
 FILL_ENDS = {
     "fim_pad": frozenset({"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}),
     "fim_rep": frozenset({"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}),
     "fim_sep": frozenset({"<|file_sep|>"}),
 }
 
-# Harmony (gpt-oss) and Solar end a *message* with `<|end|>` and go on; these tokens tell such a vocabulary.
+# Harmony (gpt-oss) and Solar end a *message* with `<|end|>` and go on; these tokens identify such a vocabulary.
 MESSAGE_ENDS = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
 
 TURN_ENDS = ("eos", "eot", "eom")
 NAMED = ("bos", *TURN_ENDS, "unknown", *FILL_ENDS)  # fields "bos_token_id" and so on
 
-# The ids of a kind of vocabulary whose file names none, as in llama.cpp. Its default for byte-level BPE, 11, is left
-# out: that is the end of Falcon's texts, but in GPT-2's vocabulary a comma, and answers would end at each.
+# Default ids by kind of vocabulary, as in llama.cpp. Its default for byte-level BPE, 11, is left out: that is Falcon's
+# end of text, but a comma in GPT-2's vocabulary, so answers would end at each comma.
 DEFAULTS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
 
 
 class TokenType(IntEnum):
-    """What a token is for (GGUF's `tokenizer.ggml.token_type`)."""
+    """The type of a token (GGUF's `tokenizer.ggml.token_type`)."""
 
     UNDEFINED = 0
     NORMAL = 1
@@ -69,13 +69,11 @@ class TokenType(IntEnum):
 
 
 TEXT = (TokenType.NORMAL, TokenType.USER_DEFINED)
-SHOWN = 4  # mistyped tokens that a remark names
-
-Types = NDArray[np.int8]
+SHOWN = 4  # the most mistyped tokens that a remark names
 
 
-class Tokens(NamedTuple):
-    """The texts of all tokens, and of each text the first id."""
+class TokenTexts(NamedTuple):
+    """The texts of all tokens by id, and the first id of each text."""
 
     texts: list[str]
     ids: dict[str, int]
@@ -87,8 +85,8 @@ class Tokens(NamedTuple):
         return [i for i, text in enumerate(self.texts) if text in wanted]
 
 
-def read_types(fields: Fields, tokens: Tokens, model: str) -> Types:
-    """[V] of TokenType, none UNDEFINED: what the file leaves open is text. (llama.cpp does not show such tokens.)"""
+def read_types(fields: TokenizerFields, tokens: TokenTexts, model: str) -> Int8Array:
+    """[V] of TokenType, none UNDEFINED: tokens without a valid type are text. (llama.cpp hides such tokens.)"""
     count, numbers = len(tokens.texts), fields.array("token_type", int)
     if numbers is None:
         fields.remark("token_type", "is missing: tokens are text, but for those that look special")
@@ -97,7 +95,7 @@ def read_types(fields: Fields, tokens: Tokens, model: str) -> Types:
     if numbers is None or len(numbers) != count:
         numbers = [*(numbers or [])[:count], *[TokenType.NORMAL] * (count - len(numbers or []))]
     try:
-        types = np.frombuffer(bytearray(numbers), np.int8)  # which Python checks quicker than a loop would
+        types = np.frombuffer(bytearray(numbers), np.int8)  # bytearray checks the range faster than a loop
     except ValueError:
         types = np.frombuffer(bytearray(n if 0 <= n < 128 else 127 for n in numbers), np.int8)
     strange = (types < 0) | (types > max(TokenType))
@@ -108,10 +106,10 @@ def read_types(fields: Fields, tokens: Tokens, model: str) -> Types:
     return types
 
 
-def _mark_bytes(fields: Fields, tokens: Tokens, types: Types, model: str) -> None:
-    """`<0x00>` to `<0xFF>` stand for bytes where a vocabulary writes bytes so, and no other token does.
+def _mark_bytes(fields: TokenizerFields, tokens: TokenTexts, types: Int8Array, model: str) -> None:
+    """Make `<0x00>` to `<0xFF>` byte tokens, in vocabularies that write bytes like this, and no other token.
 
-    llama.cpp also finds them by their text when it encodes, but shows this text if they have another type.
+    llama.cpp also finds them by their text when it encodes, but if they have another type, it decodes them as text.
     """
     known = frozenset(BYTE_TEXTS)
     for i in np.flatnonzero(types == TokenType.BYTE).tolist():
@@ -126,8 +124,8 @@ def _mark_bytes(fields: Fields, tokens: Tokens, types: Types, model: str) -> Non
         types[mistyped] = TokenType.BYTE
 
 
-def special_ids(fields: Fields, tokens: Tokens, model: str) -> dict[str, int | None]:
-    """The tokens that the metadata names, by name. A default counts only if its token looks special."""
+def special_ids(fields: TokenizerFields, tokens: TokenTexts, model: str) -> dict[str, int | None]:
+    """The special tokens by name, from the metadata. A default is used only if its token looks special."""
     found: dict[str, int | None] = {}
     for name in NAMED:
         default = DEFAULTS.get(model, {}).get(name)
@@ -137,16 +135,18 @@ def special_ids(fields: Fields, tokens: Tokens, model: str) -> dict[str, int | N
     return found
 
 
-def mark_special(fields: Fields, tokens: Tokens, types: Types, named: Mapping[str, int | None]) -> None:
-    """Make control tokens of those that end or begin a turn, and of those that are named, whatever types they have.
+def mark_special(
+    fields: TokenizerFields, tokens: TokenTexts, types: Int8Array, named: Mapping[str, int | None]
+) -> None:
+    """Make control tokens of all that end or begin a turn and of those that the metadata names, whatever their types.
 
-    A user's text could do that otherwise. llama.cpp does it for known ends; tokens that are only named must look
-    special here, for a file may name a word.
+    Otherwise a user's text could end or begin a turn. llama.cpp does this for known ends of turns. Tokens that are only
+    named must also look special, since some files name an ordinary word.
     """
     known = tokens.places(END_TEXTS | START_TEXTS)
     if fields.has("token_type"):
         known = [i for i in known if tokens.texts[i] != STRUCK_OUT or types[i] not in TEXT]
-    else:  # then a chat's markers are known by their form alone; llama.cpp makes text of them
+    else:  # without types, the markers of chats are recognised by their form; llama.cpp treats them as text
         known += [i for i, text in enumerate(tokens.texts) if text.startswith("<|") and text.endswith("|>")]
     others = (named[name] for name in ("bos", *TURN_ENDS))
     special = {*known, *(i for i in others if i is not None and _looks_special(tokens.texts[i]))}
@@ -157,8 +157,8 @@ def mark_special(fields: Fields, tokens: Tokens, types: Types, named: Mapping[st
     types[mistyped] = TokenType.CONTROL
 
 
-def ends_of_generation(tokens: Tokens, types: Types, named: Mapping[str, int | None]) -> frozenset[int]:
-    """Every token that ends a generation: named by the metadata, or a control token with a known text."""
+def ends_of_generation(tokens: TokenTexts, types: Int8Array, named: Mapping[str, int | None]) -> frozenset[int]:
+    """Every token that ends a generation: those that the metadata names, and control tokens with a known text."""
 
     def control(texts: frozenset[str]) -> set[int]:
         return {i for i in tokens.places(texts) if types[i] == TokenType.CONTROL}
@@ -175,5 +175,5 @@ def ends_of_generation(tokens: Tokens, types: Types, named: Mapping[str, int | N
 
 
 def _looks_special(text: str) -> bool:
-    """Whether a text is like `<s>` or `[EOS]`, and unlike a word."""
+    """Whether a text looks like `<s>` or `[EOS]`, not like a word."""
     return len(text) > 2 and text[0] + text[-1] in ("<>", "[]")

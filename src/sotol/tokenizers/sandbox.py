@@ -1,16 +1,16 @@
-"""A Jinja environment for templates that come with downloaded models: hostile until shown otherwise.
+"""A Jinja environment for the templates of downloaded models, which may be hostile.
 
-Jinja's immutable sandbox keeps a template from Python's internals; it does not keep it from running for hours or
-filling the memory. Here every place where a template can spend is metered: each step of a loop, each call, filter,
-test, operator and output expression takes a tick (of a number of steps, and of the clock), and each value that a
-template makes is measured, *before* it is made where it could be much larger than what it is made from. Loops and
-literals have no hook in Jinja, so they are wrapped in filters on the syntax tree before it is compiled.
+Jinja's immutable sandbox keeps a template from Python's internals, but not from running for hours or filling memory.
+Here everything that a template can do is metered. Each iteration, call, filter, test, operator and output expression
+costs a tick, which also checks the clock. Each value that a template makes is measured, and *before* it is made if it
+could be much larger than its operands. Jinja has no hooks for loops and literals, so they are wrapped in filters in the
+syntax tree before it is compiled.
 
-What is the template's own text, and what came from outside, is known of each character of the result
-(`provenance.py`): a code generator makes the template's literals trusted text.
+Each character of the result is marked as the template's own text or as text from outside (`provenance.py`): a code
+generator makes the template's literals trusted text.
 
-What templates can use is what Hugging Face `transformers` gives them ("chat templating" in its documentation).
-This module imports jinja2, which takes a while; `chat.py` imports it only to compile a template.
+Templates can use what Hugging Face `transformers` offers them ("chat templating" in its documentation). This module
+imports jinja2, which takes a while, so `chat.py` imports it only to compile a template.
 """
 
 import json
@@ -30,16 +30,16 @@ from jinja2.exceptions import SecurityError
 
 from sotol.errors import TemplateError, plain
 from sotol.tokenizers.filters import Safe, Variables, indent, new_dict, replace, strftime_now
-from sotol.tokenizers.metering import Limits, Meter, estimate_call, estimate_percent
+from sotol.tokenizers.metering import Meter, RenderLimits, estimate_call, estimate_percent
 from sotol.tokenizers.provenance import Marked, joined, marked, trusted
 
-__all__ = ["CompiledTemplate", "Limits"]
+__all__ = ["CompiledTemplate"]
 
-LARGEST_SOURCE = 100_000  # characters; compiling is not metered, but linear: this much takes a second
-# Filters that no template can spell.
+LARGEST_SOURCE = 100_000  # characters; compiling is not metered, but takes linear time: a second for this many
+# Internal filters. No template can name them, because of the $.
 WATCHED, MEASURED, SLICED, CONCATENATED, TICKED = "$watched", "$measured", "$sliced", "$concatenated", "$ticked"
 
-# The methods of plain values that a template can call: each is linear in what it is given, or estimated below.
+# The methods of plain values that a template can call: each takes linear time, or is estimated by `estimate_call`.
 # fmt: off
 METHODS = {
     str: frozenset({
@@ -63,15 +63,15 @@ FILTERS = frozenset({
 })
 # fmt: on
 READ_WHOLE = frozenset({"batch", "groupby", "list", "max", "min", "reverse", "slice", "sort", "sum", "unique"})
-# What a template's code can raise: a mistake in it (an infinite number is a NameError), or a conversation that it does
-# not expect.
+# What a template's code can raise: because of a mistake in it (an infinite number is a NameError), or because of a
+# conversation that it does not expect.
 ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError,
           RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
 GLOBALS = frozenset({"cycler", "joiner", "range"})
 
 
 class _Watched:
-    """An iterable that ticks at each step of a loop, and is as long as what it wraps."""
+    """An iterable that ticks at each iteration, and has the length of the one that it wraps."""
 
     def __init__(self, meter: Meter, items: Any) -> None:
         self._meter, self._items = meter, items
@@ -84,12 +84,12 @@ class _Watched:
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}`, which marks the assistant's tokens for training: here just its body."""
+    """`{% generation %}…{% endgeneration %}` marks the assistant's tokens for training; here it is just its body."""
 
     tags = {"generation"}  # noqa: RUF012  # jinja2 declares it so
 
     def parse(self, parser: Any) -> nodes.Node:
-        """The body as a scope of its own, as `transformers` has it."""
+        """The body in a scope of its own, as in `transformers`."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
@@ -99,7 +99,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _CodeGenerator(jinja2.compiler.CodeGenerator):
-    """Jinja's compiler, with the template's own text as trusted text that the environment keeps."""
+    """Jinja's compiler, but the template's literals become trusted text, stored in the environment."""
 
     environment: "_Environment"
 
@@ -119,27 +119,27 @@ class _CodeGenerator(jinja2.compiler.CodeGenerator):
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Jinja's sandbox with a meter; one rendering at a time."""
+    """Jinja's sandbox with a meter. One rendering at a time."""
 
     code_generator_class = _CodeGenerator
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
     meter: Meter
 
-    def __init__(self, limits: Limits) -> None:
-        # optimized would fold constants, and so spend, while compiling
+    def __init__(self, limits: RenderLimits) -> None:
+        # `optimized` would fold constants while compiling, where nothing is metered.
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, optimized=False, finalize=self._written,
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )  # fmt: skip
         self.meter = Meter(limits)
         self.literals: list[Marked] = []
-        # Jinja's own would take a text apart into plain ones.
+        # Jinja's own versions of these lose the provenance of text.
         self.filters |= {"join": self._join, "replace": replace, "indent": indent, "safe": Safe}
         self.filters = {name: self._metered(name, f) for name, f in self.filters.items() if name in FILTERS}
         self.filters |= {"tojson": self._to_json, WATCHED: lambda items: _Watched(self.meter, items)}
-        self.filters[MEASURED] = lambda value: self.meter.made(value)
-        self.filters[SLICED] = lambda value: self.meter.part(value)
-        self.filters[TICKED] = lambda value: self.meter.ticked(value)
+        self.filters[MEASURED] = lambda value: self.meter.count(value)
+        self.filters[SLICED] = lambda value: self.meter.count_part(value)
+        self.filters[TICKED] = lambda value: self.meter.tick_for(value)
         self.filters[CONCATENATED] = lambda values: self._concat(self._written(value) for value in values)
         self.tests = {name: self._metered(name, f) for name, f in self.tests.items()}
         self.globals = {name: value for name, value in self.globals.items() if name in GLOBALS}
@@ -157,27 +157,27 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
                     setattr(node, name, _metered_node(value))
             if isinstance(node, nodes.For):
                 node.iter = _filtered(node.iter, WATCHED)
-            if isinstance(node, nodes.Compare):  # with a literal it takes no longer than that literal is
+            if isinstance(node, nodes.Compare):  # comparing with a literal is bounded by the literal's length
                 for operand in node.ops:
                     if not isinstance(operand.expr, nodes.Const):
                         operand.expr = _filtered(operand.expr, TICKED)
         return tree.set_environment(self)  # type: ignore[return-value]
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An operator, refused where its result would be far too large."""
+        """Apply an operator; refuses one whose result would be far too large."""
         self.meter.tick()
         if operator == "**" and isinstance(left, int) and isinstance(right, int):
-            self.meter.number(left.bit_length() * right)
+            self.meter.check_bits(left.bit_length() * right)
         elif operator == "*":
             for many, times in ((left, right), (right, left)):
                 if isinstance(many, (str, list, tuple)) and isinstance(times, int):
                     self.meter.estimate(self.meter.size(many) * times)
         elif operator == "%" and isinstance(left, str):
             estimate_percent(self.meter, left, (right,))
-        return self.meter.made(super().call_binop(context, operator, left, right))
+        return self.meter.count(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, RUF100
-        """A call of a macro, a global or an allowed method."""
+        """Call a macro, a global or an allowed method."""
         __self.meter.tick()
         method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
         owner = getattr(method, "__self__", None)
@@ -187,26 +187,26 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
                 raise SecurityError(f"it calls {kind.__name__}.{method.__name__}, which templates can't")
             if isinstance(owner, str):
                 return __self._call_text(__context, __obj, (method.__name__, owner), args, kwargs)
-        return __self.meter.made(super().call(__context, __obj, *args, **kwargs))
+        return __self.meter.count(super().call(__context, __obj, *args, **kwargs))
 
     def _call_text(self, context: Any, function: Any, method: tuple[str, str], args: Any, kwargs: Any) -> Any:
-        """A call of a text's method, given by name and owner."""
+        """Call a method of a text. method: its name, and the text."""
         name, owner = method
-        for variables in ("_loop_vars", "_block_vars"):  # which Jinja gives every call, for macros
+        for variables in ("_loop_vars", "_block_vars"):  # Jinja passes these to every call; only macros use them
             kwargs.pop(variables, None)
-        # format and join are filters, too, that mean something else
+        # There are also filters called format and join, which mean something else.
         args = estimate_call(self.meter, f"str.{name}" if name in ("format", "join") else name, owner, args, kwargs)
-        if name in ("split", "rsplit", "splitlines") and type(owner) is Marked:  # plain pieces are soon made
+        if name in ("split", "rsplit", "splitlines") and type(owner) is Marked:  # measure the cheap plain pieces first
             self.meter.size(getattr(str, name)(owner, *args, **kwargs))
-        if name in ("join", "replace") and type(owner) is str:  # what is put in may be trusted
+        if name in ("join", "replace") and type(owner) is str:  # the arguments may be trusted text
             function = getattr(marked(owner), name)
         made = super().call(context, function, *args, **kwargs)
         if name == "format" and type(owner) is Marked:
             made = owner._formatted(str(made), args, kwargs)
-        return self.meter.fresh(made) if isinstance(made, list) else self.meter.made(made)
+        return self.meter.count_list(made) if isinstance(made, list) else self.meter.count(made)
 
     def _metered(self, name: str, function: Any) -> Callable[..., Any]:
-        """A filter or test that ticks, estimates and measures; it keeps the marks that say which context it wants."""
+        """The filter or test, metered. Keeps Jinja's marker that says whether it takes the context as an argument."""
         extra = 1 if hasattr(function, "jinja_pass_arg") else 0
 
         def metered(*args: Any, **kwargs: Any) -> Any:
@@ -214,16 +214,16 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             if len(args) > extra:
                 rest = estimate_call(self.meter, name, args[extra], args[extra + 1 :], kwargs)
                 if name in READ_WHOLE and not isinstance(args[extra], (str, Mapping, jinja2.Undefined)):
-                    args = (*args[:extra], self.meter.fresh(list(self.meter.watched(args[extra]))), *rest)
+                    args = (*args[:extra], self.meter.count_list(list(self.meter.watched(args[extra]))), *rest)
             made = function(*args, **kwargs)
-            return self.meter.watched(made) if isinstance(made, GeneratorType) else self.meter.made(made)
+            return self.meter.watched(made) if isinstance(made, GeneratorType) else self.meter.count(made)
 
         if extra:
             metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
         return metered
 
     def _join(self, value: Any, d: Any = "", attribute: Any = None) -> str:
-        """Jinja's `join`: whatever it iterates over, each element counts."""
+        """Jinja's `join`, with a tick for each element."""
         items = list(self.meter.watched(value))
         separator = marked(str(d))
         self.meter.estimate(self.meter.size(items) + len(separator) * len(items))
@@ -234,29 +234,29 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def _to_json(
         self, x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
     ) -> str:
-        """json.dumps with the options that `transformers` has, written piece by piece."""
+        """json.dumps with the options that `transformers` offers, measured piece by piece."""
         self.meter.tick()
         encoder = json.JSONEncoder(
             ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys,
         )  # fmt: skip
         if (isinstance(indent, int) and indent > 100) or len(str(indent)) + len(str(separators)) > 100:
             raise SecurityError("it indents JSON too far")
-        return str(self.meter.made("".join(self._gathered(encoder.iterencode(x)))))
+        return str(self.meter.count("".join(self._gathered(encoder.iterencode(x)))))
 
     def _written(self, value: Any) -> str:
-        """An output expression as text; what is not text yet becomes new text."""
+        """The text of an output expression; new text is counted."""
         self.meter.tick()
         if isinstance(value, str):
             return value
         self.meter.size(value)
-        return str(self.meter.made(str(value)))
+        return str(self.meter.count(str(value)))
 
     def _concat(self, pieces: Iterable[str]) -> str:
-        """The pieces as one text, for output, macros and blocks."""
-        return str(self.meter.made(joined(self._gathered(pieces))))
+        """Join the pieces of output, of a macro or of a block."""
+        return str(self.meter.count(joined(self._gathered(pieces))))
 
     def _gathered(self, pieces: Iterable[str]) -> list[str]:
-        """The pieces; stops before they are too large together."""
+        """The pieces as a list; stops as soon as they are too long together."""
         kept, total = [], 0
         for piece in pieces:
             kept.append(piece)
@@ -267,10 +267,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 class CompiledTemplate:
-    """A template that can be rendered within limits; threads take turns."""
+    """A template that can be rendered within limits. Threads may share it; they take turns."""
 
-    def __init__(self, source: str, limits: Limits) -> None:
-        """Raises TemplateError for a source that isn't a template, or too long."""
+    def __init__(self, source: str, limits: RenderLimits) -> None:
+        """TemplateError for a source that isn't a template or is too long."""
         self._limits = limits
         self._lock = threading.Lock()
         if len(source) > LARGEST_SOURCE:
@@ -282,14 +282,14 @@ class CompiledTemplate:
             raise TemplateError(f"the chat template can't be compiled: {_reason(error)}") from None
 
     def meter(self) -> Meter:
-        """A new meter with the template's limits, for one rendering or for several together."""
+        """A new meter with the template's limits, for one rendering or for several that share them."""
         return Meter(self._limits)
 
     def render(self, variables: Mapping[str, Any], meter: Meter | None = None) -> str:
-        """The text for these variables, which must be plain data (text in it may be `Marked`).
+        """Render the template with these variables, which must be plain data (text in it may be `Marked`).
 
-        meter: what it may spend; None: the template's limits. Raises TemplateError, also at a limit, which holds no
-        more of the data than a line.
+        meter: counts what is spent; None: a new one. TemplateError if the template fails or exceeds a limit; its
+        message quotes at most a line of the data.
         """
         with self._lock:
             self._environment.meter = self.meter() if meter is None else meter
@@ -323,7 +323,7 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 def _metered_node(node: Any) -> Any:
-    """An expression that makes a value without a hook of its own, with one around it; anything else as it is."""
+    """Wrap an expression that makes a value, if Jinja has no hook for it, in a filter; anything else is unchanged."""
     if isinstance(node, nodes.Concat):
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), CONCATENATED)
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):

@@ -1,7 +1,7 @@
-"""Finding special tokens in text: at each place the longest of many texts, in time linear in the text.
+"""Finds special tokens in text: the leftmost, and of those the longest, in time linear in the text.
 
-Vocabularies have thousands of special tokens, and most runs look for few of them: so nothing is built but a sorted
-list. A place where one may begin costs no more than comparing with a few texts, and the length of texts is bounded.
+Vocabularies have thousands of special tokens, but most programs search little text. So the only index is a sorted list,
+which is quick to build. A position where a token may begin costs comparisons with a few texts of bounded length.
 """
 
 import re
@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sotol.tokenizers.characters import character_class
 
-__all__ = ["Longest"]
+__all__ = ["LongestMatcher"]
 
-LONGEST = 4096  # characters: longer texts, which no model has, are not looked for. To compare takes as long as they are
-WINDOW = 32  # characters looked at first; few special tokens are longer
-FEW = 64  # characters that texts begin with: of as many, what follows each of them is looked at too
+LONGEST = 4096  # characters: longer texts, which no model has, are never found. This bounds the time of a comparison
+WINDOW = 32  # characters that are compared first; few special tokens are longer
+FEW = 64  # if all texts begin with at most this many characters, the pattern also checks the second character
 
 
-class Longest:
-    """Finds texts, leftmost first and of those the longest; without texts it finds nothing.
+class LongestMatcher:
+    """Finds any of many texts in a text: the leftmost, and of those the longest.
 
     Texts of more than 4096 characters are never found.
     """
@@ -26,7 +26,7 @@ class Longest:
     def __init__(self, texts: Iterable[str]) -> None:
         """texts: none empty."""
         self._texts = sorted({text for text in texts if len(text) <= LONGEST})
-        # The lengths of all texts that each begins with, its own last. They come before it in the order.
+        # For each text, the lengths of all texts that are its prefixes, its own last. In sorted order they precede it.
         self._lengths: list[tuple[int, ...]] = []
         open_: list[int] = []
         for i, text in enumerate(self._texts):
@@ -38,9 +38,9 @@ class Longest:
         self._begins = _beginnings(self._texts)
 
     def search(self, text: str, at: int = 0, room: Callable[[int], int] | None = None) -> tuple[int, int] | None:
-        """Where the first of the texts from `at` on begins and ends, the longest if several begin there; or None.
+        """Start and end of the first match from `at` on, the longest of those that begin there; None without a match.
 
-        room: given a place, the longest that a text which begins there may be. Shorter ones may be found instead.
+        room(start): the longest match that is allowed to begin at `start`; a shorter text may match there instead.
         """
         begins = self._begins.search
         while (match := begins(text, at)) is not None:
@@ -51,14 +51,14 @@ class Longest:
         return None
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where the texts begin and end in `text`, from left to right; none overlap."""
+        """Start and end of all matches, from left to right, without overlap."""
         search, end = self.search, 0
         while (found := search(text, end)) is not None:
             yield found
             end = found[1]
 
     def split(self, text: str) -> list[str]:
-        """What lies between the texts, and at odd places the texts: joined, `text` again."""
+        """The text between matches, and at odd indices the matches; joined, they give `text` again."""
         search, pieces, end = self.search, list[str](), 0
         while (found := search(text, end)) is not None:
             pieces += (text[end : found[0]], text[found[0] : found[1]])
@@ -66,7 +66,7 @@ class Longest:
         return [*pieces, text[end:]]
 
     def _length_at(self, text: str, at: int, most: int) -> int:
-        """The length of the longest text that stands here and is no longer than `most`; 0 if none does."""
+        """The length of the longest match that begins at `at`, of at most `most` characters; 0 without one."""
         texts = self._texts
         here = text[at : at + WINDOW]
         place = bisect_right(texts, here)
@@ -75,15 +75,15 @@ class Longest:
             place = bisect_right(texts, here)
         if not place:
             return 0
-        # Every text that stands here comes before `here` in the order, and the last before it begins with all of them:
-        # they are those that are no longer than what it has in common with the text.
+        # All matches are prefixes of `here`, so they sort before it, and the last text before it begins with each of
+        # them: they are that text's prefixes that are no longer than what it has in common with `here`.
         lengths = self._lengths[place - 1]
         standing = bisect_right(lengths, min(_common(here, texts[place - 1]), most))
         return lengths[standing - 1] if standing else 0
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+    """The length of the common prefix of two texts."""
     size = min(len(one), len(other))
     for i in range(min(size, WINDOW)):
         if one[i] != other[i]:
@@ -92,9 +92,10 @@ def _common(one: str, other: str) -> int:
 
 
 def _beginnings(texts: list[str]) -> re.Pattern[str]:
-    """Matches where one of the texts may begin, and at few other places.
+    """A pattern that matches wherever one of the texts may begin, and in few other places.
 
-    By their first two characters, unless that makes many alternatives: a space stands everywhere, two hardly anywhere.
+    It checks the first two characters, unless that takes too many alternatives: single spaces are everywhere in text,
+    double spaces are rare.
     """
     seconds: dict[str, set[str]] = {}
     for text in texts:

@@ -1,13 +1,13 @@
 """SentencePiece's BPE (Kudo & Richardson 2018, arXiv 1808.06226), as in Llama 1 and 2, Mistral and Gemma 1 to 3.
 
-A token's score is its merge's priority: of all neighbours that join to a token, those with the best score go first.
+A token's score is the priority of its merge: of all neighbours that form a token, those with the best score go first.
 """
 
 from itertools import repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sotol.arrays import Float64Array
 from sotol.tokenizers.merge import merge
 from sotol.tokenizers.vocabulary import TokenType, Vocabulary
 from sotol.tokenizers.words import WordCache, byte_fallback, byte_tokens, space_words, unknown_token
@@ -27,7 +27,7 @@ class SentencePieceEncoder:
         self._cache = WordCache(self._encode_word)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of plain text (nothing in it is a special token)."""
+        """The ids of plain text: special tokens in it are ordinary characters."""
         return self._cache.encode(self._words.findall(text.replace(" ", "▁")))
 
     def _encode_word(self, word: str) -> list[int]:
@@ -40,15 +40,15 @@ class SentencePieceEncoder:
         return ids
 
 
-def _ranks(ids: dict[str, int], scores: NDArray[np.float64]) -> dict[str, int]:
-    """A number for each token that is lower the better its score, and equal where scores are.
+def _ranks(ids: dict[str, int], scores: Float64Array) -> dict[str, int]:
+    """A rank for each token: lower for a better score, equal for equal scores.
 
-    ids: of the tokens, rising; scores: by id.
+    ids: text -> id, ascending. scores: [V] by id.
     """
     of_tokens = np.fromiter(ids.values(), np.int64, len(ids))
     worseness = -scores[of_tokens]
-    # In most files scores fall from token to token, but for some special ones that share a score with one of the rest.
-    # Then ids are such numbers already, and to copy them is many times quicker than to make a new dictionary.
+    # In most files, scores fall from token to token, except for a few special ones that share a score with another.
+    # Then the ids themselves are valid ranks, and copying their dictionary is many times faster than making a new one.
     edges = np.concatenate([[0], np.flatnonzero(worseness[1:] <= worseness[:-1]) + 1, [len(ids)]])
     longest = np.argmax(np.diff(edges))
     run = slice(edges[longest], edges[longest + 1])
@@ -64,8 +64,8 @@ def _ranks(ids: dict[str, int], scores: NDArray[np.float64]) -> dict[str, int]:
 
 
 def _before_space(texts: dict[str, int]) -> set[str]:
-    """The characters that some token has right before a `▁`."""
-    last = np.fromiter(map(str.rfind, texts, repeat("▁")), np.int64, len(texts))  # `map`: quick for 300 thousand
+    """The characters that directly precede a `▁` in some token."""
+    last = np.fromiter(map(str.rfind, texts, repeat("▁")), np.int64, len(texts))  # `map`: fast for 300 thousand tokens
     names = list(texts)
     inside = (names[i] for i in np.flatnonzero(last > 0).tolist())
     parts = (text.split("▁") for text in inside if "▁" in text.lstrip("▁"))

@@ -1,4 +1,4 @@
-"""Text from tokens as they come: never half a character, and in the end what decoding all at once gives."""
+"""Streaming decoder: text from tokens one by one, never half a character; in sum the same as decoding all at once."""
 
 from codecs import getincrementaldecoder
 
@@ -8,7 +8,7 @@ __all__ = ["StreamDecoder"]
 
 
 class StreamDecoder:
-    """Decodes one sequence. `special` and `continued` mean what they mean for `Tokenizer.decode`."""
+    """Decodes one sequence. `special` and `continued` are those of `Tokenizer.decode`."""
 
     def __init__(self, tokenizer: Tokenizer, *, special: bool = False, continued: bool = False) -> None:
         self._tokenizer = tokenizer
@@ -17,7 +17,7 @@ class StreamDecoder:
         self._decoder = getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """The text that is certain now that `token` has come; empty while a character is incomplete."""
+        """The text that `token` completes; empty while a character is incomplete."""
         data = self._tokenizer.token_bytes(token, special=self._special)
         if data and self._drop_space:
             data = data.removeprefix(b" ")
@@ -25,5 +25,5 @@ class StreamDecoder:
         return self._decoder.decode(data)
 
     def finish(self) -> str:
-        """What remains: U+FFFD for a character that never became complete, or nothing."""
+        """The rest: U+FFFD for an incomplete character, else nothing."""
         return self._decoder.decode(b"", final=True)

@@ -12,73 +12,82 @@ from sotol.formats.gguf import read_gguf
 from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEncoder
 from sotol.tokenizers.pretokenize import pretokenizer
 from sotol.tokenizers.provenance import Marked, mask_of, unmarked
-from sotol.tokenizers.special import Longest
+from sotol.tokenizers.special import LongestMatcher
 from sotol.tokenizers.spm import SentencePieceEncoder
 from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary, read_vocabulary
 
 __all__ = ["Tokenizer"]
 
-# Types that `decode` leaves out unless it is asked for them.
+# Types of tokens that `decode` does not show by default.
 HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED)
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Encoder(Protocol):
-    """What `bpe.py` and `spm.py` provide: ids of text without special tokens."""
+    """Encodes text in which special tokens are ordinary characters; `bpe.py` and `spm.py` have the encoders."""
 
     def encode(self, text: str) -> list[int]: ...
 
 
-class Rules(NamedTuple):
-    """How one kind of vocabulary works: its encoder, the bytes of an ordinary token's text, and what goes in front."""
+class TokenizerModel(NamedTuple):
+    """How one kind of vocabulary (`tokenizer.ggml.model`) encodes and decodes.
+
+    bytes_of: the text of an ordinary token -> the bytes that it stands for. add_bos, space_prefix: what comes before a
+    text.
+    """
 
     encoder: Encoder
-    spell: Callable[[str], bytes]
+    bytes_of: Callable[[str], bytes]
     add_bos: bool
     space_prefix: bool
 
 
-def _byte_bpe(vocabulary: Vocabulary) -> Rules:
+def _byte_bpe(vocabulary: Vocabulary) -> TokenizerModel:
     pre = pretokenizer(vocabulary.pre, vocabulary.source)
     add_bos = pre.add_bos if vocabulary.add_bos is None else vocabulary.add_bos
-    return Rules(ByteBpeEncoder(vocabulary, pre), _spell_bytes, add_bos, space_prefix=False)
+    return TokenizerModel(ByteBpeEncoder(vocabulary, pre), _bytes_of_gpt2, add_bos, space_prefix=False)
 
 
-def _sentencepiece(vocabulary: Vocabulary) -> Rules:
+def _sentencepiece(vocabulary: Vocabulary) -> TokenizerModel:
     prefix = vocabulary.add_space_prefix is not False
-    return Rules(SentencePieceEncoder(vocabulary), _spell_spaces, vocabulary.add_bos is not False, prefix)
+    encoder, add_bos = SentencePieceEncoder(vocabulary), vocabulary.add_bos is not False
+    return TokenizerModel(encoder, _bytes_of_sentencepiece, add_bos, prefix)
 
 
-def _gemma4(vocabulary: Vocabulary) -> Rules:
+def _gemma4(vocabulary: Vocabulary) -> TokenizerModel:
     # Some files say that Gemma 4 takes no bos, but it was trained with one (llama.cpp pull request 21500).
-    return Rules(SpaceBpeEncoder(vocabulary), _spell_spaces, add_bos=True, space_prefix=False)
+    return TokenizerModel(SpaceBpeEncoder(vocabulary), _bytes_of_sentencepiece, add_bos=True, space_prefix=False)
 
 
-MODELS: dict[str, Callable[[Vocabulary], Rules]] = {"gpt2": _byte_bpe, "llama": _sentencepiece, "gemma4": _gemma4}
+MODELS: dict[str, Callable[[Vocabulary], TokenizerModel]] = {
+    "gpt2": _byte_bpe,
+    "llama": _sentencepiece,
+    "gemma4": _gemma4,
+}
 
 
-def _spell_bytes(text: str) -> bytes:
+def _bytes_of_gpt2(text: str) -> bytes:
     try:
         return bytes([BYTE_OF_CHARACTER[character] for character in text])
-    except KeyError:  # not written in GPT-2's alphabet, so it stands for itself
-        return _spell(text)
+    except KeyError:  # not in GPT-2's alphabet, so the token is plain text
+        return _file_bytes(text)
 
 
-def _spell_spaces(text: str) -> bytes:
-    return _spell(text.replace("▁", " "))
+def _bytes_of_sentencepiece(text: str) -> bytes:
+    return _file_bytes(text.replace("▁", " "))
 
 
-def _spell(text: str) -> bytes:
-    """The bytes that a file has for a token, also where they are not UTF-8: Python reads those as "surrogateescape"."""
+def _file_bytes(text: str) -> bytes:
+    """The bytes of a token's text in the file. Those that are not UTF-8 were read with "surrogateescape"."""
     try:
         return text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # no file has such a text
+    except UnicodeEncodeError:  # can't come from a file
         return text.encode(errors="replace")
 
 
 def _trusted_room(mask: bytes) -> Callable[[int], int]:
-    """How far the run of 1s goes on that a place is in; to be asked from left to right."""
+    """room(start): the length of the run of trusted characters at `start`. Call it from left to right."""
     end = 0
 
     def room(start: int) -> int:
@@ -92,16 +101,16 @@ def _trusted_room(mask: bytes) -> Callable[[int], int]:
 
 
 class _TokenBytes(dict[int, bytes]):
-    """Id to the bytes that the token stands for; computed on first use, as most tokens of a vocabulary never come.
+    """Id -> the bytes that the token stands for, computed on demand: most tokens of a vocabulary never occur.
 
-    padding: how many ids follow those of the vocabulary, and stand for nothing.
+    padding: how many ids follow those of the vocabulary; they stand for nothing.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, spell: Callable[[str], bytes], hidden: tuple[TokenType, ...], padding: int
+        self, vocabulary: Vocabulary, bytes_of: Callable[[str], bytes], hidden: tuple[TokenType, ...], padding: int
     ) -> None:
         super().__init__()
-        self._vocabulary, self._spell, self._hidden, self._padding = vocabulary, spell, hidden, padding
+        self._vocabulary, self._bytes_of, self._hidden, self._padding = vocabulary, bytes_of, hidden, padding
 
     def __missing__(self, token: int) -> bytes:
         tokens = self._vocabulary.tokens
@@ -113,25 +122,25 @@ class _TokenBytes(dict[int, bytes]):
         if kind in self._hidden:
             data = b""
         elif kind is TokenType.NORMAL:
-            data = self._spell(text)
+            data = self._bytes_of(text)
         elif kind is TokenType.BYTE:
             data = bytes([BYTE_TEXTS.index(text)])
         else:
-            data = _spell(text)
+            data = _file_bytes(text)
         self[token] = data
         return data
 
 
 def _whole(token: object) -> int:
-    """A token id; ValueError for what is no whole number."""
+    """A token id; ValueError unless it is an integer."""
     try:
-        return index(token)  # type: ignore[arg-type]  # that is the question
+        return index(token)  # type: ignore[arg-type]  # the except clause handles other types
     except TypeError:
         raise ValueError(f"a token id is a whole number, not {token!r:.60}") from None
 
 
 def _warn(source: str, remarks: Sequence[str]) -> None:
-    import logging  # noqa: PLC0415  (most files are right, and a start should not wait for it)
+    import logging  # noqa: PLC0415  (takes time at start, and most files have no faults)
 
     logging.getLogger("sotol.tokenizers").warning("%s: wrong metadata: %s", source, "; ".join(remarks))
 
@@ -139,48 +148,48 @@ def _warn(source: str, remarks: Sequence[str]) -> None:
 class Tokenizer:
     """The tokenizer of one model; threads may share it.
 
-    Attributes: `bos` and `eos` (ids, or None where the model has none); `end_of_generation` (the ids after which the
-    model has finished); `adds_bos` and `adds_eos` (what `encode` puts around a text); `space_prefix` (whether a text is
-    encoded as if a space stood before it).
+    Attributes: `bos` and `eos` (ids, or None if the model has none); `end_of_generation` (the ids that end an answer);
+    `adds_bos` and `adds_eos` (what `encode` puts around a text); `space_prefix` (whether a text is encoded with a space
+    before it).
     """
 
     def __init__(self, vocabulary: Vocabulary, padding: int = 0) -> None:
-        """padding: how many ids the model has behind those of the vocabulary; they stand for nothing."""
+        """padding: how many ids the model has after those of the vocabulary; they stand for nothing."""
         if vocabulary.model not in MODELS:
             raise ModelError(
                 f"{vocabulary.source}: the tokenizer {vocabulary.model!r:.60} (tokenizer.ggml.model) is not supported;"
                 f" these are: {', '.join(MODELS)}"
             )
-        rules = MODELS[vocabulary.model](vocabulary)
+        model = MODELS[vocabulary.model](vocabulary)
         self._vocabulary = vocabulary
-        self._encode_plain = rules.encoder.encode
-        self._bytes = _TokenBytes(vocabulary, rules.spell, HIDDEN, padding)
-        self._bytes_with_special = _TokenBytes(vocabulary, rules.spell, (), padding)
+        self._encode_plain = model.encoder.encode
+        self._bytes = _TokenBytes(vocabulary, model.bytes_of, HIDDEN, padding)
+        self._bytes_with_special = _TokenBytes(vocabulary, model.bytes_of, (), padding)
         self.bos, self.eos = vocabulary.bos, vocabulary.eos
         self.end_of_generation = vocabulary.end_of_generation
-        self.adds_bos = rules.add_bos and self.bos is not None
+        self.adds_bos = model.add_bos and self.bos is not None
         self.adds_eos = vocabulary.add_eos is True and self.eos is not None
-        self.space_prefix = rules.space_prefix
+        self.space_prefix = model.space_prefix
         remarks = list(vocabulary.remarks)
-        for name, wanted, adds in (("bos", rules.add_bos, self.adds_bos), ("eos", vocabulary.add_eos, self.adds_eos)):
+        for name, wanted, adds in (("bos", model.add_bos, self.adds_bos), ("eos", vocabulary.add_eos, self.adds_eos)):
             if wanted and not adds:
                 remarks.append(f"tokenizer.ggml.{name}_token_id is missing, so texts go without {name}")
         if remarks:
             _warn(vocabulary.source, remarks)
 
-    # What is looked for in texts: made on first use, for a vocabulary may have thousands and a program need none.
+    # Matchers of special tokens, made on demand: a vocabulary may have thousands, and a program may need none.
 
     @cached_property
-    def _control(self) -> Longest:
-        return Longest(self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
+    def _control(self) -> LongestMatcher:
+        return LongestMatcher(self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
 
     @cached_property
-    def _hidden(self) -> Longest:
-        return Longest(self._vocabulary.of_type(*HIDDEN))
+    def _hidden(self) -> LongestMatcher:
+        return LongestMatcher(self._vocabulary.of_type(*HIDDEN))
 
     @cached_property
-    def _user_defined(self) -> Longest:
-        return Longest(self._vocabulary.of_type(TokenType.USER_DEFINED))
+    def _user_defined(self) -> LongestMatcher:
+        return LongestMatcher(self._vocabulary.of_type(TokenType.USER_DEFINED))
 
     @classmethod
     def from_gguf(cls, path: str | Path) -> "Tokenizer":
@@ -191,10 +200,9 @@ class Tokenizer:
     def from_metadata(cls, metadata: Mapping[str, object], source: str = "", *, logits: int = 0) -> "Tokenizer":
         """The tokenizer that the `tokenizer.ggml.*` fields describe.
 
-        FormatError names the field that is broken; ModelError says that the kind of tokenizer is not supported, and
-        which are. What is wrong with the metadata, but can be borne, is one warning in the log. `source` is what
-        messages call the file; `logits`: of how many tokens the model has some. Those that the vocabulary has not are
-        padding, and stand for nothing.
+        source: the name of the file in messages. logits: how many logits the model has; ids beyond the vocabulary are
+        padding and stand for nothing. FormatError names a field that can't be used; ModelError lists the supported
+        kinds of tokenizers. Lesser faults of the metadata are one warning in the log.
         """
         vocabulary = read_vocabulary(metadata, source)
         return cls(vocabulary, max(0, logits - len(vocabulary.tokens)))
@@ -207,7 +215,7 @@ class Tokenizer:
         """The token as the vocabulary writes it, for instance `Ġthe`, `▁the` or `<|im_end|>`."""
         if not 0 <= _whole(token) < len(self):
             raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(self) - 1}")
-        return _spell(self._vocabulary.tokens[token]).decode(errors="replace")
+        return _file_bytes(self._vocabulary.tokens[token]).decode(errors="replace")
 
     def id_of(self, text: str) -> int | None:
         """The id of the token that the vocabulary writes as `text`, or None."""
@@ -217,16 +225,16 @@ class Tokenizer:
         """The ids of `text`.
 
         With `special`, control tokens such as `<|im_end|>` in the text become their ids; without, they are plain text,
-        as they must be in what a user wrote. Of a text that knows what in it is a template's (`provenance.py`), as
-        `ChatTemplate.render` gives it, only tokens that are the template's to the last character become ids.
-        `add_special` puts bos and eos around it where the model wants them.
+        as a user's text must be. In a text that `ChatTemplate.render` made, which knows the origin of its characters
+        (`provenance.py`), only control tokens that the template wrote in full become ids. `add_special` adds bos and
+        eos if the model uses them.
         """
         if not isinstance(text, str):
             raise ValueError(f"the text is {text!r:.60}; it must be a string")
         mask = mask_of(text) if special and isinstance(text, Marked) else None
         text = unmarked(text)
         if not text.isascii():
-            text = SURROGATES.sub("\ufffd", text)  # no UTF-8 exists for half a surrogate pair
+            text = SURROGATES.sub("\ufffd", text)  # half a surrogate pair can't be encoded as UTF-8
         ids = [self.bos] if add_special and self.adds_bos and self.bos is not None else []
         end = 0
         for start, stop in self._special(text, mask) if special else self._user_defined.find(text):
@@ -245,7 +253,7 @@ class Tokenizer:
         return self._encode_plain(" " + text if self.space_prefix else text)
 
     def _special(self, text: str, mask: bytes | None) -> Iterator[tuple[int, int]]:
-        """Where special tokens begin and end: the leftmost, of those the longest; control tokens where 1s are."""
+        """Start and end of special tokens: leftmost first, of those the longest; control tokens only if trusted."""
         room = None if mask is None else _trusted_room(mask)
         nowhere = (len(text) + 1, 0)
         control = text_token = (-1, 0)
@@ -262,10 +270,10 @@ class Tokenizer:
             at = first[1]
 
     def decode(self, ids: Sequence[int], *, special: bool = False, continued: bool = False) -> str:
-        """The text of `ids`; what is not UTF-8 becomes U+FFFD. `special` shows control tokens.
+        """The text of `ids`; invalid UTF-8 becomes U+FFFD. special: show control tokens.
 
-        Where the model encodes a text with a space before it, that space is taken off again, unless the ids are
-        `continued`: the middle of a text, whose first space is meant.
+        If the model encodes texts with a space before them, that space is removed again. continued: not so, since the
+        ids are from the middle of a text.
         """
         data = self.join(ids, special=special)
         if self.space_prefix and not continued:
@@ -273,7 +281,7 @@ class Tokenizer:
         return data.decode(errors="replace")
 
     def join(self, ids: Sequence[int], *, special: bool = False) -> bytes:
-        """The bytes of all `ids`, one after the other."""
+        """The bytes of all `ids`, concatenated."""
         table = self._bytes_with_special if special else self._bytes
         try:
             return b"".join(map(table.__getitem__, map(index, ids)))
@@ -281,11 +289,11 @@ class Tokenizer:
             raise ValueError(f"token ids are whole numbers in a list: not {ids!r:.100}") from None
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes that a token stands for, maybe only a part of a character; empty for a control token."""
+        """The bytes that a token stands for, perhaps only part of a character; empty for a control token."""
         return (self._bytes_with_special if special else self._bytes)[_whole(token)]
 
     def shown(self, text: str) -> list[str | int]:
-        """A text as `decode` would have to show it: pieces of text and, for each token in it that is hidden, the id."""
+        """The parts of a text as `decode` would show them: text, and the ids of tokens in it that `decode` hides."""
         pieces: list[str | int] = list(self._hidden.split(text))
         pieces[1::2] = [self._vocabulary.ids[str(piece)] for piece in pieces[1::2]]
         return [piece for piece in pieces if piece != ""]

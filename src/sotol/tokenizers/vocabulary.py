@@ -1,7 +1,7 @@
-"""The vocabulary that a GGUF file carries in its `tokenizer.ggml.*` metadata, checked once and then trusted.
+"""The vocabulary of a GGUF file, read from its `tokenizer.ggml.*` metadata and checked once.
 
-Knows nothing of how text is cut and merged: that is `bpe.py` and `spm.py`. What has to be made of metadata that is
-incomplete or wrong is told apart by field: token types and special ids in `roles.py`, the rest here.
+Knows nothing of how text is split and merged: that is in `bpe.py` and `spm.py`. Incomplete or wrong metadata is
+corrected where it is read: token types and special ids in `roles.py`, other fields here.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sotol.tokenizers.fields import Fields
+from sotol.arrays import Float64Array, Int8Array
+from sotol.tokenizers.fields import TokenizerFields
 from sotol.tokenizers.roles import (
     BYTE_TEXTS,
-    Tokens,
+    TokenTexts,
     TokenType,
     ends_of_generation,
     mark_special,
@@ -26,17 +26,17 @@ __all__ = ["BYTE_TEXTS", "TokenType", "Vocabulary", "read_vocabulary"]
 
 
 class Vocabulary(NamedTuple):
-    """Tokens by id, and the ids that mean something.
+    """All tokens by id, and the special ones.
 
-    `ids` maps a token's text to its id: of equal texts to the first, and the other ids only stand for that text.
-    `remarks` says what was wrong with the metadata, and how it is taken.
+    ids: a token's text -> its id. If several tokens have one text, it is the first id; the others are decoded only.
+    remarks: what was wrong with the metadata, and how it is interpreted.
     """
 
     model: str
     pre: str
     tokens: list[str]
-    types: NDArray[np.int8]  # [V] of TokenType, none UNDEFINED
-    scores: NDArray[np.float64]  # [V] for SentencePiece, [0] for the others
+    types: Int8Array  # [V] of TokenType, none UNDEFINED
+    scores: Float64Array  # [V] for SentencePiece, [0] for other models
     merges: list[str]  # for BPE: "left right", the best first
     ids: dict[str, int]
     bos: int | None
@@ -50,15 +50,15 @@ class Vocabulary(NamedTuple):
     remarks: tuple[str, ...]
 
     def of_type(self, *types: TokenType) -> dict[str, int]:
-        """The tokens of these types: text to id."""
+        """The tokens of these types: text -> id."""
         wanted = np.zeros(max(TokenType) + 1, bool)
         wanted[list(types)] = True
         chosen = wanted[self.types]
-        if len(self.ids) < len(self.tokens):  # some texts come twice
+        if len(self.ids) < len(self.tokens):  # some tokens have the same text
             first = np.zeros(len(chosen), bool)
             first[list(self.ids.values())] = True
             chosen &= first
-        elif np.count_nonzero(chosen) > len(chosen) // 2:  # to copy all and leave out the others is quicker
+        elif np.count_nonzero(chosen) > len(chosen) // 2:  # then copying all and deleting the others is faster
             rest = self.ids.copy()
             for i in np.flatnonzero(~chosen).tolist():
                 del rest[self.tokens[i]]
@@ -70,10 +70,10 @@ class Vocabulary(NamedTuple):
 def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabulary:
     """Read and check the `tokenizer.ggml.*` fields.
 
-    What files often have wrong is taken as llama.cpp takes it, or as the functions here say, and remarked upon.
-    FormatError names the file (`source`) and the field that nothing can be made of.
+    Common faults of files are corrected as in llama.cpp, or as the functions here say, and recorded as remarks.
+    FormatError names the file (`source`) and the field that can't be used.
     """
-    fields = Fields(metadata, source or "the model file", [])
+    fields = TokenizerFields(metadata, source or "the model file", [])
     model, tokens = fields.text("model"), _read_tokens(fields)
     types = read_types(fields, tokens, model)
     named = special_ids(fields, tokens, model)
@@ -98,8 +98,8 @@ def read_vocabulary(metadata: Mapping[str, object], source: str = "") -> Vocabul
     )
 
 
-def _read_tokens(fields: Fields) -> Tokens:
-    """All tokens. An empty one gets the name that llama.cpp gives it."""
+def _read_tokens(fields: TokenizerFields) -> TokenTexts:
+    """All tokens. An empty one gets the text that llama.cpp gives it."""
     texts = fields.array("tokens", str)
     if not texts:
         raise fields.broken("tokens", "is missing or empty, so the file has no vocabulary")
@@ -107,15 +107,15 @@ def _read_tokens(fields: Fields) -> Tokens:
     if "" in ids:
         texts = [text or f"[EMPTY_{i}]" for i, text in enumerate(texts)]
         ids = dict(zip(texts, range(len(texts)), strict=True))
-    if len(ids) != len(texts):  # here llama.cpp ends the process
+    if len(ids) != len(texts):  # llama.cpp aborts the process here
         twice = next(text for i, text in enumerate(texts) if ids[text] != i)
         fields.remark("tokens", f"has {twice!r:.60} more than once: text is encoded as the first")
         ids = dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
-    return Tokens(texts, ids)
+    return TokenTexts(texts, ids)
 
 
-def _read_scores(fields: Fields, count: int) -> NDArray[np.float64]:
-    """[V]; a token without a number comes behind all others. llama.cpp refuses a list that is too short."""
+def _read_scores(fields: TokenizerFields, count: int) -> Float64Array:
+    """[V]; a token without a score ranks last. llama.cpp refuses a list that is too short."""
     given = fields.array("scores", float)
     if given is None:
         fields.remark("scores", "is missing: all tokens count the same")
@@ -128,12 +128,12 @@ def _read_scores(fields: Fields, count: int) -> NDArray[np.float64]:
     return scores
 
 
-def _read_merges(fields: Fields) -> list[str]:
-    """Without merges, words are written in single characters. (llama.cpp refuses a file without the field.)"""
+def _read_merges(fields: TokenizerFields) -> list[str]:
+    """The merges; without any, words are encoded as single characters. (llama.cpp refuses a file without the field.)"""
     merges = fields.array("merges", str) or []
     if not merges:
         fields.remark("merges", "is missing or empty: words are written in single characters")
-    # A space that is neither the first character nor the last; `map` and `find` because there may be half a million.
+    # Find a space that is neither the first character nor the last; by `map`, as there may be half a million merges.
     spaces = list(map(str.find, merges, repeat(" "), repeat(1), repeat(-1)))
     if -1 in spaces:
         strange = merges[spaces.index(-1)]
@@ -142,7 +142,7 @@ def _read_merges(fields: Fields) -> list[str]:
     return merges
 
 
-def _read_pre(fields: Fields) -> str:
+def _read_pre(fields: TokenizerFields) -> str:
     """The name of a row in `pretokenize.py`."""
     if not (pre := fields.text("pre")):
         fields.remark("pre", "is missing: words are cut in a general way, maybe not in the model's")

@@ -1,4 +1,4 @@
-"""What the encoders share: ids of words that were met before, cutting text at spaces, and the byte-fallback tokens."""
+"""Shared by the encoders: a cache of encoded words, splitting text at spaces, and byte-fallback tokens."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,11 +10,11 @@ from sotol.tokenizers.vocabulary import BYTE_TEXTS, TokenType, Vocabulary
 __all__ = ["WordCache", "byte_fallback", "byte_tokens", "space_words", "unknown_token"]
 
 CACHE_WORDS = 100_000
-CACHE_LENGTH = 64  # characters; longer words hardly come twice
+CACHE_LENGTH = 64  # characters; longer words hardly ever repeat
 
 
 class WordCache(dict[str, tuple[int, ...]]):
-    """Word to ids, computed on first sight and forgotten all at once when it is full."""
+    """A cache of word -> ids, filled on demand and cleared when it is full."""
 
     __slots__ = ("_encode_word",)
 
@@ -36,12 +36,12 @@ class WordCache(dict[str, tuple[int, ...]]):
 
 
 def space_words(glue: Iterable[str], apart: str = "") -> re.Pattern[str]:
-    """A pattern whose matches are words that no merge crosses, in text where `▁` stands for a space.
+    """A pattern that splits text, with `▁` for spaces, into words that no merge can cross.
 
-    A word begins at a run of `▁`, except behind a character of `glue`: those that some token has before a `▁`. Since
-    merges only join neighbours, encoding such words one by one gives what encoding the whole text gives, and so do
-    longer words, where there are too many of `glue` to tell all apart. Runs of the character `apart` are words of
-    their own.
+    A word begins at a run of `▁`, except after a character of `glue`: those that precede a `▁` in some token. Since
+    merges only join neighbours, encoding such words one by one gives the same ids as encoding the whole text. Longer
+    words do, too, so a class that matches more characters than `glue` has is harmless. Runs of the character `apart`
+    are words of their own.
     """
     body, joints = f"[^▁{re.escape(apart)}]", character_class(glue)
     tail = f"(?:(?<=[{joints}])▁+{body}*)*" if joints else ""
@@ -50,17 +50,17 @@ def space_words(glue: Iterable[str], apart: str = "") -> re.Pattern[str]:
 
 
 def byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
-    """Byte to the id of its token `<0x00>` to `<0xFF>`, as far as the vocabulary has them."""
+    """Byte -> id of its token `<0x00>` to `<0xFF>`, as far as the vocabulary has them."""
     texts = vocabulary.of_type(TokenType.BYTE)
     return {byte: texts[text] for byte, text in enumerate(BYTE_TEXTS) if text in texts}
 
 
 def unknown_token(vocabulary: Vocabulary) -> int | None:
-    """What stands for text without a token; none where that would end a generation, which no text may do."""
+    """The id for text without a token; None if that token would end a generation, which no text may do."""
     return None if vocabulary.unknown in vocabulary.end_of_generation else vocabulary.unknown
 
 
 def byte_fallback(text: str, byte_ids: Mapping[int, int], unknown: int | None) -> list[int]:
-    """The byte tokens that spell `text` in UTF-8; a byte without a token is `unknown`, or nothing if None."""
+    """The byte tokens of `text` in UTF-8; a byte without a token becomes `unknown`, or is dropped if that is None."""
     ids = (byte_ids.get(byte, unknown) for byte in text.encode())
     return [i for i in ids if i is not None]

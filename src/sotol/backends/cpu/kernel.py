@@ -1,4 +1,4 @@
-"""How a kernel's file declares it. Knows neither Numba nor any kernel."""
+"""What a file of `kernels/` declares a kernel as. Imports neither Numba nor any kernel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ __all__ = ["Kernel"]
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel before it is compiled.
+    """A kernel before it is compiled: two functions of its arguments `a`, whose fields it reads by name.
 
-    fields: the argument block (`layout.parse_fields`). pieces(a): how many pieces its work has, from shapes and from
-    what earlier phases of the step wrote, never from threads. piece(a, p): does piece p; pieces may run at once, on any
-    thread, in any order.
+    fields: names and kinds of the arguments (`layout.parse_fields`). pieces(a): the number of pieces of its work, by
+    shapes and results of earlier phases, never by the number of threads. piece(a, p): does piece p. Pieces may run at
+    the same time, on any threads, in any order.
     """
 
     fields: str

@@ -1,19 +1,46 @@
-"""What kernels and the code that sets them up must agree on. Knows nothing of Numba: a warm start reads it too."""
+"""Sizes that kernels and the code that prepares their arguments must agree on. A change here reaches both.
 
-__all__ = ["CODEC_BYTES", "QUANT_RECORD", "SPAN", "SUMS_EXTRA", "WIDEST_HEAD", "padded", "parse_fields"]
+Imports nothing of Numba, since a start with compiled kernels reads this file, too.
+"""
 
-LANES = 16  # f32 of a vector on every CPU
+__all__ = [
+    "BLOCK_KEYS",
+    "CACHE_LINE",
+    "CODEC_BYTES",
+    "GROUP",
+    "LANES",
+    "QUAD_BLOCKS",
+    "QUANT_RECORD",
+    "SPAN",
+    "SPAN_EXTRA",
+    "TAPE_ENTRY",
+    "VECTOR_BYTES",
+    "WIDEST_HEAD",
+    "padded",
+    "parse_fields",
+]
+
+LANES = 16  # f32 of a vector on every CPU; rows of a panel
+VECTOR_BYTES = 4 * LANES
+GROUP = 32  # inputs that share an activation scale (`program.ops.GROUP`), and whose weights are packed together
 QUANT_RECORD = 16  # bytes of an activation group's record: f32 scale, sum of its 32 int8, sums of either half
-WIDEST_HEAD = 512  # channels: attention keeps rows on the stack
-SPAN = 256  # keys that attention sums apart
-SUMS_EXTRA = 2 * LANES  # f32 after a row's sums over a span: its maximum and its sum of weights, as vectors
+WIDEST_HEAD = 512  # channels: attention keeps query rows and their sums on the stack
+BLOCK_KEYS = LANES  # keys of a cache block (`program.memory.BLOCK_TOKENS`): K is stored as [d, 16], a lane for each key
+QUAD_BLOCKS = 4  # blocks for which attention updates the softmax's running maximum once: 64 keys
+SPAN = 256  # keys whose weighted sums attention computes apart, before it merges them
+SPAN_EXTRA = 2 * LANES  # f32 at the end of a span record: the running maximum, and the sum of weights, as vectors
 CODEC_BYTES = {"f16": 2, "f32": 4}  # of a cached number, by codec
+TAPE_ENTRY = 24  # bytes of an op on the tape: its kernel, its arguments, whether it is the last one of its phase
+CACHE_LINE = 64  # bytes. Each op's counters have one of their own, so that threads at different ops share none
+
+assert SPAN % (QUAD_BLOCKS * BLOCK_KEYS) == 0, "a span is whole quads"
+assert (LANES, GROUP) == (16, 32), "simd.py's LLVM names say 16 lanes; panels.py packs a group as eight vectors"
 
 Field = tuple[str, str]  # name, kind: "int" (a number or an address), "f32", "count" (the address of a number)
 
 
 def padded(width: int) -> int:
-    """The width that rows of this many numbers have in memory: whole vectors."""
+    """The width of a row in memory: whole vectors."""
     return -(-width // LANES) * LANES
 
 

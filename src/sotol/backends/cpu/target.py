@@ -1,7 +1,7 @@
-"""Which CPU the kernels are compiled for: the host's best level, or the one that SOTOL_CPU names.
+"""The CPU level that kernels are compiled for: the host's best one, or the one that SOTOL_CPU names.
 
-A level fixes LLVM's processor and features and, for the few primitives that have several forms (`simd.py`), which form
-is used. All forms give the same bits, so a level changes speed and nothing else.
+A level sets LLVM's processor and features, and the form of the few primitives that have several (`simd.py`, `dots.py`).
+All forms give the same bits, so a level changes only the speed.
 """
 
 import ctypes
@@ -16,29 +16,29 @@ from sotol.errors import SotolError, explained
 
 __all__ = ["Target", "host_target", "levels", "target_for"]
 
-_X86, _ARM = {"x86_64", "amd64"}, {"aarch64", "arm64"}  # names of machines; Windows writes them in capitals
+_X86, _ARM = {"x86_64", "amd64"}, {"aarch64", "arm64"}  # of `platform.machine()`, which is in capitals on Windows
 
 
 class Target(NamedTuple):
     """A CPU level: what LLVM generates code for, and the forms of the primitives."""
 
     level: str  # "generic", "avx2", "avxvnni", "avx512", "amx", "vnni", "neon", "dotprod"
-    triple: str  # of the family of machines; the host's own is used where that is one of them
+    triple: str  # LLVM's, for Linux; `compile.py` changes it for other systems
     processor: str  # LLVM's name, as "haswell"
     features: str  # LLVM's list, as "+avx2,+fma"
-    dot: str  # form of the int8 dot product: a key of dots.DOTS
-    halves: str  # "native" where the CPU converts f16, else "integer"
-    lanes: int  # f32 lanes of one hardware register: how large register tiles may be
+    dot: str  # the form of the int8 dot product: a key of dots.DOTS
+    f16: str  # the form of conversions of f16: "native" where the CPU has them, else "integer"
+    lanes: int  # f32 in one hardware register, which decides the size of register tiles
 
 
-# Linux's names of features that LLVM spells otherwise.
+# Linux's names of CPU features that differ from LLVM's.
 LLVM_NAMES = {"avx_vnni": "avxvnni", "avx512_vnni": "avx512vnni", "amx_tile": "amx-tile", "amx_int8": "amx-int8"}
 
 _AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt"
 _AVX512 = _AVX2 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,-prefer-256-bit"
 _VNNI = _AVX512 + ",+avx512vnni"
-# level: (features the host must have, the target), the best one last. Each x86 level includes the ones before it, but
-# for avxvnni and amx.
+# level: (features the host must have, the target). `host_target` takes the last one that the host has. Each x86 level
+# includes the ones before it, except avxvnni and amx.
 _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
     "generic": ((), Target("generic", "x86_64-unknown-linux-gnu", "x86-64", "", "generic", "integer", 4)),
     "avx2": (
@@ -53,8 +53,8 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
         ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
         Target("avx512", "x86_64-unknown-linux-gnu", "skylake-avx512", _AVX512, "avx512", "native", 16),
     ),
-    # vnni with AMX for 16 tokens or more. Before vnni, so that it's taken only where SOTOL_CPU asks: its bits are right
-    # on an emulated CPU, but no real one has timed it yet.
+    # vnni, and AMX for 16 tokens or more. It comes before vnni, so only SOTOL_CPU chooses it: its bits are right on an
+    # emulated CPU, but it was not timed on a real one yet.
     "amx": (
         ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "amx-tile", "amx-int8"),
         Target("amx", "x86_64-unknown-linux-gnu", "cascadelake", _VNNI + ",+amx-tile,+amx-int8", "amx", "native", 16),
@@ -69,7 +69,7 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
 
 
 def target_for(level: str) -> Target:
-    """The target of a level by name; kernels of a level that the host lacks can still be compiled, and read.
+    """The target of a level by name, also of one that the host can compile for but not run.
 
     Raises SotolError for an unknown name.
     """
@@ -80,7 +80,7 @@ def target_for(level: str) -> Target:
 
 @cache
 def levels() -> tuple[str, ...]:
-    """The levels that this machine can run, least first."""
+    """The levels that this machine can run, in the order of `_LEVELS`."""
     if platform.machine().lower() in _ARM:
         return ("neon", "dotprod") if _has_dotprod() else ("neon",)
     if platform.machine().lower() not in _X86:
@@ -94,9 +94,9 @@ def levels() -> tuple[str, ...]:
 
 
 def _features() -> frozenset[str]:
-    """What this x86-64 CPU can do and the system lets programs use, by LLVM's names.
+    """The features of this x86-64 CPU that the system supports, by LLVM's names.
 
-    Raises SotolError where neither the system nor LLVM says it.
+    Raises SotolError if neither the system nor LLVM tells.
     """
     if sys.platform != "linux":
         return _features_by_llvm()
@@ -115,7 +115,7 @@ def _features_by_llvm() -> frozenset[str]:
 
 
 def _may_use_tiles() -> bool:
-    """Ask Linux for the state of AMX's tiles: for this process, and all threads that it starts.
+    """Ask Linux for permission to use AMX's tiles, for this process and all threads that it starts.
 
     arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): docs.kernel.org/arch/x86/xstate.html.
     """
@@ -123,7 +123,7 @@ def _may_use_tiles() -> bool:
 
 
 def _has_dotprod() -> bool:
-    """Whether this ARM64 CPU has SDOT, which LLVM does not say of its host."""
+    """Whether this ARM64 CPU has SDOT, which LLVM does not tell."""
     if sys.platform == "darwin":
         return True  # on every Mac with ARM64
     if sys.platform != "linux":
@@ -134,7 +134,7 @@ def _has_dotprod() -> bool:
 
 
 def host_target() -> Target:
-    """The level to run on: SOTOL_CPU's, else the best that the host has.
+    """The level to run on: SOTOL_CPU's, or the last one that the host has.
 
     Raises SotolError for a level that is unknown or that this machine lacks.
     """

@@ -1,7 +1,7 @@
-"""The program of a child process that compiles kernels for its parent, `children.py`, which has the protocol.
+"""A child process that compiles kernels for its parent. `children.py`, the parent's side, has the protocol.
 
-It imports Python's own library and the four packages that the parent names, from where the parent has them: whatever
-else lies in those folders, in the current one or on some path does not exist for it.
+The child imports Python's own library and the four packages that the parent names, from where the parent has them. It
+imports nothing else: neither what is beside them in those folders, nor from the current folder or any other path.
 """
 
 import json
@@ -26,11 +26,11 @@ from sotol.errors import SotolError
 
 __all__ = ["FRAME", "main"]
 
-FRAME = struct.Struct("<?Q")  # before an answer: whether it is a sealed kernel (else an error's text), its bytes
+FRAME = struct.Struct("<?Q")  # before an answer: whether it is a sealed kernel or an error's text; its size in bytes
 
 
 class _Places(MetaPathFinder):
-    """Finds packages where it was told that they are."""
+    """Finds top-level packages in the folders that the parent gave, and nowhere else."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
@@ -43,16 +43,16 @@ class _Places(MetaPathFinder):
 
 
 def main() -> None:
-    """Compile the keys that arrive as lines until there are no more. Arguments: sotol's folder, the job as JSON."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends this process
+    """Compile the keys that arrive as lines, until the pipe is closed. Arguments: sotol's folder, the job as JSON."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which kills this process
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # whatever libraries print must not mix with the answers
     place, job = sys.argv[1], json.loads(sys.argv[2])
     sys.path.remove(place)
     sys.meta_path.insert(0, _Places(job["places"]))
     keys = queue.SimpleQueue[Key]()
     threading.Thread(target=_receive, args=(keys,), daemon=True).start()
-    import_module("sotol.backends.cpu.kernels")  # not before the packages are known, nor after the digest is made
+    import_module("sotol.backends.cpu.kernels")  # after the packages are known, and before the digest
     same = source_digest() == job["sources"]
     while True:
         key = keys.get()
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _receive(keys: "queue.SimpleQueue[Key]") -> None:
-    """A thread's part: keys as they come. After the last, which the parent's death is too, the process ends at once."""
+    """A thread that receives keys. When the pipe is closed, also by the parent's death, the process ends at once."""
     for line in sys.stdin.buffer:
         keys.put(tuple(json.loads(line)))
     os._exit(0)

@@ -1,8 +1,8 @@
-"""Child processes that compile kernels, from the side of the process that waits for them; `child.py` is the other.
+"""Child processes that compile kernels: the parent's side. `child.py` is what they run.
 
-A child takes no code from the current folder and no setting from the environment: it is told where the packages are
-that it may import. It gets keys as lines of JSON on its standard input and answers each with a frame on its standard
-output; what else it writes goes to its standard error, of which the end is kept for an error's text.
+A child takes no code from the current folder and no setting from the environment; it is told where the packages are
+that it may import. It reads keys from its standard input, as lines of JSON, and answers each with a frame on its
+standard output. All else that it writes goes to its standard error; the end of that is kept for error messages.
 """
 
 import json
@@ -19,25 +19,25 @@ from typing import IO, NamedTuple
 from sotol.backends.cpu.building.child import FRAME
 from sotol.backends.cpu.building.sources import places, source_digest
 from sotol.backends.cpu.building.stored import Key, file_name
-from sotol.backends.cpu.machine import available_memory, usable_cpus
 from sotol.backends.cpu.target import Target
+from sotol.backends.machine import available_memory, usable_cpus
 from sotol.errors import SotolError
 
 __all__ = ["compile_kernels", "numba_settings"]
 
-# The program of a child: sotol comes last, so that nothing beside it passes for a module of Python's own.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from sotol.backends.cpu.building.child import main; main()"
-# NumPy's own threads would only cost memory: nothing here multiplies matrices.
+# What a child runs. sotol's folder is last on the path, so that nothing in it hides a module of Python's own.
+_CODE = "import sys; sys.path.append(sys.argv[1]); from sotol.backends.cpu.building.child import main; main()"
+# NumPy's threads would only cost memory: a child multiplies no matrices.
 _SETTINGS = {"OPENBLAS_NUM_THREADS": "1"}
-# What a process needs to find its shared libraries and, on Windows, to begin at all.
+# What a process needs to find its shared libraries and, on Windows, to start at all.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
-_CHILD_BYTES = 300 << 20  # what a child takes
-_DEATHS = 2  # children that a kernel may cost
-_TAIL = 4000  # bytes kept of what a child says on its standard error
-_DYING = 5  # seconds to wait for the end of a child that is about to end
-_LINES = 3  # of its standard error that an error repeats
+_CHILD_BYTES = 300 << 20  # memory of a child
+_DEATHS = 2  # children that may die of a kernel before compiling it is given up
+_TAIL = 4000  # bytes kept of a child's standard error
+_DYING = 5  # seconds to wait for a child whose pipe has closed to exit
+_LINES = 3  # of its standard error that an error message quotes
 _TEXT = 500  # characters of an error
-_GLANCE = 0.2  # seconds: on Windows Ctrl-C is noticed between two waits
+_POLL = 0.2  # seconds: on Windows Ctrl-C is noticed between two waits
 
 
 def numba_settings(target: Target) -> dict[str, str]:
@@ -50,15 +50,15 @@ def numba_settings(target: Target) -> dict[str, str]:
 
 
 def compile_kernels(keys: Sequence[Key], target: Target) -> Generator[tuple[Key, bytes], None, None]:
-    """Sealed kernels (`stored.seal`) of different keys, each when it is ready. To close it ends the children.
+    """Yield sealed kernels (`stored.seal`) of distinct keys, each when it is ready. Closing this ends the children.
 
-    There are as many children as this process may use CPUs (the logical ones, since compilers wait for memory much of
-    the time), if there is memory for so many. Raises SotolError for a kernel that does not compile, and where no child
+    There are as many children as this process may use logical CPUs (compilers wait for memory much of the time), or
+    fewer if memory is short. Raises SotolError for a kernel that does not compile, and where no child
     can be started.
     """
     work = _Work(keys, target)
     try:
-        while work.share_out():
+        while work.start_children():
             ready = work.wait()
             if ready is not None:
                 yield ready
@@ -68,7 +68,7 @@ def compile_kernels(keys: Sequence[Key], target: Target) -> Generator[tuple[Key,
 
 class _Answer(NamedTuple):
     child: "_Child"
-    good: bool | None  # False: the kernel does not compile; None: the child is dead
+    good: bool | None  # False: the kernel did not compile; None: the child is dead
     data: bytes  # a sealed kernel, or an error's text
 
 
@@ -82,8 +82,8 @@ class _Work:
         self._deaths = Counter[Key]()
         self._answers = queue.SimpleQueue[_Answer]()
 
-    def share_out(self) -> bool:
-        """Start children for what waits, as many as there may be; whether any work is left."""
+    def start_children(self) -> bool:
+        """Start children for waiting kernels, as many as allowed; whether any work is left."""
         while self._waiting and len(self._busy) < self._most:
             try:
                 child = _Child(self._target, self._answers)
@@ -96,9 +96,9 @@ class _Work:
         return bool(self._busy)
 
     def wait(self) -> tuple[Key, bytes] | None:
-        """Until a kernel is ready, or (None) work must be shared out anew."""
+        """Wait until a kernel is ready, or return None if children have to be started."""
         child, good, data = _next(self._answers)
-        if child not in self._busy:  # it was ended
+        if child not in self._busy:  # it was ended before
             return None
         key = self._busy[child]
         if good:
@@ -113,11 +113,11 @@ class _Work:
         if good is False or self._deaths[key] == _DEATHS:
             raise SotolError(f"kernel {file_name(key)} did not compile: {_one_line(why)}")
         self._waiting.append(key)
-        self._most = max(1, self._most - 1)  # it may have been killed for its memory
+        self._most = max(1, self._most - 1)  # it may have been killed because memory is short
         return None
 
     def end(self) -> None:
-        """End all children, whatever they do."""
+        """Kill all children, whatever they are doing."""
         for child in self._busy:
             child.process.kill()
         for child in self._busy:
@@ -133,7 +133,7 @@ class _Work:
 
 
 class _Child:
-    """A child process, and two threads that read what it writes."""
+    """A child process, and two threads that read its standard output and error."""
 
     def __init__(self, target: Target, answers: "queue.SimpleQueue[_Answer]") -> None:
         """Raises OSError, MemoryError or RuntimeError if the process or a thread can't be started."""
@@ -142,7 +142,7 @@ class _Child:
         job = json.dumps({"level": target.level, "sources": source_digest(), "places": places()})
         command = [sys.executable, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
         self.process = subprocess.Popen(
-            [*command, "-c", _PROGRAM, places()["sotol"], job],
+            [*command, "-c", _CODE, places()["sotol"], job],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -162,25 +162,25 @@ class _Child:
             raise
 
     def give(self, key: Key) -> None:
-        """Let it compile a kernel. If it is dead, `_read` says so."""
+        """Send it a kernel to compile. If it is dead, `_read` reports that."""
         with suppress(OSError):
             _pipe(self.process.stdin).write(json.dumps(key).encode() + b"\n")
             _pipe(self.process.stdin).flush()
 
     def end(self) -> None:
-        """End it at once, whatever it does; nothing of it is left."""
+        """Kill it, and release all that belongs to it."""
         self.process.kill()
         self.process.wait()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with suppress(OSError):  # what was written to the dead
+            with suppress(OSError):  # the pipe is broken, and has data left to write
                 _pipe(pipe).close()
 
     def last_words(self) -> str:
-        """What it died of, of its own."""
-        with suppress(subprocess.TimeoutExpired):  # its end of the pipe may be gone before it is
+        """How it died, and the end of its standard error."""
+        with suppress(subprocess.TimeoutExpired):  # the pipe closes before the process has exited
             self.process.wait(_DYING)
         self.end()
         status = self.process.returncode
@@ -189,7 +189,7 @@ class _Child:
         return " ".join(("the process that compiled it", how, *said))
 
     def _read(self, answers: "queue.SimpleQueue[_Answer]") -> None:
-        """A thread's part: answers as they come, then that no more will."""
+        """A thread that passes on answers and, at the end of the pipe, that no more will come."""
         pipe = _pipe(self.process.stdout)
         while len(head := pipe.read(FRAME.size)) == FRAME.size:
             good, size = FRAME.unpack(head)
@@ -199,7 +199,7 @@ class _Child:
         answers.put(_Answer(self, None, b""))
 
     def _listen(self) -> None:
-        """A thread's part: the child never waits for somebody to read its standard error."""
+        """A thread that drains the standard error, so that the child never blocks on a full pipe."""
         descriptor = _pipe(self.process.stderr).fileno()
         while said := os.read(descriptor, 1 << 16):
             self._tail = (self._tail + said)[-_TAIL:]
@@ -208,7 +208,7 @@ class _Child:
 def _next(answers: "queue.SimpleQueue[_Answer]") -> _Answer:
     while True:
         with suppress(queue.Empty):
-            return answers.get(timeout=_GLANCE)
+            return answers.get(timeout=_POLL)
 
 
 def _most_children(keys: int) -> int:
@@ -217,11 +217,11 @@ def _most_children(keys: int) -> int:
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # each is asked for
+    assert pipe is not None  # `Popen` was asked for all three
     return pipe
 
 
 def _one_line(text: str) -> str:
-    """The end of a text, without its line breaks: errors tell last what it was."""
+    """The end of a text on one line: the last words of an error say what it was."""
     words = " ".join(text.split())
     return words if len(words) <= _TEXT else f"…{words[-_TEXT:]}"

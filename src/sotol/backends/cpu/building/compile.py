@@ -1,8 +1,8 @@
-"""Kernels from Python functions to object code for one CPU level.
+"""Compiles kernels, which are Python functions, to object code for one CPU level.
 
-Numba types a kernel and lowers it to LLVM IR; LLVM optimises that for the target and writes the object code that
-`store.py` keeps on disk and `library.py` maps into processes which never import Numba. `child.py` does this in child
-processes, so that several share the work and the caller's Numba stays untouched.
+Numba infers types and makes LLVM IR; LLVM optimizes that for the target and writes object code. `store.py` keeps it on
+disk, and `library.py` maps it into processes that never import Numba. Only child processes (`child.py`) run this, so
+that several share the work and the settings of the caller's own Numba, if it uses any, stay as they are.
 """
 
 import sys
@@ -32,7 +32,7 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     result = compiled.overloads[signature.args]
     inner, numbers = result.fndesc.llvm_func_name, ", ".join(f"i64 %a{i}" for i in range(parameters))
     types_ = ", ".join(["i64"] * parameters)
-    # Numba's convention: the result and an exception come through pointers; a kernel raises none.
+    # Numba's calling convention returns the result, and any exception, through pointers. Kernels raise none.
     entry = f"""
         declare i32 @{inner}(ptr, ptr, {types_})
         define i64 @{symbol}({numbers}) {{
@@ -56,7 +56,7 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
     )
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.slp_vectorization = False  # the kernels are vectors already
+    options.slp_vectorization = False  # the kernels are vectorized already
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     called = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
@@ -66,10 +66,10 @@ def emit(function: Callable[..., Any], parameters: int, symbol: str, target: Tar
 
 
 def _on_this_system(target: Target) -> tuple[str, str]:
-    """LLVM's names of the target and its features, for this system: object code is ELF everywhere (`linking.py`).
+    """LLVM's triple and features of the target for this system. Object code is ELF everywhere (`linking.py`).
 
-    Kernels need nothing of a system but how functions are called, which only Windows has in its own way, and that a
-    register of ARM64 is left alone on all but Linux.
+    Two things depend on the system: Windows has its own calling convention, and everywhere but on Linux the system
+    reserves ARM64's register x18.
     """
     windows, arm = sys.platform == "win32", target.triple.startswith("aarch64")
     triple = target.triple.replace("unknown-linux-gnu", "pc-windows-msvc-elf") if windows else target.triple
@@ -78,43 +78,43 @@ def _on_this_system(target: Target) -> tuple[str, str]:
 
 @cache
 def _llvm() -> Any:
-    """LLVM, set up to write code for any CPU."""
+    """LLVM, initialized for all CPUs."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (compiling only)
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    # The order of instructions is the kernels' own: LLVM's scheduler would run a register tile token by token, keeping
-    # all weights at once, which no CPU has the registers for (1.4 times the loads on AVX2).
+    # Instructions stay in the order of the kernels: LLVM's scheduler would compute a register tile token by token, with
+    # all weights in registers at once; no CPU has enough, and the spills cost 1.4 times the loads on AVX2.
     llvm.set_option("", "--enable-misched=false")
     return llvm
 
 
 def compile_kernel(key: Key, target: Target, *, assembly: bool = False) -> tuple[Any, str]:
-    """Object code (or assembly text) of a kernel, and the text of its argument fields.
+    """Object code (or assembly text) of a kernel or native function, and the text of its argument fields.
 
-    The code's symbol is file_name(key): (arguments, line, step) -> pieces, or -1 when the step is over. It takes
-    pieces from the op's line until none is left: see `kernels/walk.py`.
+    The symbol is file_name(key). A kernel's function is (arguments, line, epoch) -> pieces, or -1 if the epoch is over:
+    it takes pieces by the counters on the op's line until none is left, see `kernels/walk.py`.
     """
     from numba import njit  # noqa: PLC0415
 
-    from sotol.backends.cpu.kernels import KERNELS, PROGRAMS, TOOLS  # noqa: PLC0415
+    from sotol.backends.cpu.kernels import KERNELS, NATIVE_FACTORIES, NATIVE_FUNCTIONS  # noqa: PLC0415
     from sotol.backends.cpu.vectors import arguments as a  # noqa: PLC0415
 
     symbol = file_name(key)
-    if key[0] in PROGRAMS:
-        return emit(PROGRAMS[str(key[0])], 5, symbol, target, assembly=assembly), ""
-    if key[0] in TOOLS:
-        return emit(TOOLS[str(key[0])](target, *key[1:]), 5, symbol, target, assembly=assembly), ""
+    if key[0] in NATIVE_FUNCTIONS:
+        return emit(NATIVE_FUNCTIONS[str(key[0])], 5, symbol, target, assembly=assembly), ""
+    if key[0] in NATIVE_FACTORIES:
+        return emit(NATIVE_FACTORIES[str(key[0])](target, *key[1:]), 5, symbol, target, assembly=assembly), ""
     kernel: Kernel = KERNELS[str(key[0])](target, *key[1:])
     view = a.viewer(parse_fields(kernel.fields))
     pieces, piece = njit(error_model="numpy")(kernel.pieces), njit(error_model="numpy")(kernel.piece)
     load, replace, add = a.atomic_load, a.atomic_replace, a.atomic_add
 
-    def take_pieces(address: int, line: int, step: int) -> int:
+    def take_pieces(address: int, line: int, epoch: int) -> int:
         block = view(address)
         while True:
             word = load(line)
-            if word >> 32 != step:
+            if word >> 32 != epoch:
                 return -1
             count = pieces(block)
             taken = word & 0xFFFFFFFF

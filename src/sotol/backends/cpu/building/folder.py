@@ -1,7 +1,7 @@
-"""A folder of files that are executed: only this user and root may write there, and what was checked is what is used.
+"""A folder of files that will be executed: only this user and root may be able to write there.
 
-Folders are opened one inside the other and files inside the last, and each is checked when it is open: nothing can be
-put in its place between the look and the use. Windows has no such calls; there the user's own profile is trusted.
+Folders are opened one inside the other, and files inside the last; each is checked through its open descriptor. So
+nobody can swap it between the check and the use. Windows has no such calls; there the user's own profile is trusted.
 """
 
 import os
@@ -24,7 +24,7 @@ _LARGEST = 1 << 26  # bytes of a file: a kernel has some ten thousand
 _PARTIAL = ".partial"
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)  # on Windows
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a named pipe would let the opening wait
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe would block
 
 
 class PrivateFolder:
@@ -37,7 +37,7 @@ class PrivateFolder:
 
     @classmethod
     def open(cls, top: Path, *names: str, make: bool = False) -> Self:
-        """The folder top/name/name/…; with make, folders that lack are made, for this user alone whatever the umask.
+        """The folder top/name/name/…; with make, missing folders are made, for this user alone whatever the umask.
 
         The top may be reached through links, but the folders below it may not be links.
         """
@@ -95,9 +95,9 @@ class PrivateFolder:
             os.close(descriptor)
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file in place, whole or not at all, for this user alone."""
+        """Write a file, readable for this user alone, atomically: it is there whole or not at all."""
         partial = self._place(f"{name}.{os.getpid()}{_PARTIAL}")
-        with suppress(FileNotFoundError):  # of a process that had this one's number
+        with suppress(FileNotFoundError):  # left by a process that had this one's id
             os.unlink(partial, dir_fd=self._descriptor)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
         descriptor = os.open(partial, flags, 0o600, dir_fd=self._descriptor)
@@ -114,24 +114,24 @@ class PrivateFolder:
             raise
 
     def remove_partial(self, names: Collection[str]) -> None:
-        """Remove what writers of these files left that were killed. For who has their locks: no writer is alive."""
+        """Remove partial files of killed writers. The caller holds the locks of these names, so no writer is alive."""
         with os.scandir(self.path if self._descriptor is None else self._descriptor) as entries:
             for entry in entries:
                 if entry.name.endswith(_PARTIAL) and entry.name.removesuffix(_PARTIAL).rpartition(".")[0] in names:
                     os.unlink(self._place(entry.name), dir_fd=self._descriptor)
 
     def touch(self, age: float, now: float) -> None:
-        """Say by the folder's time that it is in use, if it has said so no later than `age` seconds before `now`."""
+        """Set the folder's time to `now`, which shows that it is in use, if it is older than `age` seconds."""
         status = self.path.stat() if self._descriptor is None else os.fstat(self._descriptor)
         if status.st_mtime < now - age:
             os.utime(self.path if self._descriptor is None else self._descriptor, (now, now))
 
     def locks(self, name: str) -> "Locks":
-        """Locks between processes, which this file stands for."""
+        """Locks between processes, on a file of this name."""
         flags = os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY
         descriptor = os.open(self._place(name), flags, 0o600, dir_fd=self._descriptor)
         if sys.platform != "win32":
-            with suppress(PermissionError):  # root's, and as it should be
+            with suppress(PermissionError):  # it is root's, and has the right mode
                 os.fchmod(descriptor, 0o600)
         return Locks(descriptor)
 
@@ -140,10 +140,10 @@ class PrivateFolder:
 
 
 class Locks:
-    """Numbered locks, each of which one process at a time can hold; it lets go of all when it ends in whatever way."""
+    """Numbered locks, each held by one process at a time. The system releases them when a process ends, however."""
 
     def __init__(self, descriptor: int) -> None:
-        """Takes over the descriptor of a file: lock n is its byte n, whether there is such a byte or not."""
+        """Takes over the descriptor of a file: lock n is its byte n, which need not exist."""
         self._descriptor = descriptor
 
     def take(self, number: int) -> bool:
@@ -153,14 +153,14 @@ class Locks:
                 os.lseek(self._descriptor, number, os.SEEK_SET)
                 msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
             else:
-                # Unlike flock's, this lock is not inherited by a fork, which may live on when the owner is dead.
+                # Unlike flock's, this lock is not inherited by forked processes, which may outlive the owner.
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
     def release(self, number: int) -> None:
-        """Let go of a lock."""
+        """Release a lock."""
         if sys.platform == "win32":
             os.lseek(self._descriptor, number, os.SEEK_SET)
             msvcrt.locking(self._descriptor, msvcrt.LK_UNLCK, 1)
@@ -168,16 +168,16 @@ class Locks:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
 
     def close(self) -> None:
-        """Let go of all."""
+        """Release all locks."""
         os.close(self._descriptor)
 
 
 def _make(place: str, inside: int | None) -> None:
-    """Make a folder, if there is none, that only this user may look into."""
+    """Make a folder that only this user can read, if there is none."""
     with suppress(FileExistsError):
         os.mkdir(place, 0o700, dir_fd=inside)
         if sys.platform != "win32":
-            os.chmod(place, 0o700, dir_fd=inside)  # a umask may have taken from it
+            os.chmod(place, 0o700, dir_fd=inside)  # the umask may have removed permissions
 
 
 def _trust(status: os.stat_result, folder: Path, name: str = "") -> None:

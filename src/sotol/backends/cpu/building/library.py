@@ -1,8 +1,9 @@
 """The kernels of this process: callable addresses, from the store on disk (`store.py`) or from child processes that
 compile them (`children.py`).
 
-A kernel that is kept is put into memory as it is (`linking.py`), so a warm start imports neither Numba nor LLVM. It is
-kept by a digest of all that it is made from (`sources.py`): an edited helper can never run as its old self.
+A stored kernel is linked already, and only has to be put into memory (`linking.py`): so a start with stored kernels
+imports neither Numba nor LLVM. The store's key is a digest of all sources of kernels (`sources.py`), so no kernel is
+used after an edit of any of them.
 """
 
 import os
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Code", "Key", "Library", "clear", "library_for", "stores"]
 
-Progress = Callable[[int, int], None]  # kernels compiled so far, kernels to compile
+CountProgress = Callable[[int, int], None]  # kernels compiled so far, kernels to compile
 
-_LIBRARIES = dict["Target", "Library"]()  # the process's, for good: code in use stays where it is
-# Held while a library is made, and while the process forks: a child finds the table whole.
+_LIBRARIES = dict["Target", "Library"]()  # never removed: code that is in use must stay where it is
+# Held while a library is made and while the process forks, so that a child finds the table consistent.
 _TABLE = threading.RLock()
 
 
@@ -44,19 +45,19 @@ class Library:
     """The kernels of one CPU level; `library_for` keeps one for each. Threads may share it."""
 
     def __init__(self, target: Target, store: KernelStore) -> None:
-        """For good: if a library is lost, so is the code that it gave out."""
+        """Keep a library as long as its code may run: the memory of the code is freed with it."""
         self.target = target
         self._store = store
         self._codes: dict[Key, Code] = {}
         self._memory: list[Memory] = []
-        self._turn = threading.RLock()  # one thread compiles, and others wait for what it may bring
+        self._turn = threading.RLock()  # one thread compiles; others wait, and may find their kernels done
 
-    def load(self, keys: Sequence[Key], progress: Progress | None = None) -> dict[Key, Code]:
-        """The kernels of these keys, compiling those that were never compiled on this machine.
+    def load(self, keys: Sequence[Key], progress: CountProgress | None = None) -> dict[Key, Code]:
+        """The kernels of these keys; those that are not stored are compiled.
 
-        progress is called by this thread; what it raises ends the compiling and is raised here. Without it a line in
-        the log says that kernels are compiled. Raises SotolError if a kernel does not compile, or no process for it can
-        be started.
+        progress is called by this thread; if it raises, compiling ends, and the exception is raised here. Without it, a
+        log message says that kernels are compiled. Raises SotolError if a kernel does not compile, or no process for it
+        can be started.
         """
         with self._turn:
             wanted = [key for key in dict.fromkeys(keys) if key not in self._codes]
@@ -65,15 +66,15 @@ class Library:
             return {key: self._codes[key] for key in keys}
 
     def renew_lock(self) -> None:
-        """For a child after a fork, in which no other thread is left to end its turn."""
+        """For a child after a fork: it has no other threads, which could release the lock."""
         self._turn = threading.RLock()
 
-    def _obtain(self, keys: Sequence[Key], progress: Progress | None) -> dict[Key, Compiled]:
-        """The kernels, from the store or by compiling, which is done together with other processes."""
+    def _obtain(self, keys: Sequence[Key], progress: CountProgress | None) -> dict[Key, Compiled]:
+        """Read the kernels from the store, or compile them, together with other processes that need the same."""
         said = list[str]()
 
         def complain(why: str) -> None:
-            if not said:  # one line, however many files it is about
+            if not said:  # one line for all files
                 _log().warning("kernels are compiled for this process: %s", why)
             said.append(why)
 
@@ -81,7 +82,7 @@ class Library:
         total = len(keys) - len(found)
         if not total:
             return found
-        # A warning is what programs show that set up no log. Without any word they would seem to hang for a minute.
+        # Programs that do not configure logging show only warnings; without one they would seem to hang for a minute.
         tell = _log().warning if progress is None and not said else _log().info
         tell("compiling %d kernels for this CPU, to keep them in %s", total, self._store)
 
@@ -90,7 +91,7 @@ class Library:
                 progress(total - (len(keys) - len(found)), total)
 
         def missing() -> list[Key]:
-            """What is still to be compiled, less what other processes have kept meanwhile."""
+            """What is still to be compiled, after looking for what other processes have stored meanwhile."""
             before = len(found)
             found.update(self._store.read([key for key in keys if key not in found], complain))
             if len(found) > before:
@@ -99,8 +100,8 @@ class Library:
 
         report()
         with self._store.sharing(complain) as sharing:
-            for part in sharing.parts(missing):
-                with closing(_compiled(part, self.target)) as ready:
+            for claimed in sharing.claims(missing):
+                with closing(_compiled(claimed, self.target)) as ready:
                     for key, data in ready:
                         found[key] = unseal(data, self._store.label(key))
                         sharing.keep(key, data)
@@ -108,7 +109,7 @@ class Library:
         return found
 
     def _map(self, found: Mapping[Key, Compiled]) -> None:
-        """Put kernels into memory where they can run."""
+        """Put kernels into executable memory."""
         with explained("putting kernels into memory"):
             memory = load([Image.read(compiled.code) for compiled in found.values()])
         self._memory.append(memory)
@@ -129,7 +130,7 @@ def stores() -> "list[Store]":
 
     Raises SotolError where the cache folder can't be read.
     """
-    from sotol.backends.cpu.building.stores import stores_in  # noqa: PLC0415  (a model has no use for it)
+    from sotol.backends.cpu.building.stores import stores_in  # noqa: PLC0415  (running a model does not need it)
 
     top = _cache_folder()
     try:
@@ -143,7 +144,7 @@ def clear() -> None:
 
     Raises SotolError where that can't be done.
     """
-    from sotol.backends.cpu.building.stores import remove_stores  # noqa: PLC0415  (a model has no use for it)
+    from sotol.backends.cpu.building.stores import remove_stores  # noqa: PLC0415  (running a model does not need it)
 
     top = _cache_folder()
     try:
@@ -154,7 +155,7 @@ def clear() -> None:
 
 
 def _compiled(keys: Sequence[Key], target: Target) -> Generator[tuple[Key, bytes], None, None]:
-    from sotol.backends.cpu.building.children import compile_kernels  # noqa: PLC0415  (a warm start compiles nothing)
+    from sotol.backends.cpu.building.children import compile_kernels  # noqa: PLC0415  (not needed if all kernels are stored)
 
     return compile_kernels(keys, target)
 
@@ -168,7 +169,7 @@ def _cache_folder() -> Path | None:
 
 
 def _log() -> Any:
-    import logging  # noqa: PLC0415  (a warm start has nothing to say)
+    import logging  # noqa: PLC0415  (not needed if all kernels are stored)
 
     return logging.getLogger("sotol")
 

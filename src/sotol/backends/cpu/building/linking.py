@@ -1,12 +1,13 @@
-"""From LLVM's object code to code that runs: what a linker and a loader do, for kernels only.
+"""From LLVM's object code to code that runs: a linker and a loader, for kernels only.
 
-Where kernels are compiled, `link` turns an object file into an image: its sections in a row, with every reference
-between them resolved, so that it runs wherever it is put. `load` puts images into memory and makes that executable. So
-a process whose kernels are on disk needs no LLVM, whose library takes longer to map than a small model to load.
+`link` runs where kernels are compiled. It turns an object file into an image: its sections one after the other, with
+all references between them resolved, so that it runs at any address. `load` puts images into memory and makes that
+executable. So a process whose kernels are on disk needs no LLVM, whose library takes longer to map than a small model
+takes to load.
 
 The formats: System V ABI, chapters 4 and 5 (object files, relocations), and its supplements for AMD64 (section 4.4) and
 AArch64 (github.com/ARM-software/abi-aa, aaelf64.rst, section 5.7). Kernels are self-contained: constants, no variables,
-and of other libraries a few functions of the system's C library.
+and calls of a few functions of the system's C library.
 """
 
 import ctypes
@@ -21,28 +22,28 @@ from sotol.errors import SotolError
 
 __all__ = ["C_FUNCTIONS", "Image", "Memory", "link", "load"]
 
-# The only functions that kernels may leave to the process: all else would crash where it is missing.
+# The only functions that kernels may call outside of their own code: a process could lack any others.
 C_FUNCTIONS = {"sched_yield", "memcpy", "memset", "memmove", "fmaf", "rintf", "fmaxf", "fminf", "roundevenf"}
-# What Windows calls them, where not alike, and where they are; and what a large stack frame calls there.
+# Those with other names on Windows, and their libraries; and what functions with large stack frames call there.
 WINDOWS = {"sched_yield": ("SwitchToThread", "kernel32"), "__chkstk": ("__chkstk", "ntdll")}
 
 AMD64, AARCH64 = 62, 183  # e_machine
 SYMBOLS, RELOCATIONS, ZEROS = 2, 4, 8  # sh_type: SHT_SYMTAB, SHT_RELA, SHT_NOBITS
 WRITE, ALLOCATE = 1, 2  # sh_flags
-PAGE = 4096  # that an image begins at: AArch64 addresses data by pages of this size, whatever the system's are
+PAGE = 4096  # images begin at a multiple of it: AArch64 addresses data by pages of this size, on every system
 SLOT = 8  # bytes of an address
 ADDRESSES = {AMD64: 1, AARCH64: 257}  # R_X86_64_64, R_AARCH64_ABS64
-# A jump to the address that lies behind it: jmp *2(%rip) and two bytes; ldr x16, #8 and br x16.
+# A jump to the address that is stored after it: jmp *2(%rip) and two bytes; ldr x16, #8 and br x16.
 STUBS = {AMD64: bytes.fromhex("ff25020000000f0b"), AARCH64: bytes.fromhex("5000005800021fd6")}
 
 
 class Image(NamedTuple):
-    """Machine code that runs at any multiple of PAGE. `bytes` of one is what is kept on disk, `read` gives it back."""
+    """Machine code that runs at any multiple of PAGE. `bytes` makes it what is kept on disk, `read` reads that."""
 
     code: bytes
     entry: int  # offset of the function
-    inner: tuple[int, ...]  # where an offset stands that becomes an address of the image's own
-    imports: tuple[tuple[int, str], ...]  # where the address of a function of the C library goes, and its name
+    inner: tuple[int, ...]  # places of offsets within the image; loading turns them into addresses
+    imports: tuple[tuple[int, str], ...]  # functions of the C library: the place of the address, and the name
 
     def __bytes__(self) -> bytes:
         head = struct.pack("<III", self.entry, len(self.inner), len(self.imports))
@@ -51,7 +52,7 @@ class Image(NamedTuple):
 
     @classmethod
     def read(cls, data: bytes) -> "Image":
-        """From what `bytes` gave; the caller knows that it is whole."""
+        """The image that `bytes` wrote; the caller has checked that the data is undamaged."""
         entry, places, count = struct.unpack_from("<III", data)
         inner = struct.unpack_from(f"<{places}I", data, 12)
         at, imports = 12 + 4 * places, list[tuple[int, str]]()
@@ -85,7 +86,7 @@ class _Symbol(NamedTuple):
 def link(data: bytes, name: str) -> Image:
     """The image of an ELF object file whose function `name` is to be called.
 
-    Raises SotolError for what kernels do not have: variables, or a kind of reference that is not known here.
+    Raises SotolError for variables, and for kinds of references that kernels do not have.
     """
     machine = struct.unpack_from("<H", data, 18)[0]
     if data[:5] != b"\x7fELF\x02" or machine not in STUBS:
@@ -116,12 +117,12 @@ def link(data: bytes, name: str) -> Image:
 
 
 def _place(data: bytes, sections: Sequence[_Section], name: str) -> tuple[bytearray, dict[int, int]]:
-    """The sections that are needed to run, in a row; and where each of them is, by its number."""
+    """The sections that are needed to run, one after the other; and where each of them begins, by its number."""
     code, places = bytearray(), dict[int, int]()
     for number, section in enumerate(sections):
-        # What unwinds the stack for debuggers is left out: nothing here raises.
+        # Tables for unwinding the stack are left out: kernels raise no exceptions.
         if section.flags & ALLOCATE and section.name != ".eh_frame" and section.size:
-            # Constants that hold addresses count as writable until those are known.
+            # Constants that contain addresses are in a writable section, since a linker must write these.
             if (section.flags & WRITE and section.name != ".data.rel.ro") or section.kind == ZEROS:
                 raise SotolError(f"kernel {name} has variables ({section.name}), which an image can't have")
             code += bytes(-len(code) % max(1, section.alignment))
@@ -164,7 +165,7 @@ def _text(data: bytes, at: int) -> str:
 
 
 def _stub(code: bytearray, machine: int, stubs: dict[str, int], name: str) -> int:
-    """Where the code jumps to a function of the C library, which may be too far away for a call."""
+    """The place of a jump to a function of the C library, which may be out of reach of a call instruction."""
     if name not in stubs:
         code += bytes(-len(code) % SLOT)
         stubs[name] = len(code)
@@ -173,7 +174,7 @@ def _stub(code: bytearray, machine: int, stubs: dict[str, int], name: str) -> in
 
 
 def _resolve(code: bytearray, machine: int, kind: int, at: int, value: int, name: str) -> None:
-    """Write the reference at `at` to what is at `value`, both offsets in the image."""
+    """Resolve the reference at `at` to `value`, both offsets in the image."""
     if machine == AMD64:
         if kind not in (2, 4):  # R_X86_64_PC32, R_X86_64_PLT32
             raise SotolError(f"kernel {name} has a reference of AMD64's kind {kind}, which is not known here")
@@ -196,7 +197,7 @@ def _resolve(code: bytearray, machine: int, kind: int, at: int, value: int, name
     struct.pack_into("<I", code, at, word)
 
 
-# LDST8_ABS_LO12_NC to LDST128_ABS_LO12_NC: loads whose offsets count units of 1 << n bytes.
+# LDST8_ABS_LO12_NC to LDST128_ABS_LO12_NC: loads with offsets in units of 1 << n bytes.
 SCALES = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
 
 
@@ -204,14 +205,14 @@ SCALES = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
 
 
 class Memory(NamedTuple):
-    """Loaded images: where each one's function is; `space` must live as long as they are called."""
+    """Loaded images: the address of each one's function. `space` owns the memory: keep it while they may be called."""
 
     addresses: tuple[int, ...]
     space: object
 
 
 def load(images: Sequence[Image]) -> Memory:
-    """Put images into memory and make it executable; SotolError where the system forbids that."""
+    """Put images into memory and make it executable; SotolError if the system forbids that."""
     starts, size = [], 0
     for image in images:
         starts.append(size)
@@ -230,7 +231,7 @@ def load(images: Sequence[Image]) -> Memory:
 
 
 def _address_of(name: str) -> int:
-    """Where a function of the C library is."""
+    """The address of a function of the C library."""
     if sys.platform == "win32":
         name, library = WINDOWS.get(name, (name, "ucrtbase"))
         function = getattr(ctypes.WinDLL(library), name)
@@ -240,11 +241,11 @@ def _address_of(name: str) -> int:
 
 
 def _reserve(size: int) -> tuple[object, int]:
-    """Memory to write: what keeps it, and its address."""
+    """Writable memory: its owner, and its address."""
     if sys.platform == "win32":
         allocate = ctypes.WinDLL("kernel32").VirtualAlloc
         allocate.restype = ctypes.c_void_p
-        # MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE; it is never given back
+        # MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE; it is never freed
         base = allocate(None, ctypes.c_size_t(size), 0x3000, 0x04)
         if not base:
             raise MemoryError
@@ -254,7 +255,7 @@ def _reserve(size: int) -> tuple[object, int]:
 
 
 def _protect(base: int, size: int) -> None:
-    """No more writing, but running."""
+    """Make memory executable and read-only."""
     if sys.platform == "win32":
         protect, old = ctypes.WinDLL("kernel32").VirtualProtect, ctypes.c_uint32()
         executable = 0x20  # PAGE_EXECUTE_READ
@@ -264,7 +265,7 @@ def _protect(base: int, size: int) -> None:
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         done = protect(ctypes.c_void_p(base), ctypes.c_size_t(size), mmap.PROT_READ | mmap.PROT_EXEC) == 0
         reason = os.strerror(ctypes.get_errno())
-        if sys.platform == "darwin":  # an ARM may hold older bytes as instructions; Linux sees to it itself
+        if sys.platform == "darwin":  # an ARM's instruction cache may have older bytes; Linux flushes it by itself
             ctypes.CDLL(None).sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(size))
     if not done:
         raise SotolError(f"this system lets sotol make no code in memory, which its kernels need: {reason}")

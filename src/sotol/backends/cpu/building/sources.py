@@ -1,4 +1,4 @@
-"""What kernels are made from: a digest of it, and where the packages are that compile them."""
+"""The sources of kernels: a digest of them, and where the packages are that compile them."""
 
 import hashlib
 import sys
@@ -9,7 +9,7 @@ from sotol.errors import SotolError
 
 __all__ = ["kernel_sources", "places", "source_digest"]
 
-# What kernels are made from, beside themselves: files and folders of the CPU backend, and of sotol.
+# Files and folders of the CPU backend, and of sotol, that decide what the kernels' machine code is.
 _OF_THE_BACKEND = (
     "kernel.py", "layout.py", "panels.py", "target.py", "kernels", "vectors", "building/compile.py",
     "building/linking.py", "building/stored.py",
@@ -20,7 +20,7 @@ _OF_SOTOL = ("formats/weights.py", "quant")
 def kernel_sources() -> list[Path]:
     """The files of sotol that decide what the kernels' machine code is."""
     archive = getattr(__spec__.loader, "archive", None)
-    if archive is not None:  # sotol in a zip file, which has no files to tell apart
+    if archive is not None:  # sotol is in a zip file
         return [Path(archive)]
     backend = Path(__file__).parents[1]
     sotol = backend.parents[1]
@@ -34,11 +34,11 @@ def source_digest() -> str:
 
     Raises SotolError where Numba is missing.
     """
-    digest = hashlib.sha256(sys.platform.encode())  # systems have object files of their own
+    digest = hashlib.sha256(sys.platform.encode())  # machine code depends on the system: see compile._on_this_system
     for path in kernel_sources():
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
-    for package in ("numba", "llvmlite"):  # the file that says the version: to ask for it by name takes longer
+    for package in ("numba", "llvmlite"):  # has the version; importlib.metadata takes longer
         digest.update((Path(places()[package]) / package / "_version.py").read_bytes())
     return digest.hexdigest()[:16]
 
@@ -47,10 +47,10 @@ def source_digest() -> str:
 def places() -> dict[str, str]:
     """The folders (or zip files) that hold the packages which compile kernels, by package.
 
-    sotol and NumPy are those that this process runs. The others are looked for beside NumPy, then along sys.path, but
-    not in the current folder: what lies there is data. Raises SotolError where one is missing.
+    sotol and NumPy are those that this process uses. The others are looked for beside NumPy, then along sys.path, but
+    never in the current folder, which may have anybody's files. Raises SotolError where one is missing.
     """
-    import numpy as np  # noqa: PLC0415  (only where kernels run)
+    import numpy as np  # noqa: PLC0415  (only processes that run kernels need it)
 
     found = {"sotol": str(Path(__file__).parents[4]), "numpy": str(Path(np.__file__).parents[1])}
     return found | {package: _place_of(package, found["numpy"]) for package in ("numba", "llvmlite")}

@@ -1,7 +1,7 @@
 """Compiled kernels on disk: TOP/kernels/SOURCES/LEVEL/KEY.o, each as `stored.py` says, in folders of `folder.py`.
 
-What can't be trusted, read or written is passed over, and said through `complain`: a store makes starts faster, and
-nothing depends on it.
+Files that can't be trusted, read or written are skipped and reported through `complain`: the store only makes starts
+faster, and nothing depends on it.
 """
 
 import os
@@ -22,9 +22,9 @@ Complain = Callable[[str], None]
 KERNELS, ENDING = "kernels", ".o"
 _LOCKS = "lock"
 _DAY = 24 * 3600
-_UNUSED = 30 * _DAY  # after so many seconds the kernels of other sources are removed
-_GLANCE = 0.1  # seconds between two looks at what another process has compiled
-_PATIENCE = 120  # seconds to wait for another process that stores nothing: far more than a kernel takes
+_UNUSED = 30 * _DAY  # kernels of other sources that were not used for so long are removed
+_POLL = 0.1  # seconds between two looks for what another process has compiled
+_PATIENCE = 120  # seconds to wait for another process to store a kernel: far more than compiling one takes
 
 
 class KernelStore:
@@ -43,11 +43,11 @@ class KernelStore:
         return label(self._sources, self._level, key)
 
     def read(self, keys: Sequence[Key], complain: Complain) -> dict[Key, Compiled]:
-        """Those of the kernels that are kept, whole and by nobody else's hand."""
+        """Those of the kernels that are stored, undamaged and trustworthy."""
         found = dict[Key, Compiled]()
         try:
             with self._folder() as folder:
-                with suppress(OSError):  # kept by root, say
+                with suppress(OSError):  # it may belong to root
                     folder.touch(_DAY, time.time())
                 for key in keys:
                     try:
@@ -64,13 +64,13 @@ class KernelStore:
 
     @contextmanager
     def sharing(self, complain: Complain) -> Iterator["Sharing"]:
-        """For the time of compiling: shares the work out with other processes, and keeps what is compiled."""
+        """While kernels are compiled: divides the work with other processes, and stores what is compiled."""
         with ExitStack() as stack:
             folder, locks = None, None
             try:
                 folder = stack.enter_context(self._folder(make=True))
                 locks = stack.enter_context(closing(folder.locks(_LOCKS)))
-            except OSError as error:  # where the folder is to read only, to keep something will fail, too
+            except OSError as error:  # in a read-only folder, storing will fail, too
                 complain(_why(error, str(self)))
             yield Sharing(folder, locks, complain)
             if locks is not None:
@@ -82,7 +82,7 @@ class KernelStore:
         return PrivateFolder.open(self._top, KERNELS, self._sources, self._level, make=make)
 
     def _remove_unused(self) -> None:
-        """Remove the kernels of sources that nobody has run for long."""
+        """Remove the kernels of other versions of the sources that nobody has used for long."""
         assert self._top is not None
         with suppress(OSError):
             for version in (self._top / KERNELS).iterdir():
@@ -92,33 +92,33 @@ class KernelStore:
 
 
 class Sharing:
-    """Kernels that are being compiled, by several processes or by this one. Use `KernelStore.sharing`."""
+    """Kernels that are being compiled, by this process and others. Use `KernelStore.sharing`."""
 
     def __init__(self, folder: PrivateFolder | None, locks: Locks | None, complain: Complain) -> None:
         """folder: where kernels go, None for nowhere; locks: one for each kernel, None where there are none."""
         self._folder, self._locks, self._complain = folder, locks, complain
 
-    def parts(self, missing: Callable[[], Sequence[Key]]) -> Iterator[Sequence[Key]]:
-        """What this process is to compile, part by part, until nothing is missing. Waits for what others compile.
+    def claims(self, missing: Callable[[], Sequence[Key]]) -> Iterator[Sequence[Key]]:
+        """Yield what this process is to compile, until nothing is missing. Waits for what other processes compile.
 
-        missing: looks which kernels are not there yet. Who dies leaves its kernels to the others; who keeps none for
-        long is not waited for.
+        missing: returns which kernels are not stored yet. If a process dies, the others compile its kernels; if it
+        stores none for long, they stop waiting for it.
         """
         left, since = missing(), time.monotonic()
         while left:
             mine = self._claim(left) if time.monotonic() - since < _PATIENCE else left
-            before, left = len(left), missing()  # another may have kept one just before it was claimed
+            before, left = len(left), missing()  # another process may have stored one just before it was claimed
             self._release([key for key in mine if key not in left])
             if mine := [key for key in mine if key in left]:
                 yield mine
                 left = missing()
             elif left:
-                time.sleep(_GLANCE)
+                time.sleep(_POLL)
             if len(left) < before:
                 since = time.monotonic()
 
     def keep(self, key: Key, data: bytes) -> None:
-        """Keep a sealed kernel, for this process's next start and for those that wait for it."""
+        """Store a sealed kernel, for later starts and for other processes that wait for it."""
         if self._folder is not None:
             try:
                 self._folder.write(_file(key), data)
@@ -127,7 +127,7 @@ class Sharing:
         self._release([key])
 
     def _claim(self, keys: Sequence[Key]) -> Sequence[Key]:
-        """Those that no other process compiles: now this one does. All, where that can't be told."""
+        """Lock those kernels that no other process is compiling, and return them; all if there are no locks."""
         if self._locks is None or self._folder is None:
             return keys
         try:
@@ -157,7 +157,7 @@ def _file(key: Key) -> str:
 
 
 def _why(error: Exception, path: str | Path) -> str:
-    """One line for an error that met a path."""
+    """One line that names an error and its path."""
     if isinstance(error, OSError) and error.errno is not None:
         return f"{os.strerror(error.errno)}: {str(path)!r}"
     return str(error) if isinstance(error, OSError) else f"{str(path)!r}: {error}"

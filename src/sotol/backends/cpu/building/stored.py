@@ -1,7 +1,7 @@
-"""A compiled kernel as it is kept and sent: a digest, what it is for, its argument fields, its code.
+"""A compiled kernel as it is stored and sent: a digest, a label, its argument fields, its code.
 
-The digest finds damage and nothing else, since whoever can write a kernel can write its digest. That nobody else can
-write one is for `folder.py` to see to.
+The digest detects damage, but no attack: whoever can write a kernel can write its digest. `folder.py` makes sure that
+nobody else can write one.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ _DIGEST_BYTES = 32
 
 
 class Compiled(NamedTuple):
-    """A kernel in the machine's language."""
+    """A kernel as machine code."""
 
     fields: str  # its argument block: see layout.parse_fields
     code: bytes  # of a linking.Image whose function is file_name(key)
@@ -27,18 +27,18 @@ def file_name(key: Key) -> str:
 
 
 def label(sources: str, level: str, key: Key) -> str:
-    """What a compiled kernel is for. sources: `sources.source_digest`, which knows the compilers' versions, too."""
+    """What a compiled kernel is for. sources: `sources.source_digest`, which includes the compilers' versions."""
     return f"sotol kernel {file_name(key)} for {level} from {sources}"
 
 
 def seal(what: str, compiled: Compiled) -> bytes:
-    """The bytes to keep: the digest of the rest, then two lines (the label, the fields), then the code."""
+    """The bytes to store: the digest of the rest, then two lines (the label, the fields), then the code."""
     body = b"\n".join((what.encode(), compiled.fields.encode(), compiled.code))
     return hashlib.sha256(body).digest() + body
 
 
 def unseal(data: bytes, what: str) -> Compiled:
-    """What `seal` kept. ValueError, saying what is wrong, for bytes that are damaged or of another label."""
+    """The kernel that `seal` stored. ValueError, saying what is wrong, for damaged bytes or another label."""
     digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise ValueError("it is damaged")

@@ -1,4 +1,4 @@
-"""What compiled kernels are on disk, for people who want to know or to remove them. No model needs this."""
+"""Lists and removes the compiled kernels on disk, for `sotol cache`. Running a model does not need this."""
 
 import shutil
 from contextlib import suppress
@@ -14,7 +14,7 @@ class Store(NamedTuple):
     """The kernels of one CPU level and one version of sotol, on disk."""
 
     path: Path
-    sources: str  # a digest of what they are made from
+    sources: str  # a digest of their sources
     level: str
     files: int
     bytes: int
@@ -22,7 +22,7 @@ class Store(NamedTuple):
 
 
 def stores_in(top: Path, sources: str) -> list[Store]:
-    """All kernels that are kept below sotol's cache folder: those in use, then the newest.
+    """All compiled kernels in sotol's cache folder: first those of this version, then the newest.
 
     Raises OSError where it can't be read.
     """
@@ -38,6 +38,6 @@ def stores_in(top: Path, sources: str) -> list[Store]:
 
 
 def remove_stores(top: Path) -> None:
-    """Remove all kernels that are kept below sotol's cache folder. OSError where that can't be done."""
+    """Remove all compiled kernels from sotol's cache folder. OSError where that can't be done."""
     with suppress(FileNotFoundError):
         shutil.rmtree(top / KERNELS)

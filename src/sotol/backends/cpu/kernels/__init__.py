@@ -1,12 +1,23 @@
-"""The table of CPU kernels: name -> the factory that makes it for a target and parameters.
+"""The tables of all native code: name -> the factory that makes it for a target and parameters.
 
-Importing this imports Numba: only processes that compile do.
+Importing this imports Numba, which only processes that compile do.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from sotol.backends.cpu.kernels import attention, elementwise, embed, linear, norm, pack, rope, walk
+from sotol.backends.cpu.kernels import (
+    attention,
+    elementwise,
+    embed,
+    linear,
+    norm,
+    pack,
+    quantize,
+    recurrent,
+    rope,
+    walk,
+)
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "add": elementwise.add,
@@ -16,7 +27,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "glu": elementwise.glu,
     "glu_quantize": elementwise.glu_quantize,
     "linear": linear.linear,
-    "quantize": norm.quantize,
+    "moving_average": recurrent.moving_average,
+    "quantize": quantize.quantize,
     "rms_norm": norm.rms_norm,
     "rms_norm_quantize": norm.rms_norm_quantize,
     "rope": rope.rope,
@@ -26,13 +38,13 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "store_cache": attention.store_cache,
 }
 
-# What is not an op: functions of five int64 (`walk.py`).
-PROGRAMS: dict[str, Callable[..., Any]] = {
+# What is not an op: native functions of five int64.
+NATIVE_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "begin": walk.begin,
     "prepare": walk.prepare,
     "walk": walk.walk,
     "work": walk.work,
 }
 
-# What makes such functions from parameters, as kernels are made.
-TOOLS: dict[str, Callable[..., Any]] = {"pack": pack.pack}
+# Factories of more native functions, for a target and parameters, like those of kernels.
+NATIVE_FACTORIES: dict[str, Callable[..., Any]] = {"pack": pack.pack}

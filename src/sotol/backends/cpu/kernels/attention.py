@@ -1,40 +1,46 @@
-"""Attention over a paged cache: putting keys and values into it, and sharing out the work of reading it.
+"""Attention over a paged cache: storing keys and values in it, and reading them.
 
-T tokens, H heads, K kv heads, d width of a head. In rows of f32, heads lie side by side, d numbers apart. In the
-cache, in query rows on the stack and in sums a head has whole vectors of channels (`padded`), those from d on 0: a
-block of one kv head holds K as [padded, 16] and V as [16, padded].
+T tokens, H heads, K kv heads, d key channels of a head, e value channels. In rows of f32, heads lie side by side. In
+the cache, in query rows on the stack and in records a head has whole vectors of channels, and those beyond its own are
+0: so a block of one kv head holds K as [padded d, 16], then V as [16, padded e].
 
-The keys of a token are summed in spans of 256 at absolute positions (`spans.py`), and the spans' sums merged in order.
-Who sums a span changes no bit: a long context that few tokens look at is shared out by spans, whose sums go to memory
-until whoever finishes the last of them merges all.
+    query tile    neighbouring tokens of a sequence (`running/sharing.py`)
+    share         what is taken of a tile at a time: all its spans, or one of them
+    piece         a share, for one kv head and the query heads that belong to it
+
+    a share of all spans:   for each batch of query rows: for each span: its record, merged into the row's; results
+    a share of one span:    for each batch of query rows: the record goes to memory; whoever finishes the tile's last
+                            share merges all of the tile's records, and writes the results
+
+`spans.py` has the picture of blocks, quads and spans. Spans are merged in their order in both cases, so the bits do not
+depend on how a tile is shared.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from sotol.backends.cpu.kernel import Kernel
-from sotol.backends.cpu.kernels.parts import load_part
+from sotol.backends.cpu.kernels.first_lanes import load_first
+from sotol.backends.cpu.kernels.records import RECORD_BYTES, clear_record, copy_record, finish_record, merge_records
 from sotol.backends.cpu.kernels.spans import (
-    BLOCK,
-    MANY,
-    PANEL_BYTES,
-    PANEL_ROWS,
-    RECORD_BYTES,
+    BATCH_BYTES,
+    BATCH_ROWS,
     SUMS_BYTES,
-    clear_record,
+    TILE_ROWS,
+    Keys,
+    Queries,
+    converted_span,
     copies_of,
-    copy_record,
-    few_rows,
-    finish_record,
-    many_rows,
-    merge_records,
+    direct_span,
 )
-from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA
+from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, LANES, SPAN, SPAN_EXTRA, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.arguments import atomic_add, atomic_store
 from sotol.backends.cpu.vectors.simd import (
+    f16_storer,
     fma,
-    halves_storer,
     lane_sum,
     load_i32,
     scatter_shorts,
@@ -45,149 +51,186 @@ from sotol.backends.cpu.vectors.simd import (
     store_i64,
 )
 
-ROWS_BYTES = 8 * PANEL_ROWS  # of their positions
+PIECE_TOKENS = BLOCK_KEYS  # of store_cache: neighbouring keys share cache lines, which one thread should write
+POSITIONS_BYTES = 8 * BATCH_ROWS
 
 
-def store_cache(target: Target, codec: str) -> Kernel:
-    """Put each token's K and V into its slot, numbers beyond the codec's range as its largest.
+class QueryTile(NamedTuple):
+    """Neighbouring tokens of a sequence, and the query heads of one kv head. Rows are ordered by token, then head."""
 
-    Where K or V of a token's head is not finite, its K becomes NaN and its V zero. Whoever sees that key gets NaN. For
-    all others it weighs 0, and 0 times its V is 0: it can't spoil tokens before it, nor who gets the block next.
+    first: int  # token of the step
+    tokens: int
+    kv_head: int
+
+
+def store_cache(target: Target, key_codec: str, value_codec: str) -> Kernel:
+    """Write each token's K and V to its slot; numbers beyond the codec's range become its largest.
+
+    slots: block * 16 + the key's place in the block, for each token. Where K or V of a token's head is not finite, its
+    K becomes NaN and its V zero. A row that sees that key gets NaN. For any other row its weight is 0, and 0 times its
+    V is 0: so it harms neither earlier tokens of its sequence nor the sequence that has the block next.
+    Rows of k and v are k_row and v_row bytes apart, heads in them k_head and v_head. A piece is 16 tokens.
     """
-    size = CODEC_BYTES[codec]
-    convert = halves_storer(target.halves) if codec == "f16" else store
-    scatter = scatter_shorts if codec == "f16" else scatter_words
-    stride = BLOCK * size
+    key_size, value_size = CODEC_BYTES[key_codec], CODEC_BYTES[value_codec]
+    convert_key, convert_value = _storer(target, key_codec), _storer(target, value_codec)
+    scatter = scatter_shorts if key_codec == "f16" else scatter_words
+    stride = BLOCK_KEYS * key_size
 
     def pieces(a):
-        return (a.rows + BLOCK - 1) // BLOCK
+        return (a.rows + PIECE_TOKENS - 1) // PIECE_TOKENS
 
     def piece(a, p):
-        channels, nothing = stack(64), splat(np.float32(0))
-        for token in range(BLOCK * p, min(BLOCK * (p + 1), a.rows)):  # neighbours share cache lines: one thread's
+        channels, nothing = stack(VECTOR_BYTES), splat(np.float32(0))
+        head_bytes = BLOCK_KEYS * (a.key_padded * key_size + a.value_padded * value_size)
+        for token in range(PIECE_TOKENS * p, min(PIECE_TOKENS * (p + 1), a.rows)):
             slot = load_i32(a.slots + 4 * token)
             for head in range(a.heads):
-                keys = a.cache + ((slot // BLOCK) * a.heads + head) * (2 * BLOCK * size) * a.padded
-                values = keys + (BLOCK * a.padded + (slot % BLOCK) * a.padded) * size
-                keys += (slot % BLOCK) * size
-                row, wrong = token * a.row + head * a.width * 4, nothing
-                for i in range(0, a.width, 16):
-                    k, v = load_part(a.k + row + 4 * i, a.width - i), load_part(a.v + row + 4 * i, a.width - i)
-                    wrong = fma(k, nothing, fma(v, nothing, wrong))  # NaN from then on, if one is not finite
-                    convert(channels, k)
+                keys = a.cache + ((slot // BLOCK_KEYS) * a.heads + head) * head_bytes
+                values = keys + BLOCK_KEYS * a.key_padded * key_size + (slot % BLOCK_KEYS) * a.value_padded * value_size
+                keys += (slot % BLOCK_KEYS) * key_size
+                k_at, v_at = a.k + token * a.k_row + head * a.k_head, a.v + token * a.v_row + head * a.v_head
+                wrong = nothing
+                for i in range(0, a.key_width, LANES):
+                    k = load_first(k_at + 4 * i, a.key_width - i)
+                    wrong = fma(k, nothing, wrong)  # 0 * infinity and 0 * NaN are NaN, and stay so
+                    convert_key(channels, k)
                     scatter(keys + i * stride, stride, channels)
-                    convert(values + i * size, v)
+                for i in range(0, a.value_width, LANES):
+                    v = load_first(v_at + 4 * i, a.value_width - i)
+                    wrong = fma(v, nothing, wrong)
+                    convert_value(values + i * value_size, v)
                 if lane_sum(wrong) != 0:
-                    convert(channels, splat(np.float32(np.nan)))
-                    for i in range(0, a.width, 16):
+                    convert_key(channels, splat(np.float32(np.nan)))
+                    for i in range(0, a.key_width, LANES):
                         scatter(keys + i * stride, stride, channels)
-                        convert(values + i * size, nothing)
-
-    return Kernel("rows:count heads width padded row slots cache k v", pieces, piece)
-
-
-def attend(target: Target, codec: str, wide: int, capped: int, rows: int) -> Kernel:
-    """Softmax(scale q K') V for query tiles of a sequence.
-
-    wide: 1 if padded is a multiple of 64; capped: 1 if scores pass through cap * tanh(s / cap); rows: query rows of one
-    token that are taken at once. Tile i is tokens tile_tokens[i] .. + tile_counts[i] of sequence tile_sequences[i],
-    whose block table is that row of tables. A piece is a kv head's query heads for one part of a tile: part i is span
-    part_spans[i] of tile part_tiles[i], or all its spans (-1). A single span's sums go to sums, a tile's from row
-    tile_sums[i] * H on; finished: a count of parts for each tile and kv head, 0 before and after. Rows of q and out are
-    `row` bytes apart.
-    """
-    add_spans = _adder(target, codec, rows, wide, capped)
-
-    def pieces(a):
-        return a.parts * a.kv_heads
-
-    def piece(a, p):
-        part, kv_head = p // a.kv_heads, p % a.kv_heads
-        tile, only = load_i32(a.part_tiles + 4 * part), load_i32(a.part_spans + 4 * part)
-        token, count = load_i32(a.tile_tokens + 4 * tile), load_i32(a.tile_counts + 4 * tile)
-        table = a.tables + load_i32(a.tile_sequences + 4 * tile) * a.table_width * 4
-        oldest = max(load_i32(a.positions + 4 * token) - a.window + 1, 0)
-        begin, end = oldest // SPAN, load_i32(a.positions + 4 * (token + count - 1)) // SPAN + 1
-        if only < 0:
-            add_spans(a, token, count, kv_head, table, begin, end, 0)
-            return
-        record = 4 * (a.padded + SUMS_EXTRA)
-        each = count * a.heads * record  # bytes of a span's sums
-        kept = a.sums + load_i32(a.tile_sums + 4 * tile) * a.heads * record + kv_head * (each // a.kv_heads)
-        if only >= begin:
-            add_spans(a, token, count, kv_head, table, only, only + 1, kept + only * each)
-        finished = a.finished + 8 * (tile * a.kv_heads + kv_head)
-        if atomic_add(finished, 1) == end - 1:
-            atomic_store(finished, 0)
-            _merge_spans(a, token, count, kv_head, begin, end, kept, each)
+                    for i in range(0, a.value_width, LANES):
+                        convert_value(values + i * value_size, nothing)
 
     return Kernel(
-        "parts:count part_tiles part_spans tile_sequences tile_tokens tile_counts tile_sums tables table_width "
-        "positions heads kv_heads width padded row window scale:f32 cap:f32 cache sums finished q out",
+        "rows:count heads key_width key_padded value_width value_padded slots cache k k_row k_head v v_row v_head",
         pieces,
         piece,
     )
 
 
-def _adder(target, codec, rows, wide, capped):
-    """add_spans(…) for tiles of one token, `rows` query rows at once, or of more."""
-    few, many = few_rows(target, codec, rows, wide, capped), many_rows(target, codec, wide, capped)
-    copied, size = rows * copies_of(target, rows), CODEC_BYTES[codec]
+def _storer(target: Target, codec: str):
+    """store(address, 16 numbers as f32), in the codec."""
+    return f16_storer(target.f16) if codec == "f16" else store
+
+
+def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: int, rows: int) -> Kernel:
+    """softmax(scale q K') V for query tiles of a step's sequences.
+
+    wide: 1 if value_padded is a multiple of 64; capped: 1 if scores pass through cap * tanh(s / cap); rows: query rows
+    of a register tile for a single token.
+
+    Tile i is tokens tile_tokens[i] .. + tile_counts[i] of sequence s = tile_sequences[i], whose block table is row s of
+    tables, from block number firsts[s] on. Share i is span share_spans[i] of tile share_tiles[i], or all its spans
+    (-1). Records of a tile that is shared by spans begin at row tile_sums[i] * H of sums. finished: for each tile and
+    kv head the number of shares done, 0 before and after. Rows of q are q_row bytes apart, those of out out_row.
+    """
+    add_spans = _spans_adder(target, (key_codec, value_codec), rows, wide, capped)
+
+    def pieces(a):
+        return a.shares * a.kv_heads
+
+    def piece(a, p):
+        share, kv_head = p // a.kv_heads, p % a.kv_heads
+        number, only = load_i32(a.share_tiles + 4 * share), load_i32(a.share_spans + 4 * share)
+        tile = QueryTile(load_i32(a.tile_tokens + 4 * number), load_i32(a.tile_counts + 4 * number), kv_head)
+        sequence = load_i32(a.tile_sequences + 4 * number)
+        table = a.tables + 4 * (sequence * a.table_width - load_i32(a.firsts + 4 * sequence))
+        oldest = max(load_i32(a.positions + 4 * tile.first) - a.window + 1, 0)
+        begin, end = oldest // SPAN, load_i32(a.positions + 4 * (tile.first + tile.tokens - 1)) // SPAN + 1
+        if only < 0:
+            add_spans(a, tile, table, begin, end, 0)
+            return
+        record = 4 * (a.value_padded + SPAN_EXTRA)
+        span_bytes = tile.tokens * a.heads * record  # of a span's records, for all kv heads
+        kept = a.sums + load_i32(a.tile_sums + 4 * number) * a.heads * record + kv_head * (span_bytes // a.kv_heads)
+        add_spans(a, tile, table, only, only + 1, kept + (only - begin) * span_bytes)
+        finished = a.finished + 8 * (number * a.kv_heads + kv_head)
+        if atomic_add(finished, 1) == end - begin - 1:
+            atomic_store(finished, 0)
+            _merge_spans(a, tile, begin, end, kept, span_bytes)
+
+    return Kernel(
+        "shares:count share_tiles share_spans tile_sequences tile_tokens tile_counts tile_sums tables table_width "
+        "firsts positions heads kv_heads key_width key_padded value_width value_padded block_stride values_at window "
+        "scale:f32 cap:f32 cache sums finished q q_row out out_row",
+        pieces,
+        piece,
+    )
+
+
+def _spans_adder(target: Target, codecs: tuple[str, str], rows: int, wide: int, capped: int):
+    """add_spans(…): a single token's query rows are taken `rows` at a time, those of more tokens in larger batches."""
+    direct, converted = direct_span(target, codecs, rows, wide, capped), converted_span(target, codecs, wide, capped)
+    copied = rows * copies_of(target, rows)
+    key_size, value_size = (CODEC_BYTES[codec] for codec in codecs)
 
     @njit(error_model="numpy")
-    def add_spans(a, token, count, kv_head, table, begin, end, kept):
-        """Sum spans begin .. end for a tile's rows and finish the rows; or put the sums to kept, if that is not 0."""
-        tile_rows, record = count * (a.heads // a.kv_heads), 4 * (a.padded + SUMS_EXTRA)
-        cache = a.cache + kv_head * 2 * BLOCK * size * a.padded
-        step = a.kv_heads * 2 * BLOCK * size * a.padded
-        q, at, sums, totals = stack(PANEL_BYTES), stack(ROWS_BYTES), stack(SUMS_BYTES), stack(SUMS_BYTES)
-        panel = rows if count == 1 else min(PANEL_ROWS, PANEL_BYTES // (4 * MANY * a.padded) * MANY)
-        for row in range(0, tile_rows, panel):
-            here = min(panel, tile_rows - row)
-            filled = copied if count == 1 else (here + MANY - 1) // MANY * MANY
-            _take_rows(a, token, kv_head, row, here, panel, filled, q, at)
+    def add_spans(a, tile, table, begin, end, kept):
+        """Spans begin .. end for a tile's rows: results in out; or, if kept is not 0, records there."""
+        d, e = a.key_padded, a.value_padded
+        tile_rows, record = tile.tokens * (a.heads // a.kv_heads), 4 * (e + SPAN_EXTRA)
+        keys = Keys(table, a.cache + tile.kv_head * BLOCK_KEYS * (d * key_size + e * value_size))
+        q, positions, sums, totals = stack(BATCH_BYTES), stack(POSITIONS_BYTES), stack(SUMS_BYTES), stack(SUMS_BYTES)
+        single = tile.tokens == 1
+        batch = rows if single else min(BATCH_ROWS, BATCH_BYTES // (4 * TILE_ROWS * max(d, e)) * TILE_ROWS)
+        for row in range(0, tile_rows, batch):
+            here = min(batch, tile_rows - row)
+            queries = Queries(q, positions, copied if single else (here + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
+            _take_rows(a, tile, row, here, batch, queries)
             for r in range(here):
-                clear_record(totals + r * record, a.padded)
+                clear_record(totals + r * record, e)
             for span in range(begin, end):
-                if count == 1:
-                    few(q, at, filled, table, cache, step, a.padded, a.window, a.cap, span * SPAN, sums)
+                if single:
+                    direct(a, queries, keys, span * SPAN, sums)
                 else:
-                    many(q, at, filled, table, cache, step, a.padded, a.window, a.cap, span * SPAN, sums)
+                    converted(a, queries, keys, span * SPAN, sums)
                 for r in range(here):
                     if kept:
-                        copy_record(sums + r * record, kept + (row + r) * record, a.padded)
+                        copy_record(sums + r * record, kept + (row + r) * record, e)
                     else:
-                        merge_records(totals + r * record, sums + r * record, a.padded)
+                        merge_records(totals + r * record, sums + r * record, e)
             for r in range(0 if kept else here):
-                finish_record(totals + r * record, a.out + _place(a, token, kv_head, row + r), a.width, a.padded)
+                finish_record(totals + r * record, _out(a, tile, row + r), a.value_width, e)
 
     return add_spans
 
 
 @njit(error_model="numpy")
-def _place(a, token, kv_head, number):
-    """Where row `number` of a tile that begins at a token is among the rows of q and out."""
+def _out(a, tile, number):
+    """The address of the results of a tile's row."""
     group = a.heads // a.kv_heads
-    return (token + number // group) * a.row + (kv_head * group + number % group) * a.width * 4
+    token, head = tile.first + number // group, tile.kv_head * group + number % group
+    return a.out + token * a.out_row + head * a.value_width * 4
 
 
 @njit(error_model="numpy")
-def _take_rows(a, token, kv_head, row, here, panel, filled, q, at):
-    """Scaled query rows and their positions: rows beyond `here` repeat the last one, rows beyond a panel all."""
-    for r in range(filled):
-        number = row + min(r % panel, here - 1)
-        source, to = a.q + _place(a, token, kv_head, number), q + 4 * r * a.padded
-        for i in range(0, a.width, 16):
-            store(to + 4 * i, load_part(source + 4 * i, a.width - i) * splat(a.scale))
-        store_i64(at + 8 * r, load_i32(a.positions + 4 * (token + number // (a.heads // a.kv_heads))))
+def _take_rows(a, tile, row, here, batch, queries):
+    """Write `here` of a tile's rows, from number `row` on, to queries: scaled, with their positions.
+
+    Places beyond `here` repeat the last row, and places beyond the batch all rows: copies, see `spans.copies_of`.
+    """
+    group = a.heads // a.kv_heads
+    for r in range(queries.rows):
+        number = row + min(r % batch, here - 1)
+        token, head = tile.first + number // group, tile.kv_head * group + number % group
+        source, to = a.q + token * a.q_row + head * a.key_width * 4, queries.q + 4 * r * a.key_padded
+        for i in range(0, a.key_width, LANES):
+            store(to + 4 * i, load_first(source + 4 * i, a.key_width - i) * splat(a.scale))
+        store_i64(queries.positions + 8 * r, load_i32(a.positions + 4 * token))
 
 
 @njit(error_model="numpy")
-def _merge_spans(a, token, count, kv_head, begin, end, kept, each):
-    """Merge the sums of spans begin .. end, `each` bytes apart from kept on, and finish the rows."""
-    total, record = stack(RECORD_BYTES), 4 * (a.padded + SUMS_EXTRA)
-    for row in range(count * (a.heads // a.kv_heads)):
-        clear_record(total, a.padded)
+def _merge_spans(a, tile, begin, end, kept, span_bytes):
+    """Merge the records of spans begin .. end of a tile, `span_bytes` apart from kept on; write the results."""
+    total, e = stack(RECORD_BYTES), a.value_padded
+    record = 4 * (e + SPAN_EXTRA)
+    for row in range(tile.tokens * (a.heads // a.kv_heads)):
+        clear_record(total, e)
         for span in range(begin, end):
-            merge_records(total, kept + span * each + row * record, a.padded)
-        finish_record(total, a.out + _place(a, token, kv_head, row), a.width, a.padded)
+            merge_records(total, kept + (span - begin) * span_bytes + row * record, e)
+        finish_record(total, _out(a, tile, row), a.value_width, e)

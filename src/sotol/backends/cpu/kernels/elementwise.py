@@ -1,41 +1,41 @@
-"""Ops that treat each number of a row alone. A width is that of rows in memory: whole vectors (`layout.padded`)."""
+"""Ops that treat each number of a row alone. `width` is a row's width in memory: whole vectors (`layout.padded`)."""
 
 import numpy as np
 from numba import njit
 
 from sotol.backends.cpu.kernel import Kernel
-from sotol.backends.cpu.kernels.norm import quantize_group
-from sotol.backends.cpu.layout import QUANT_RECORD
+from sotol.backends.cpu.kernels.quantize import quantize_group
+from sotol.backends.cpu.layout import GROUP, QUANT_RECORD, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.simd import exp, load, load_i32, splat, store, tanh
 
-BYTES = 16384  # of the result in one piece
+PIECE_BYTES = 16384  # of the result
 
 
-def runs(a):
-    """Pieces of BYTES of a result that is taken as one long row."""
-    return (a.rows * a.width * 4 + BYTES - 1) // BYTES
+def even_pieces(a):
+    """The number of pieces where rows do not matter: the result is cut into pieces of PIECE_BYTES."""
+    return (a.rows * a.width * 4 + PIECE_BYTES - 1) // PIECE_BYTES
 
 
 def add(_target: Target) -> Kernel:
     """x + y."""
 
     def piece(a, p):
-        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+        for i in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), VECTOR_BYTES):
             store(a.out + i, load(a.x + i) + load(a.y + i))
 
-    return Kernel("rows:count width x y out", runs, piece)
+    return Kernel("rows:count width x y out", even_pieces, piece)
 
 
 def add_bias(_target: Target) -> Kernel:
-    """x + bias, row by row."""
+    """x + bias, row by row. A piece is a row."""
 
     def pieces(a):
         return a.rows
 
     def piece(a, p):
         row = p * a.width * 4
-        for i in range(0, a.width * 4, 64):
+        for i in range(0, a.width * 4, VECTOR_BYTES):
             store(a.out + row + i, load(a.x + row + i) + load(a.bias + i))
 
     return Kernel("rows:count width x bias out", pieces, piece)
@@ -46,10 +46,10 @@ def scale(_target: Target) -> Kernel:
 
     def piece(a, p):
         factor = splat(a.factor)
-        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+        for i in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), VECTOR_BYTES):
             store(a.out + i, load(a.x + i) * factor)
 
-    return Kernel("rows:count width factor:f32 x out", runs, piece)
+    return Kernel("rows:count width factor:f32 x out", even_pieces, piece)
 
 
 def soft_cap(_target: Target) -> Kernel:
@@ -57,10 +57,10 @@ def soft_cap(_target: Target) -> Kernel:
 
     def piece(a, p):
         cap = splat(a.cap)
-        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+        for i in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), VECTOR_BYTES):
             store(a.out + i, cap * tanh(load(a.x + i) / cap))
 
-    return Kernel("rows:count width cap:f32 x out", runs, piece)
+    return Kernel("rows:count width cap:f32 x out", even_pieces, piece)
 
 
 @njit(error_model="numpy")
@@ -84,34 +84,34 @@ def glu(_target: Target, act: str) -> Kernel:
     active = ACTIVATIONS[act]
 
     def piece(a, p):
-        for i in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 64):
+        for i in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), VECTOR_BYTES):
             store(a.out + i, active(load(a.gate + i)) * load(a.up + i))
 
-    return Kernel("rows:count width gate up out", runs, piece)
+    return Kernel("rows:count width gate up out", even_pieces, piece)
 
 
 def glu_quantize(_target: Target, act: str) -> Kernel:
-    """act(gate) * up, as `norm.quantize` leaves it."""
-    active = ACTIVATIONS[act]
+    """act(gate) * up, quantized like the results of `quantize.quantize`."""
+    active, group_bytes = ACTIVATIONS[act], 4 * GROUP
 
     def piece(a, p):
-        for at in range(p * BYTES, min((p + 1) * BYTES, a.rows * a.width * 4), 128):
+        for at in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), group_bytes):
             first = active(load(a.gate + at)) * load(a.up + at)
-            second = active(load(a.gate + at + 64)) * load(a.up + at + 64)
-            quantize_group(first, second, a.out + at // 4, a.quant + at // 128 * QUANT_RECORD)
+            second = active(load(a.gate + at + VECTOR_BYTES)) * load(a.up + at + VECTOR_BYTES)
+            quantize_group(first, second, a.out + at // 4, a.quant + at // group_bytes * QUANT_RECORD)
 
-    return Kernel("rows:count width gate up out quant", runs, piece)
+    return Kernel("rows:count width gate up out quant", even_pieces, piece)
 
 
 def rows(_target: Target) -> Kernel:
-    """x[index]."""
+    """x[index]. A piece is a row of the result."""
 
     def pieces(a):
         return a.rows
 
     def piece(a, p):
         source, out = a.x + load_i32(a.index + 4 * p) * a.width * 4, a.out + p * a.width * 4
-        for i in range(0, a.width * 4, 64):
+        for i in range(0, a.width * 4, VECTOR_BYTES):
             store(out + i, load(source + i))
 
     return Kernel("rows:count width index x out", pieces, piece)

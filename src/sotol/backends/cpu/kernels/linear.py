@@ -1,155 +1,204 @@
-"""y = x W': one matrix kernel over encodings. T tokens, N outputs, K inputs.
+"""y = x W': one matrix kernel for all encodings. T tokens, N outputs (rows of W), K inputs.
 
-A panel is 16 rows of W (`panels.py`), so that a lane is an output and no sum runs across lanes. A piece of work is a
-run of panels for a tile of tokens. One token reads the panels as they lie; for more, a chunk of a panel is unpacked
-once into the first-level cache and then meets R tokens at a time. Every token's sum is formed in the order of the
-inputs, whatever R is: one token or many, the bits are the same.
+    W [N, K], encoded                 a panel (`panels.py`), in chunks of inputs
+             K inputs
+         +-------------+                chunk 0       chunk 1       chunk 2
+         | panel 0     | 16 rows      +-------------+-------------+-------------+
+       N | panel 1     | 16 rows      | g   g   g   | g   g   g   | g   g   g   |
+         | ...         |              +-------------+-------------+-------------+
+         +-------------+              g: a group, 32 inputs of 16 rows: packed codes; each row's scale(s)
+
+    register tile [R tokens, 16 rows]: f32 accumulators. A lane is a row of W, so no sum runs across lanes
+
+    one token, int8 activations       several tokens, or f32 activations
+      for four panels at a time         for each panel
+        for each group                    for each chunk: unpack it into the first-level cache
+          unpack it in registers            for each tile of R tokens
+          tile += scale * dot(x, codes)       for each group: tile += scale * dot(x, codes)
+
+A piece is some neighbouring panels, times up to 128 tokens. A single token uses each weight once: there is nothing to
+share, and what it waits for is memory, which delivers more to four streams than to one. Several tokens share a chunk
+that is unpacked once; the first of them prefetch the next chunk. Float weights are read in place.
+
+A token's sum adds its groups in the order of the inputs, by the same operations in both loops and for every R. So its
+bits do not depend on how many tokens a step has.
 """
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import njit
 
 from sotol.backends.cpu.kernel import Kernel
-from sotol.backends.cpu.layout import QUANT_RECORD
-from sotol.backends.cpu.panels import Panel, panel_of
+from sotol.backends.cpu.kernels.unpack import (
+    CODES_BYTES,
+    FLOATS,
+    bytes_unpacker,
+    codes_of,
+    float_loader,
+    scale_reader,
+    scales_bytes,
+    unpacked_bytes,
+    values_unpacker,
+)
+from sotol.backends.cpu.layout import GROUP, QUANT_RECORD, VECTOR_BYTES
+from sotol.backends.cpu.panels import ROWS, Panel, panel_of
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors import amx
-from sotol.backends.cpu.vectors.dots import (
-    add_dots,
-    add_dots_minimum,
-    byte_storer,
-    group_dots,
-    load_multipliers,
-    value_storer,
-)
-from sotol.backends.cpu.vectors.simd import halves_loader, load, load_bfloats, prefetch, splat, stack, store
+from sotol.backends.cpu.vectors.dots import dots_adder, group_dots, stored_adder
+from sotol.backends.cpu.vectors.simd import load, prefetch, stack, store
 from sotol.backends.cpu.vectors.tiles import load_rows, outer, store_rows, vector_row, zeros
-from sotol.quant import ENCODINGS
+from sotol.quant import Layout
 
-TOKENS = 128  # of a piece: their activations stay in the second-level cache while panels pass
-AHEAD = 4096  # bytes: how far before their use weights are asked for; one token waits for little else
-REGISTER_ROWS = {4: 4, 8: 4, 16: 8}  # tokens of a register tile, by f32 lanes of the hardware
-BYTES_CHUNK, VALUES_CHUNK = 1024, 256  # inputs of 16 rows that are unpacked at a time: multiples of every block
-SPACE = BYTES_CHUNK // 32 * (512 + 2 * 64)  # bytes for either
+PIECE_TOKENS = 128  # their activations stay in the second-level cache while the panels of a piece are read
+AHEAD = 4096  # bytes between what one token reads and what it prefetches: its time is spent waiting for memory
+REGISTER_TOKENS = {4: 4, 8: 4, 16: 8}  # tokens of a register tile, by f32 lanes of the hardware's registers
+BYTES_CHUNK, VALUES_CHUNK = 1024, 256  # inputs of a chunk, as bytes and as f32; rounded to blocks, at least one
 
 
-def linear(target: Target, encoding: str, activations: str) -> Kernel:
-    """Weights of an encoding times activations: "int8" (from `norm.quantize`, integer encodings only) or "f32".
+class Tokens(NamedTuple):
+    """Some tokens of a step, as addresses: the first one's, and the bytes from one token to the next (`_row`)."""
 
-    x_row, quant_row: bytes from one token's activations, and their records, to the next's. residual: 0, or the address
-    of numbers to add to the results, laid out as they are.
+    number: int
+    x: int  # activations
+    x_row: int
+    quant: int  # of int8 activations: the groups' records
+    quant_row: int
+    out: int  # results of one panel: 16 f32
+    out_row: int
+
+
+@njit(error_model="numpy")
+def _moved(tokens, first, x, quant, out):
+    """The tokens from number `first` on, with x, quant and out bytes added to their addresses."""
+    x += tokens.x + first * tokens.x_row
+    quant += tokens.quant + first * tokens.quant_row
+    out += tokens.out + first * tokens.out_row
+    return Tokens(tokens.number - first, x, tokens.x_row, quant, tokens.quant_row, out, tokens.out_row)
+
+
+def linear(target: Target, kind: str, activations: str) -> Kernel:
+    """Weights of a kind (`Encoding.kind`) times activations: "int8" (of `quantize.quantize`, for integers) or "f32".
+
+    panels: `count` panels of panel_bytes each; a piece has piece_panels of them. x_row, quant_row, out_row: bytes from
+    one token to the next of activations, their records, and results. residual: 0, or the address of numbers to add to
+    the results, laid out like them.
     """
-    product = _int8_product(target, encoding) if activations == "int8" else _f32_product(target, encoding)
+    product = _int8_product(target, kind) if activations == "int8" else _f32_product(target, kind)
 
     def pieces(a):
-        return ((a.rows + TOKENS - 1) // TOKENS) * ((a.panels_count + a.run - 1) // a.run)
+        return ((a.rows + PIECE_TOKENS - 1) // PIECE_TOKENS) * ((a.count + a.piece_panels - 1) // a.piece_panels)
 
     def piece(a, p):
-        runs = (a.panels_count + a.run - 1) // a.run
-        first, end = (p // runs) * TOKENS, min((p // runs + 1) * TOKENS, a.rows)
-        x, quant, out = a.x + first * a.x_row, a.quant + first * a.quant_row, a.out + first * a.stride * 4
-        n, last = (p % runs) * a.run, min((p % runs + 1) * a.run, a.panels_count)
-        product(a.panels + n * a.panel, last - n, a.panel, a.width, end - first, x, a.x_row, quant, a.quant_row,
-                out + 64 * n, a.stride * 4)  # fmt: skip
+        across = (a.count + a.piece_panels - 1) // a.piece_panels  # pieces with the same tokens
+        first, end = (p // across) * PIECE_TOKENS, min((p // across + 1) * PIECE_TOKENS, a.rows)
+        n, last = (p % across) * a.piece_panels, min((p % across + 1) * a.piece_panels, a.count)
+        tokens = Tokens(end, a.x, a.x_row, a.quant, a.quant_row, a.out, a.out_row)
+        tokens = _moved(tokens, first, 0, 0, VECTOR_BYTES * n)
+        product(a.panels + n * a.panel_bytes, last - n, a.panel_bytes, a.width, tokens)
         if a.residual:
             for t in range(first, end):
-                for at in range(4 * (t * a.stride + 16 * n), 4 * (t * a.stride + 16 * last), 64):
+                for at in range(t * a.out_row + VECTOR_BYTES * n, t * a.out_row + VECTOR_BYTES * last, VECTOR_BYTES):
                     store(a.out + at, load(a.residual + at) + load(a.out + at))
 
-    return Kernel(
-        "rows:count width stride panels panels_count panel run x x_row quant quant_row residual out", pieces, piece
-    )
+    fields = "rows:count width panels count panel_bytes piece_panels x x_row quant quant_row residual out out_row"
+    return Kernel(fields, pieces, piece)
 
 
-def _int8_product(target, encoding):
-    """product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride): panels times some tokens.
+def _int8_product(target: Target, kind: str):
+    """product(w, panels, apart, width, tokens): some panels, `apart` bytes from one to the next, times some tokens.
 
-    apart: bytes from one panel to the next; their results are 64 bytes apart.
+    Results of neighbouring panels are neighbouring vectors.
     """
-    panel = panel_of(ENCODINGS[encoding])
+    panel = panel_of(Layout.parse(kind))
     four, one = _packed_tile(target, panel, 4), _packed_tile(target, panel, 1)
-    chunk = Chunk(BYTES_CHUNK, 32 * panel.groups, panel.size, 1)
+    chunk = chunk_of(panel, BYTES_CHUNK, unpacked_bytes(panel) // GROUP, 1)
     widest = amx.TOKENS if target.dot == "amx" else 0
-    many = _by_chunks(target, chunk, _bytes_unpacker(target, panel), _bytes_tile(target, panel), widest)
+    several = _by_chunks(target, chunk, bytes_unpacker(target, panel), _bytes_tile(target, panel), widest)
     if widest:
-        many = _in_shape(panel, many)
+        several = _with_amx(panel, several)
 
     @njit(error_model="numpy")
-    def product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
-        if tokens > 1:
-            many(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride)
+    def product(w, panels, apart, width, tokens):
+        if tokens.number > 1:
+            several(w, panels, apart, width, tokens)
             return
-        part = panels // 4  # four runs of panels side by side: memory gives more to four readers than to one
-        for n in range(part):
-            four(w + n * apart, part * apart, width, x, quant, out + 64 * n, 64 * part)
-        for n in range(4 * part, panels):
-            one(w + n * apart, 0, width, x, quant, out + 64 * n, 0)
+        quarter = panels // 4
+        for n in range(quarter):
+            out = tokens.out + VECTOR_BYTES * n
+            four(w + n * apart, quarter * apart, width, tokens.x, tokens.quant, out, VECTOR_BYTES * quarter)
+        for n in range(4 * quarter, panels):
+            one(w + n * apart, 0, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n, 0)
 
     return product
 
 
-def _f32_product(target, encoding):
-    """The same for activations that stay f32."""
-    if ENCODINGS[encoding].integer is None:
-        load_values, size = float_loader(target, encoding)
+def _f32_product(target: Target, kind: str):
+    """product(…), as of `_int8_product`, for activations that stay f32."""
+    if kind in FLOATS:
+        load_values, size = float_loader(target, kind)
 
         @njit(error_model="numpy")
-        def where_they_lie(w, _inputs, _space):
+        def in_place(w, _inputs, _space):
             return w
 
-        chunk = Chunk(VALUES_CHUNK, 1, 16 * size, 4)
-        return _by_chunks(target, chunk, where_they_lie, _values_tile(load_values, size))
-    panel = panel_of(ENCODINGS[encoding])
-    chunk = Chunk(VALUES_CHUNK, 32 * panel.groups, panel.size, 4)
+        chunk = Chunk(VALUES_CHUNK, 1, ROWS * size, 4, VECTOR_BYTES)
+        return _by_chunks(target, chunk, in_place, _values_tile(load_values, size))
+    panel = panel_of(Layout.parse(kind))
+    chunk = chunk_of(panel, VALUES_CHUNK, VECTOR_BYTES, 4)
     return _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
 
 
 class Chunk(NamedTuple):
-    """What is unpacked at a time."""
+    """What is unpacked at a time: whole blocks of a panel."""
 
     inputs: int  # at most
-    block: int  # inputs that lie together
-    size: int  # bytes of a block of 16 rows
-    x_bytes: int  # of one activation that meets them
+    block: int  # inputs of a block
+    block_bytes: int  # of 16 rows, as they are stored
+    x_bytes: int  # of one activation
+    space: int  # bytes of the unpacked chunk, at most
 
 
-def _by_chunks(target, chunk: Chunk, unpack, make_tile, widest=0):
-    """A product that unpacks a chunk of a panel, then runs all tokens through it.
+def chunk_of(panel: Panel, inputs: int, unpacked: int, x_bytes: int) -> Chunk:
+    """A chunk of about `inputs` inputs, at least a block. unpacked: bytes of an input of 16 rows."""
+    most = max(1, inputs // panel.values) * panel.values
+    return Chunk(most, panel.values, panel.size, x_bytes, most * unpacked)
 
-    unpack(w, inputs, space) -> the address of the unpacked weights, for tile(weights, inputs, more, x, x_row, quant,
-    quant_row, out, stride), which begins at zero or, `more`, where the last chunk left the sums. widest: the tokens of
-    a tile that goes before those of REGISTER_ROWS, if any.
+
+def _by_chunks(target: Target, chunk: Chunk, unpack, make_tile, widest=0):
+    """product(…), as of `_int8_product`: unpacks a chunk of a panel, then multiplies it with all tokens, tile by tile.
+
+    unpack(w, inputs, space) -> the address of the unpacked weights. make_tile(R) -> tile(weights, inputs, more, tokens,
+    ahead), for the first R of the tokens: sums begin at zero or, if `more`, are those that the last chunk left in out;
+    ahead: what to prefetch meanwhile, 0 for nothing. widest: tokens of a tile that goes before REGISTER_TOKENS, or 0.
     """
-    rows = REGISTER_ROWS[target.lanes]
-    many, two, one = make_tile(rows), make_tile(2), make_tile(1)
-    wide, widest = (make_tile(widest), widest) if widest else (many, rows)
-    most, block, size, x_bytes = chunk
+    usual = REGISTER_TOKENS[target.lanes]
+    many, two, one = make_tile(usual), make_tile(2), make_tile(1)
+    wide, widest = (make_tile(widest), widest) if widest else (many, usual)
+    most, block, block_bytes, x_bytes, room = chunk
 
     @njit(error_model="numpy")
-    def product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
-        space, chunks = stack(SPACE), (width + most - 1) // most
-        step = (width // block + chunks - 1) // chunks * block  # chunks of one length, so that each asks for the next
+    def product(w, panels, apart, width, tokens):
+        space, chunks = stack(room), (width + most - 1) // most
+        even = (width // block + chunks - 1) // chunks * block  # inputs: even chunks, so that each prefetches the next
         for n in range(panels):
-            for k in range(0, width, step):
-                inputs, t = min(step, width - k), 0
-                weights = unpack(w + n * apart + k // block * size, inputs, space)
-                x_at, quant_at, out_at = x + k * x_bytes, quant + (k // 32) * QUANT_RECORD, out + 64 * n
-                ahead = w + n * apart + (k + inputs) // block * size
-                while t < tokens:
-                    x_t, quant_t, out_t = x_at + t * x_row, quant_at + t * quant_row, out_at + t * stride
-                    if t + widest <= tokens:
-                        wide(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
+            for k in range(0, width, even):
+                inputs, t = min(even, width - k), 0
+                weights = unpack(w + n * apart + k // block * block_bytes, inputs, space)
+                here = _moved(tokens, 0, k * x_bytes, k // GROUP * QUANT_RECORD, VECTOR_BYTES * n)
+                ahead = w + n * apart + (k + inputs) // block * block_bytes
+                while t < tokens.number:
+                    rest = _moved(here, t, 0, 0, 0)
+                    if rest.number >= widest:
+                        wide(weights, inputs, k > 0, rest, ahead)
                         t += widest
-                    elif t + rows <= tokens:
-                        many(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
-                        t += rows
-                    elif t + 2 <= tokens:
-                        two(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
+                    elif rest.number >= usual:
+                        many(weights, inputs, k > 0, rest, ahead)
+                        t += usual
+                    elif rest.number >= 2:
+                        two(weights, inputs, k > 0, rest, ahead)
                         t += 2
                     else:
-                        one(weights, inputs, k > 0, x_t, x_row, quant_t, quant_row, out_t, stride, ahead)
+                        one(weights, inputs, k > 0, rest, ahead)
                         t += 1
                     ahead = 0
 
@@ -159,154 +208,117 @@ def _by_chunks(target, chunk: Chunk, unpack, make_tile, widest=0):
 # ---- int8 activations
 
 
-def _in_shape(panel, product):
-    """The product, for whose time AMX's tiles have the shapes that it needs, if it has as many tokens."""
-    begin, end, enough = amx.begin_tiles(panel.width, panel.bias), amx.end_tiles, amx.TOKENS
+def _with_amx(panel: Panel, product):
+    """The product, with AMX's tiles configured for it where there are enough tokens to use them."""
+    begin, end, enough = amx.begin_tiles(panel.width, codes_of(panel).byte_bias), amx.end_tiles, amx.TOKENS
 
     @njit(error_model="numpy")
-    def in_shape(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride):
-        if tokens >= enough:
+    def configured(w, panels, apart, width, tokens):
+        if tokens.number >= enough:
             begin()
-        product(w, panels, apart, width, tokens, x, x_row, quant, quant_row, out, stride)
-        if tokens >= enough:
+        product(w, panels, apart, width, tokens)
+        if tokens.number >= enough:
             end()
 
-    return in_shape
+    return configured
 
 
-def group_reader(target, panel: Panel):
-    """read(block, group, part) -> scale and minimum of 16 rows, for one part of a group of 32 inputs."""
-    halves = halves_loader(target.halves)
-    minimum_at, has_scales, has_minimum, parts = 32, panel.scales, panel.minimum, panel.parts
-
-    @njit(error_model="numpy")
-    def read(block, group, part):
-        scale, minimum = halves(block), splat(np.float32(0))
-        if has_minimum:
-            minimum = halves(block + minimum_at)
-        if has_scales:
-            scale = scale * load_multipliers(group + 16 * part)
-            if has_minimum:
-                minimum = minimum * load_multipliers(group + 16 * parts)
-        return scale, minimum
-
-    return read
+def _adders(panel: Panel, adder):
+    """For the first and the last subgroup of a group: what `adder` makes, to add its scaled dots to the sums."""
+    return [adder(panel.width, n, minimum=panel.minimum, zeros=panel.zeros) for n in (0, panel.subgroups - 1)]
 
 
-def _packed_tile(target, panel, panels):
-    """tile(w, apart, width, x, quant, out, stride): panels `apart` bytes apart, as they lie, times one token."""
-    groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
-    has_minimum = panel.minimum
-    read, dots = (
-        group_reader(target, panel),
-        group_dots(target.dot, 1, panel.bits, panel.bias, panel.width, packed=True),
-    )
+def _group_adder(target: Target, panel: Panel):
+    """add(sums, factors, unit, g, x, quant): the sums with group g of a unit, from its packed codes, for one token."""
+    codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
+    each = panel.unit_bytes // panel.groups  # bytes to prefetch for each group
+    read, dots = scale_reader(target, panel), group_dots(target.dot, 1, codes_of(panel), panel.width, packed=True)
+    add_first, add_last = _adders(panel, dots_adder)
 
     @njit(error_model="numpy")
-    def add_group(sums, w, at, x, quant):
-        prefetch(at + AHEAD, group)
-        found = dots(at + packed, 0, x, 0, quant, 0)
-        scale, minimum = read(w, at, 0)
-        if has_minimum:
-            sums = add_dots_minimum(sums, found, scale, minimum, quant, 0)
-        else:
-            sums = add_dots(sums, found, scale, quant, 0)
-        if parts == 2:
-            found = dots(at + packed, 1, x, 0, quant, 0)
-            scale, minimum = read(w, at, 1)
-            sums = add_dots(sums, found, scale, quant, 0)
+    def add_group(sums, factors, unit, g, x, quant):
+        at = unit + codes_at + g * group_bytes
+        prefetch(at - codes_at + AHEAD, each)
+        found = dots(at, 0, x, 0, quant, 0)
+        scale, minimum, zero = read(factors, unit, 0)
+        sums = add_first(sums, found, scale, minimum, zero, quant, 0)
+        if subgroups == 2:
+            found = dots(at, 1, x, 0, quant, 0)
+            scale, minimum, zero = read(factors, unit, 1)
+            sums = add_last(sums, found, scale, minimum, zero, quant, 0)
         return sums
 
+    return add_group
+
+
+def _packed_tile(target: Target, panel: Panel, panels: int):
+    """tile(w, apart, width, x, quant, out, out_apart): one or four panels times one token, from packed codes.
+
+    apart, out_apart: bytes from one panel to the next, and from its results to the next one's.
+    """
+    units, groups, header, unit_bytes = panel.units, panel.groups, panel.header_bytes, panel.unit_bytes
+    values, factor_stride, add_group = panel.values, panel.subgroups * panel.factor_stride, _group_adder(target, panel)
+
     @njit(error_model="numpy")
-    def one(w, _apart, width, x, quant, out, _stride):
+    def one(w, _apart, width, x, quant, out, _out_apart):
         sums = zeros(1, 1)
-        for _block in range(0, width, 32 * groups):
-            for g in range(groups):
-                sums = add_group(sums, w, w + header + g * group, x, quant)
-                x += 32
-                quant += QUANT_RECORD
-            w += header + groups * group
+        for _block in range(0, width, values):
+            for u in range(units):
+                for g in range(groups):
+                    sums = add_group(sums, w + u * factor_stride, w + header + u * unit_bytes, g, x, quant)
+                    x += GROUP
+                    quant += QUANT_RECORD
+            w += header + units * unit_bytes
         store_rows(sums, out, 0)
 
     @njit(error_model="numpy")
-    def four(w, apart, width, x, quant, out, stride):
+    def four(w, apart, width, x, quant, out, out_apart):
         first = second = third = fourth = zeros(1, 1)
-        for _block in range(0, width, 32 * groups):
-            for g in range(groups):
-                at = w + header + g * group
-                first = add_group(first, w, at, x, quant)
-                second = add_group(second, w + apart, at + apart, x, quant)
-                third = add_group(third, w + 2 * apart, at + 2 * apart, x, quant)
-                fourth = add_group(fourth, w + 3 * apart, at + 3 * apart, x, quant)
-                x += 32
-                quant += QUANT_RECORD
-            w += header + groups * group
+        for _block in range(0, width, values):
+            for u in range(units):
+                factors, unit = w + u * factor_stride, w + header + u * unit_bytes
+                for g in range(groups):
+                    first = add_group(first, factors, unit, g, x, quant)
+                    second = add_group(second, factors + apart, unit + apart, g, x, quant)
+                    third = add_group(third, factors + 2 * apart, unit + 2 * apart, g, x, quant)
+                    fourth = add_group(fourth, factors + 3 * apart, unit + 3 * apart, g, x, quant)
+                    x += GROUP
+                    quant += QUANT_RECORD
+            w += header + units * unit_bytes
         store_rows(first, out, 0)
-        store_rows(second, out + stride, 0)
-        store_rows(third, out + 2 * stride, 0)
-        store_rows(fourth, out + 3 * stride, 0)
+        store_rows(second, out + out_apart, 0)
+        store_rows(third, out + 2 * out_apart, 0)
+        store_rows(fourth, out + 3 * out_apart, 0)
 
     return four if panels == 4 else one
 
 
-def _bytes_unpacker(target, panel):
-    """unpack(w, inputs, space) -> space: 512 bytes of weights a group, then its scales and minimums as f32."""
-    groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
-    has_minimum, minimum_at, size = panel.minimum, 512 + 64 * panel.parts, _unpacked_group(panel)
-    read, put = group_reader(target, panel), byte_storer(panel.bits)
+def _bytes_tile(target: Target, panel: Panel):
+    """make_tile of `_by_chunks` for int8 activations and groups of `unpack.bytes_unpacker`."""
+    subgroups, subgroup_bytes, size = panel.subgroups, scales_bytes(panel), unpacked_bytes(panel)
+    each = panel.size // (panel.units * panel.groups)  # bytes to prefetch for each group
+    add_first, add_last = _adders(panel, stored_adder)
 
-    @njit(error_model="numpy")
-    def store_groups(w, inputs, space):
-        to = space
-        for _block in range(0, inputs, 32 * groups):
-            for g in range(groups):
-                at = w + header + g * group
-                put(at + packed, to)
-                scale, minimum = read(w, at, 0)
-                store(to + 512, scale)
-                if parts == 2:
-                    store(to + 576, read(w, at, 1)[0])
-                if has_minimum:
-                    store(to + minimum_at, minimum)
-                to += size
-            w += header + groups * group
-        return space
-
-    return store_groups
-
-
-def _unpacked_group(panel):
-    return 512 + 64 * (panel.parts + panel.minimum)
-
-
-def _bytes_tile(target, panel):
-    parts, has_minimum, minimum_at, size = panel.parts, panel.minimum, 512 + 64 * panel.parts, _unpacked_group(panel)
-
-    share = panel.size // panel.groups
-
-    def make(tokens):
-        dots = group_dots(target.dot, tokens, panel.bits, panel.bias, panel.width, packed=False)
+    def make(count):
+        dots = group_dots(target.dot, count, codes_of(panel), panel.width, packed=False)
 
         @njit(error_model="numpy")
-        def tile(weights, inputs, more, x, x_row, quant, quant_row, out, stride, ahead):
-            sums = load_rows(tokens, 1, out, stride) if more else zeros(tokens, 1)
-            for _ in range(0, inputs, 32):
+        def tile(weights, inputs, more, tokens, ahead):
+            x, x_row, quant, quant_row = tokens.x, tokens.x_row, tokens.quant, tokens.quant_row
+            sums = load_rows(count, 1, tokens.out, tokens.out_row) if more else zeros(count, 1)
+            for _ in range(0, inputs, GROUP):
                 if ahead:
-                    prefetch(ahead, share)
-                    ahead += share
+                    prefetch(ahead, each)
+                    ahead += each
                 found = dots(weights, 0, x, x_row, quant, quant_row)
-                if has_minimum:
-                    minimum = load(weights + minimum_at)
-                    sums = add_dots_minimum(sums, found, load(weights + 512), minimum, quant, quant_row)
-                else:
-                    sums = add_dots(sums, found, load(weights + 512), quant, quant_row)
-                if parts == 2:
+                sums = add_first(sums, found, weights + CODES_BYTES, quant, quant_row)
+                if subgroups == 2:
                     found = dots(weights, 1, x, x_row, quant, quant_row)
-                    sums = add_dots(sums, found, load(weights + 576), quant, quant_row)
+                    sums = add_last(sums, found, weights + CODES_BYTES + subgroup_bytes, quant, quant_row)
                 weights += size
-                x += 32
+                x += GROUP
                 quant += QUANT_RECORD
-            store_rows(sums, out, stride)
+            store_rows(sums, tokens.out, tokens.out_row)
 
         return tile
 
@@ -316,44 +328,19 @@ def _bytes_tile(target, panel):
 # ---- f32 activations
 
 
-def float_loader(target, encoding):
-    """load(address) -> 16 weights as f32, and the bytes of a stored one."""
-    return {"F32": (load, 4), "F16": (halves_loader(target.halves), 2), "BF16": (load_bfloats, 2)}[encoding]
+def _values_tile(load_values, size: int):
+    """make_tile of `_by_chunks` for f32 activations and weights of `size` bytes, 16 rows of an input side by side."""
 
-
-def values_unpacker(target, panel):
-    """unpack(w, inputs, space) -> space: the decoded inputs of 16 rows, 64 bytes an input."""
-    groups, header, group, packed, parts = panel.groups, panel.header, panel.group, panel.packed, panel.parts
-    read, put = group_reader(target, panel), value_storer(panel.bits, panel.bias, panel.width, minimum=panel.minimum)
-
-    @njit(error_model="numpy")
-    def store_values(w, inputs, space):
-        to = space
-        for _block in range(0, inputs, 32 * groups):
-            for g in range(groups):
-                at = w + header + g * group
-                scale, minimum = read(w, at, 0)
-                put(at + packed, 0, scale, minimum, to)
-                if parts == 2:
-                    scale, minimum = read(w, at, 1)
-                    put(at + packed, 1, scale, minimum, to)
-                to += 2048
-            w += header + groups * group
-        return space
-
-    return store_values
-
-
-def _values_tile(load_values, size):
-    def make(tokens):
+    def make(count):
         @njit(error_model="numpy")
-        def tile(weights, inputs, more, x, x_row, _quant, _quant_row, out, stride, _ahead):
-            sums = load_rows(tokens, 1, out, stride) if more else zeros(tokens, 1)
+        def tile(weights, inputs, more, tokens, _ahead):
+            x, x_row = tokens.x, tokens.x_row
+            sums = load_rows(count, 1, tokens.out, tokens.out_row) if more else zeros(count, 1)
             for _ in range(inputs):
                 sums = outer(sums, x, x_row, vector_row(load_values(weights)))
                 x += 4
-                weights += 16 * size
-            store_rows(sums, out, stride)
+                weights += ROWS * size
+            store_rows(sums, tokens.out, tokens.out_row)
 
         return tile
 

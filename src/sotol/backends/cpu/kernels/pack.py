@@ -1,8 +1,8 @@
-"""Rows of an encoded matrix to panels: what `panels.pack` does, at the speed of memory.
+"""Native code that packs rows of an encoded matrix into panels: the same as `panels.pack`, at the speed of memory.
 
-Packing only moves bits (and turns some over), so the kernel is generated from where each bit goes, which is found by
-packing blocks that have one bit set. `panels.pack` stays the only place that knows the layout of panels, and an
-encoding's `split` the only one that knows its blocks.
+Packing only moves bits, and inverts some. So the code is generated from a map of where each bit goes, and the map is
+found by packing blocks with a single bit set. So only `panels.pack` knows the layout of panels, and only an encoding's
+`split` knows the layout of its blocks.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from sotol.backends.cpu import panels
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.simd import I64, load_ir, offset, store_ir
 from sotol.formats.weights import Weight
-from sotol.quant import ENCODINGS, Encoding
+from sotol.quant import Encoding, encoding_named
 
 ROWS = panels.ROWS
-WORD = 4  # bytes of the largest unit that moves at once
+WORD = 4  # bytes that are moved at once, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Bits of a unit: of the word at byte `source` of the block, shifted right (left, if negative), those of a mask."""
+    """Some bits of a destination: the word at byte `source` of the block, shifted right (left if negative), masked."""
 
     source: int
     shift: int
@@ -33,20 +33,20 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """Bytes of a panel's block that belong to one row: at `out` + row * size; `turned` bits are the other way round."""
+class Destination:
+    """Neighbouring bytes of a panel's block that belong to one row: `size` bytes at `out` + row * size."""
 
     out: int
     size: int
-    turned: int
+    inverted: int  # bits that are inverted
     moves: tuple[Move, ...]
 
 
 def pack(_target: Target, encoding: str):
-    """pack(rows, out, panels, row_bytes, 0) -> 0: panels of whole sixteens of rows."""
-    stored = ENCODINGS[encoding]
+    """pack(rows, out, panels, row_bytes, 0) -> 0: rows, 16 for each of the panels, to panels at out."""
+    stored = encoding_named(encoding)
     size, packed = stored.size, panels.block_size(stored)
-    place = _placer(_units(stored), min(WORD, size))
+    place = _placer(_destinations(stored), min(WORD, size))
 
     def pack_panels(rows, out, count, row_bytes, _5):
         for panel in range(count):
@@ -60,24 +60,25 @@ def pack(_target: Target, encoding: str):
     return pack_panels
 
 
-def _placer(units: list[Unit], word: int):
-    """place(block, out, row): a row's part of a panel's block, from its block of the matrix."""
+def _placer(destinations: list[Destination], word: int):
+    """place(block, out, row): a block of one row, moved to its bytes in the panel's block at out."""
     kind = ir.IntType(8 * word)
 
     @intrinsic
     def place(_context, _block, _out, _row):
         def generate(c, b, _s, args):
             block, out, row = args
-            at = {size: b.add(out, b.mul(row, ir.Constant(I64, size))) for size in {unit.size for unit in units}}
-            for unit in units:
-                value = ir.Constant(kind, unit.turned)
-                for move in unit.moves:
+            sizes = {destination.size for destination in destinations}
+            at = {size: b.add(out, b.mul(row, ir.Constant(I64, size))) for size in sizes}
+            for to in destinations:
+                value = ir.Constant(kind, to.inverted)
+                for move in to.moves:
                     bits = load_ir(b, offset(b, block, move.source), kind)
                     shift = b.lshr if move.shift > 0 else b.shl
                     bits = shift(bits, ir.Constant(kind, abs(move.shift))) if move.shift else bits
                     value = b.xor(value, b.and_(bits, ir.Constant(kind, move.mask)))
-                part = value if unit.size == word else b.trunc(value, ir.IntType(8 * unit.size))
-                store_ir(b, part, offset(b, at[unit.size], unit.out))
+                value = value if to.size == word else b.trunc(value, ir.IntType(8 * to.size))
+                store_ir(b, value, offset(b, at[to.size], to.out))
             return c.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64), generate
@@ -85,31 +86,29 @@ def _placer(units: list[Unit], word: int):
     return place
 
 
-def _units(encoding: Encoding) -> list[Unit]:
-    """All units of a panel's block, which is looked at through its first row; the other rows' follow it."""
-    plain, sources = _bits_of_row(encoding, 0)
-    _, beside = _bits_of_row(encoding, 1)
+def _destinations(encoding: Encoding) -> list[Destination]:
+    """All destinations of a panel's block, found by its first row: those of the other rows follow them."""
+    inverted, sources = _bits_of_row(encoding, 0)
+    _, next_row = _bits_of_row(encoding, 1)
     own = np.flatnonzero((sources >= 0).any(axis=1))  # bytes of row 0
     runs = np.split(own, np.flatnonzero(np.diff(own) != 1) + 1)
-    units = []
+    destinations = []
     for run in runs:
         size = len(run)
-        if size not in (1, 2, WORD) or (beside[run + size] < 0).all():
+        if size not in (1, 2, WORD) or (next_row[run + size] < 0).all():
             raise ValueError(f"{encoding.name}: a row's {size} bytes at {run[0]} of a panel's block can't be moved")
-        turned = int.from_bytes(plain[run].tobytes(), "little")
-        units.append(
-            Unit(int(run[0]), size, turned, _moves(sources[run].reshape(-1), min(WORD, encoding.size), encoding.size))
-        )
-    return units
+        moves = _moves(sources[run].reshape(-1), min(WORD, encoding.size), encoding.size)
+        destinations.append(Destination(int(run[0]), size, int.from_bytes(inverted[run].tobytes(), "little"), moves))
+    return destinations
 
 
 def _moves(sources: npt.NDArray[np.int64], word: int, size: int) -> tuple[Move, ...]:
-    """The moves that fill a unit whose bit i is bit sources[i] of the block (-1: of none)."""
+    """The moves that fill a destination whose bit i is bit sources[i] of the block (-1: none)."""
     masks: dict[tuple[int, int], int] = {}
     for i, bit in enumerate(sources.tolist()):
         if bit >= 0:
             source = max(0, min((bit - i) // 8, bit // 8, size - word))
-            if bit - 8 * source >= 8 * word:  # beyond the word that the bit's neighbours come from
+            if bit - 8 * source >= 8 * word:  # the word of the neighbouring bits does not have it
                 source = min(bit // 8, size - word)
             key = source, bit - 8 * source - i
             masks[key] = masks.get(key, 0) | 1 << i
@@ -117,14 +116,17 @@ def _moves(sources: npt.NDArray[np.int64], word: int, size: int) -> tuple[Move, 
 
 
 def _bits_of_row(encoding: Encoding, row: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """A block of zeros in a panel, and which bit of the row each bit of it follows: [bytes, 8], -1 for none."""
+    """What a block of zeros becomes in a panel; and the bit of the row's block that each bit there depends on.
+
+    [bytes], and [bytes, 8] with -1 for none.
+    """
     count = 8 * encoding.size
     blocks = np.zeros((ROWS, count + 1, encoding.size), np.uint8)
     one = np.eye(count, dtype=np.uint8)
     blocks[row, 1:] = np.packbits(one, axis=1, bitorder="little")
-    weight = Weight("", encoding, (ROWS, (count + 1) * encoding.values), blocks.reshape(-1))
+    weight = Weight.from_bytes("", encoding, (ROWS, (count + 1) * encoding.values), blocks.reshape(-1))
     out = np.zeros(panels.packed_shape(weight), np.uint8)
     panels.pack(weight, out)
-    parts = out.reshape(count + 1, -1)
-    turned = np.unpackbits((parts[1:] ^ parts[0])[..., None], axis=2, bitorder="little")  # [bits, bytes, 8]
-    return parts[0], np.where(turned.any(axis=0), turned.argmax(axis=0), -1)
+    packed = out.reshape(count + 1, -1)
+    changed = np.unpackbits((packed[1:] ^ packed[0])[..., None], axis=2, bitorder="little")  # [bits, bytes, 8]
+    return packed[0], np.where(changed.any(axis=0), changed.argmax(axis=0), -1)

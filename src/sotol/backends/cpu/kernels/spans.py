@@ -1,26 +1,50 @@
-"""The sums of attention over one span of keys, for a few query rows or for many.
+"""Attention over one span of keys: the weighted sum of values, for the query rows of one token or of several.
 
-Blocks of 16 keys: K as [d, 16] and V as [16, d] (a lane is a key, then a lane is a channel), so there are no horizontal
-sums, and one query row or six do the same sums. Keys are taken in pieces of 64 and spans of 256, both aligned to
-absolute positions, whatever part of the prompt a step holds: Milakov & Gimelshein 2018 (arXiv 1805.02867) within a
-span. A piece that a row may not see is an exact no-op for it, or left out.
+    block table  [ 7 | 3 | 9 | 4 | 12 | 1 | 8 | ...     the sequence's blocks, by position / 16
+    block 7, one kv head:  K [d, 16]  V [16, e]         16 keys: a lane of K is a key, a lane of V a channel
 
-Here d and `width` are channels as the cache has them: whole vectors, those beyond a head's own 0. A row's sums are a
-record: d f32, the weighted sum of values; then, as vectors of equal lanes, the maximum that the weights are relative
-to, and their sum.
+    positions  0        64       128      192      256      320      384      448      512
+               | quad   | quad   | quad   | quad   | quad   | quad   | quad   | quad   |      a quad: 4 blocks
+               |              span 0               |              span 1               |
+
+    query rows: tokens of a query tile x query heads of the kv head     [rows, d], multiplied by the scale
+    a span, from maximum m = LOWEST and sums o = 0, weights w = 0; for each quad:
+        s = q K'                                         [rows, 64]: accumulators of rows x 16, in register tiles
+        m, before = max(m, s), m;  p = exp(s - m)
+        o = o * exp(before - m) + p V                    [rows, e]
+        w = w * exp(before - m) + sum(p)
+    record of a row and span (`records.py`): o, m, w. Those of all spans are merged in order; the result is o / w
+
+This is the online softmax of Milakov & Gimelshein 2018 (arXiv 1805.02867). Quads and spans begin at absolute positions,
+wherever a step begins, and a row's operations are the same whatever rows are computed beside it: so its bits depend
+only on its keys. A quad that a row may not see either leaves its sums unchanged, bit for bit, or is skipped.
+
+Here d is key channels and e value channels as the cache has them: whole vectors, those beyond a head's own are 0.
+Kernels pass on `a`, the arguments of `attention.attend`. Functions here read of them key_padded (d), value_padded (e),
+block_stride (bytes from a head's block to the same head's next one), values_at (from its K to its V), window and cap.
 """
 
-import numpy as np
+from typing import NamedTuple
+
 from numba import njit
 
-from sotol.backends.cpu.kernels.parts import store_part
-from sotol.backends.cpu.layout import CODEC_BYTES, SPAN, SUMS_EXTRA, WIDEST_HEAD
+from sotol.backends.cpu.kernels.records import records_of
+from sotol.backends.cpu.layout import (
+    BLOCK_KEYS,
+    CODEC_BYTES,
+    LANES,
+    QUAD_BLOCKS,
+    SPAN,
+    SPAN_EXTRA,
+    VECTOR_BYTES,
+    WIDEST_HEAD,
+)
+from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.simd import (
     exp,
+    f16_loader,
     fma,
-    halves_loader,
     lane_max,
-    lane_sum,
     load,
     load_f32,
     load_i32,
@@ -34,7 +58,6 @@ from sotol.backends.cpu.vectors.simd import (
     store_i64,
 )
 from sotol.backends.cpu.vectors.tiles import (
-    LOWEST,
     load_rows,
     mask_keys,
     outer_gathered,
@@ -45,169 +68,212 @@ from sotol.backends.cpu.vectors.tiles import (
     zeros,
 )
 
-BLOCK = 16  # keys of a block
-PIECE = 64  # keys of one softmax update
-BLOCKS = PIECE // BLOCK
-BLOCKS_BYTES = 8 * BLOCKS  # of their addresses
-MANY = 6  # query rows of a register tile where many rows share a block
-PANEL_ROWS = 96  # query rows that share a block, at most
-PANEL_BYTES = 4 * 128 * PANEL_ROWS  # of their numbers: fewer wide rows
-RECORD_BYTES = 4 * (WIDEST_HEAD + SUMS_EXTRA)
-SUMS_BYTES = PANEL_BYTES + 4 * SUMS_EXTRA * PANEL_ROWS
-STATE = 64 * (2 + MANY)  # bytes of a register tile's softmax: see `_soften`
+QUAD = QUAD_BLOCKS * BLOCK_KEYS  # keys of one softmax update
+ADDRESSES_BYTES = 8 * QUAD_BLOCKS  # of the addresses of a quad's blocks
+TILE_ROWS = 6  # query rows of a register tile, where several tokens share blocks
+BATCH_ROWS = 96  # query rows that share converted blocks, at most
+BATCH_BYTES = 4 * 128 * BATCH_ROWS  # of as many rows of 128 channels; fewer rows if heads are wider
+SUMS_BYTES = BATCH_BYTES + 4 * SPAN_EXTRA * BATCH_ROWS
+STATE_BYTES = VECTOR_BYTES * (2 + TILE_ROWS)  # of a register tile's softmax: see `_softmax_updater`
+
+assert QUAD == 4 * LANES, "the softmax update is written for four vectors"
+assert BLOCK_KEYS == LANES, "a vector of K has one lane for each key of a block"
 
 
-def few_rows(target, codec, rows, wide, capped):
-    """few(q, positions, rows, table, cache, step, width, window, cap, span, sums): the sums of one span.
+class Queries(NamedTuple):
+    """Query rows, as addresses."""
 
-    q [rows, d] and positions [rows, int64], ascending; sums: for each row its sum of values and, as vectors, its
-    maximum and its sum of weights. These rows are one register tile, which reads the cache as it is.
+    q: int  # f32 [rows, d]
+    positions: int  # int64 [rows], ascending
+    rows: int
+
+
+class Keys(NamedTuple):
+    """The keys and values of a sequence, for one kv head, as addresses."""
+
+    table: int  # int32: the sequence's blocks from position 0 on
+    cache: int  # the head's K in block 0
+
+
+class Values(NamedTuple):
+    """Some channels of the V of a quad's blocks."""
+
+    blocks: int  # the addresses of the blocks
+    at: int  # bytes from these to the first key's first channel
+    row: int  # bytes from one key's V to the next one's
+    ahead: int  # addresses of blocks that will be read next, if V is to be prefetched, and
+    ahead_at: int  # bytes from these to this call's part of it
+
+
+def direct_span(target: Target, codecs: tuple[str, str], rows: int, wide: int, capped: int):
+    """add_span(a, queries, keys, span, sums): a record for each row, of the span from position `span` on.
+
+    For the rows of one register tile, which read the cache as it is stored.
     """
-    form = "f32" if codec == "f32" else target.halves
-    room = 24 if target.lanes == 16 else 6  # vectors of 16 sums that leave registers for what is multiplied
+    key_form, value_form = ("f32" if codec == "f32" else target.f16 for codec in codecs)
+    room = 24 if target.lanes == 16 else 6  # accumulators that leave registers for the operands
     columns = 4 if 4 * rows <= room else 2 if 2 * rows <= room else 1
     across = columns if wide else 1
     copies = copies_of(target, rows)
-    scores, soften = _scores(form, rows, columns, copies, 1), _soften(rows, capped, copies)
-    add_values = _values(form, rows, across, min(copies, across), 1)
-    open_span, close_span = _records(rows)
+    scores, update = _scores(key_form, rows, columns, copies, 1), _softmax_updater(rows, capped, copies)
+    add_values = _values_adder(value_form, rows, across, min(copies, across), 1)
+    open_span, close_span = records_of(rows)
     seen = _seen(rows)
-    size, last_row = CODEC_BYTES[codec], 8 * (rows - 1)
-    scores_bytes = 4 * rows * copies * PIECE
+    size, last_row = CODEC_BYTES[codecs[1]], 8 * (rows - 1)
+    scores_bytes = 4 * rows * copies * QUAD
 
     @njit(error_model="numpy")
-    def few(q, positions, _rows, table, cache, step, width, window, cap, span, sums):
-        p, state, record = stack(scores_bytes), stack(STATE), 4 * (width + SUMS_EXTRA)
-        blocks, ahead = stack(BLOCKS_BYTES), stack(BLOCKS_BYTES)
-        oldest, last = max(load_i64(positions) - window + 1, 0), load_i64(positions + last_row)
-        open_span(sums, state, width)
+    def add_span(a, queries, keys, span, sums):
+        d, e, stride, values_at, window, cap = (
+            a.key_padded, a.value_padded, a.block_stride, a.values_at, a.window, a.cap,
+        )  # fmt: skip
+        p, state, record = stack(scores_bytes), stack(STATE_BYTES), 4 * (e + SPAN_EXTRA)
+        blocks, ahead = stack(ADDRESSES_BYTES), stack(ADDRESSES_BYTES)
+        oldest = max(load_i64(queries.positions) - window + 1, 0)
+        last = load_i64(queries.positions + last_row)
+        open_span(sums, state, e)
         beyond = min(span + SPAN, last + 1)
-        for first in range(max(span, oldest // PIECE * PIECE), beyond, PIECE):
-            begin, end = seen(positions, first, window)
-            following = first + PIECE if first + PIECE < beyond else first
-            for b in range(BLOCKS):
-                store_i64(blocks + 8 * b, cache + load_i32(table + 4 * (first // BLOCK + b)) * step)
-                store_i64(ahead + 8 * b, cache + load_i32(table + 4 * (following // BLOCK + b)) * step)
+        for first in range(max(span, oldest // QUAD * QUAD), beyond, QUAD):
+            begin, end = seen(queries.positions, first, window)
+            following = first + QUAD if first + QUAD < beyond else first
+            for b in range(QUAD_BLOCKS):
+                here, there = first // BLOCK_KEYS + b, following // BLOCK_KEYS + b
+                store_i64(blocks + 8 * b, keys.cache + load_i32(keys.table + 4 * here) * stride)
+                store_i64(ahead + 8 * b, keys.cache + load_i32(keys.table + 4 * there) * stride)
             for b in range(begin // columns * columns, end, columns):
-                scores(q, blocks + 8 * b, ahead + 8 * b, width, p + 64 * b)
-            shrink = soften(p, state, first, positions, window, cap)
-            for channel in range(0, width, 16 * across):
-                at, ahead_at = (BLOCK * width + channel) * size, BLOCK * (width + channel) * size
-                add_values(sums + 4 * channel, record, shrink, p, blocks, at, width * size, ahead, ahead_at, begin, end)
-        close_span(sums, state, width)
+                scores(queries.q, blocks + 8 * b, ahead + 8 * b, d, p + VECTOR_BYTES * b)
+            rescale = update(p, state, first, queries.positions, window, cap)
+            for channel in range(0, e, LANES * across):
+                at = values_at + channel * size
+                values = Values(blocks, at, e * size, ahead, values_at + BLOCK_KEYS * channel * size)
+                add_values(sums + 4 * channel, record, rescale, p, values, begin, end)
+        close_span(sums, state, e)
 
-    return few
+    return add_span
 
 
-def many_rows(target, codec, wide, capped):
-    """many(...), as few(...) of `few_rows`, for any multiple of MANY rows: they share blocks converted to f32."""
+def converted_span(target: Target, codecs: tuple[str, str], wide: int, capped: int):
+    """add_span(…), as of `direct_span`, for a multiple of TILE_ROWS rows: they share blocks converted to f32."""
     columns = 2 if target.lanes == 16 else 1
-    score, weigh = _score_shared(target, codec, columns), _weigh_shared(target, codec, columns if wide else 1)
-    soften, seen = _soften(MANY, capped, 1), _seen(MANY)
-    open_span, close_span = _records(MANY)
-    scores_bytes, states_bytes = 4 * PANEL_ROWS * PIECE, STATE // MANY * PANEL_ROWS + STATE
+    score = _shared_scores(target, codecs[0], columns)
+    add_values = _shared_values(target, codecs[1], columns if wide else 1)
+    update, seen = _softmax_updater(TILE_ROWS, capped, 1), _seen(TILE_ROWS)
+    open_span, close_span = records_of(TILE_ROWS)
+    scores_bytes, states_bytes = 4 * BATCH_ROWS * QUAD, STATE_BYTES // TILE_ROWS * BATCH_ROWS + STATE_BYTES
 
     @njit(error_model="numpy")
-    def many(q, positions, rows, table, cache, step, width, window, cap, span, sums):
-        p, states, record = stack(scores_bytes), stack(states_bytes), 4 * (width + SUMS_EXTRA)
+    def add_span(a, queries, keys, span, sums):
+        e, window, cap, rows, positions = a.value_padded, a.window, a.cap, queries.rows, queries.positions
+        p, states, record = stack(scores_bytes), stack(states_bytes), 4 * (e + SPAN_EXTRA)
         oldest, last = max(load_i64(positions) - window + 1, 0), load_i64(positions + 8 * (rows - 1))
-        for row in range(0, rows, MANY):
-            open_span(sums + row * record, states + STATE * (row // MANY), width)
-        for first in range(max(span, oldest // PIECE * PIECE), min(span + SPAN, last + 1), PIECE):
-            blocks = min(BLOCKS, (last - first) // BLOCK + 1)
-            here = table + 4 * (first // BLOCK)
-            score(q, positions, rows, here, blocks, cache, step, width, window, first, p)
-            for row in range(0, rows, MANY):
-                begin, end = seen(positions + 8 * row, first, window)
+        for row in range(0, rows, TILE_ROWS):
+            open_span(sums + row * record, states + STATE_BYTES * (row // TILE_ROWS), e)
+        for first in range(max(span, oldest // QUAD * QUAD), min(span + SPAN, last + 1), QUAD):
+            blocks = min(QUAD_BLOCKS, (last - first) // BLOCK_KEYS + 1)
+            score(a, queries, keys, first, blocks, p)
+            for row in range(0, rows, TILE_ROWS):
+                state, at = states + STATE_BYTES * (row // TILE_ROWS), positions + 8 * row
+                begin, end = seen(at, first, window)
                 if begin < end:
-                    soften(p + 4 * row * PIECE, states + STATE * (row // MANY), first, positions + 8 * row, window, cap)
-            weigh(sums, states, p, positions, rows, here, blocks, cache, step, width, window, first)
-        for row in range(0, rows, MANY):
-            close_span(sums + row * record, states + STATE * (row // MANY), width)
+                    update(p + 4 * row * QUAD, state, first, at, window, cap)
+            add_values(a, queries, keys, first, blocks, p, states, sums)
+        for row in range(0, rows, TILE_ROWS):
+            close_span(sums + row * record, states + STATE_BYTES * (row // TILE_ROWS), e)
 
-    return many
+    return add_span
 
 
-def _score_shared(target, codec, columns):
-    """score(...): p = q k' for one piece, where rows may see keys: each K block is converted once for all rows."""
-    scores, seen = _scores("f32", MANY, columns, 1, 0), _seen(MANY)
+def _shared_scores(target: Target, codec: str, columns: int):
+    """score(a, queries, keys, first, blocks, p): p = q K' for the first blocks of a quad; first: its position.
+
+    Each block of K is converted to f32 once, for all rows that may see it.
+    """
+    scores, seen = _scores("f32", TILE_ROWS, columns, 1, 0), _seen(TILE_ROWS)
     load_cached, size = _cached(target, codec), CODEC_BYTES[codec]
-    keys_bytes = 4 * columns * BLOCK * WIDEST_HEAD
+    keys_bytes = 4 * columns * BLOCK_KEYS * WIDEST_HEAD
 
     @njit(error_model="numpy")
-    def score(q, positions, rows, table, blocks, cache, step, width, window, first, p):
-        keys, addresses = stack(keys_bytes), stack(BLOCKS_BYTES)
+    def score(a, queries, keys, first, blocks, p):
+        d, stride, window, table = a.key_padded, a.block_stride, a.window, keys.table + 4 * (first // BLOCK_KEYS)
+        converted, addresses = stack(keys_bytes), stack(ADDRESSES_BYTES)
         for c in range(columns):
-            store_i64(addresses + 8 * c, keys + 4 * c * BLOCK * width)
+            store_i64(addresses + 8 * c, converted + 4 * c * BLOCK_KEYS * d)
         for b in range(0, blocks, columns):
             for c in range(columns):
-                source = cache + load_i32(table + 4 * (b + c)) * step
-                for i in range(0, BLOCK * width, 16):
-                    store(keys + 4 * (c * BLOCK * width + i), load_cached(source + i * size))
-            for row in range(0, rows, MANY):
-                begin, end = seen(positions + 8 * row, first, window)
+                source = keys.cache + load_i32(table + 4 * (b + c)) * stride
+                for i in range(0, BLOCK_KEYS * d, LANES):
+                    store(converted + 4 * (c * BLOCK_KEYS * d + i), load_cached(source + i * size))
+            for row in range(0, queries.rows, TILE_ROWS):
+                begin, end = seen(queries.positions + 8 * row, first, window)
                 if begin < b + columns and b < end:
-                    scores(q + 4 * row * width, addresses, addresses, width, p + 4 * (row * PIECE + b * BLOCK))
+                    scores(queries.q + 4 * row * d, addresses, addresses, d, p + 4 * (row * QUAD + b * BLOCK_KEYS))
 
     return score
 
 
-def _weigh_shared(target, codec, across):
-    """weigh(...): sums = sums * shrink + p V for one piece: each V block is converted once for all rows."""
-    add_values, seen = _values("f32", MANY, across, 1, 0), _seen(MANY)
+def _shared_values(target: Target, codec: str, across: int):
+    """add_values(a, queries, keys, first, blocks, p, states, sums): sums = sums * rescale + p V, as `_shared_scores`.
+
+    Each block of V is converted to f32 once, 16 * across channels at a time.
+    """
+    add_values, seen = _values_adder("f32", TILE_ROWS, across, 1, 0), _seen(TILE_ROWS)
     load_cached, size = _cached(target, codec), CODEC_BYTES[codec]
-    values_bytes = 64 * across * PIECE
+    values_bytes, row_bytes = VECTOR_BYTES * across * QUAD, VECTOR_BYTES * across
 
     @njit(error_model="numpy")
-    def weigh(sums, states, p, positions, rows, table, blocks, cache, step, width, window, first):
-        values, addresses, record = stack(values_bytes), stack(BLOCKS_BYTES), 4 * (width + SUMS_EXTRA)
-        for b in range(BLOCKS):
-            store_i64(addresses + 8 * b, values + b * across * 64 * BLOCK)
-        for channel in range(0, width, 16 * across):
+    def add(a, queries, keys, first, blocks, p, states, sums):
+        e, stride, values_at, window = a.value_padded, a.block_stride, a.values_at, a.window
+        converted, addresses, record = stack(values_bytes), stack(ADDRESSES_BYTES), 4 * (e + SPAN_EXTRA)
+        table = keys.table + 4 * (first // BLOCK_KEYS)
+        for b in range(QUAD_BLOCKS):
+            store_i64(addresses + 8 * b, converted + b * BLOCK_KEYS * row_bytes)
+        for channel in range(0, e, LANES * across):
             for b in range(blocks):
-                source = cache + load_i32(table + 4 * b) * step + (BLOCK * width + channel) * size
-                for i in range(BLOCK):
+                source = keys.cache + load_i32(table + 4 * b) * stride + values_at + channel * size
+                for i in range(BLOCK_KEYS):
                     for c in range(across):
-                        v = load_cached(source + (i * width + 16 * c) * size)
-                        store(values + 64 * ((b * BLOCK + i) * across + c), v)
-            for row in range(0, rows, MANY):
-                begin, end = seen(positions + 8 * row, first, window)
+                        v = load_cached(source + (i * e + LANES * c) * size)
+                        store(converted + VECTOR_BYTES * ((b * BLOCK_KEYS + i) * across + c), v)
+            for row in range(0, queries.rows, TILE_ROWS):
+                begin, end = seen(queries.positions + 8 * row, first, window)
                 if begin < end:
-                    o, shrink = sums + row * record + 4 * channel, load(states + STATE * (row // MANY) + 64)
-                    add_values(o, record, shrink, p + 4 * row * PIECE, addresses, 0, 64 * across, 0, 0, begin, end)
+                    rescale = load(states + STATE_BYTES * (row // TILE_ROWS) + VECTOR_BYTES)
+                    values = Values(addresses, 0, row_bytes, 0, 0)
+                    o = sums + row * record + 4 * channel
+                    add_values(o, record, rescale, p + 4 * row * QUAD, values, begin, end)
 
-    return weigh
+    return add
 
 
-def _cached(target, codec):
+def _cached(target: Target, codec: str):
     """load(address) -> 16 cached numbers as f32."""
-    return load if codec == "f32" else halves_loader(target.halves)
+    return load if codec == "f32" else f16_loader(target.f16)
 
 
-def _seen(rows):
-    """seen(positions, first, window): which of the 4 blocks from position first on any of these rows may see."""
+def _seen(rows: int):
+    """seen(positions, first, window) -> begin, end: the blocks of the quad at position first that any row may see."""
     last_row = 8 * (rows - 1)
 
     @njit(error_model="numpy")
     def seen(positions, first, window):
         oldest, last = load_i64(positions) - window + 1, load_i64(positions + last_row)
-        return max(oldest - first, 0) // BLOCK, min(BLOCKS, (last - first + BLOCK) // BLOCK)
+        return max(oldest - first, 0) // BLOCK_KEYS, min(QUAD_BLOCKS, (last - first + BLOCK_KEYS) // BLOCK_KEYS)
 
     return seen
 
 
-def copies_of(target, rows):
-    """Copies of the scalars q and p that few(...) reads: see `tiles._add_outer`."""
+def copies_of(target: Target, rows: int) -> int:
+    """Copies of q and p that `direct_span` reads scalars from: see `tiles._add_outer`."""
     return 2 if rows == 3 and target.lanes == 8 else 1
 
 
-def _scores(form, rows, columns, copies, fetch):
-    """scores(q, blocks, ahead, width, p): rows x 16 columns products q k' into p; blocks: addresses of K blocks.
+def _scores(form: str, rows: int, columns: int, copies: int, fetch: int):
+    """scores(q, blocks, ahead, width, p): rows x 16 columns products q K' into p; blocks: addresses of K blocks.
 
-    fetch: 1 if as many blocks at the addresses ahead will be read next.
+    fetch: 1 to prefetch as many blocks at the addresses ahead.
     """
     outer = outer_gathered(form, copies)
-    stride = BLOCK * (4 if form == "f32" else 2)
+    stride = BLOCK_KEYS * (4 if form == "f32" else 2)
 
     @njit(error_model="numpy")
     def scores(q, blocks, ahead, width, p):
@@ -217,127 +283,72 @@ def _scores(form, rows, columns, copies, fetch):
                 for c in range(columns):
                     prefetch(load_i64(ahead + 8 * c) + i * stride, stride)
             s = outer(s, q + 4 * i, 4 * width, blocks, i * stride)
-        store_rows(s, p, 4 * PIECE)
+        store_rows(s, p, 4 * QUAD)
 
     return scores
 
 
-def _soften(rows, capped, copies):
-    """soften(p, state, first, positions, window, cap): p becomes e**(p - m), m the maximum up to this piece; copied.
+def _softmax_updater(rows: int, capped: int, copies: int):
+    """update(p, state, first, positions, window, cap) -> rescale: p = exp(p - m), m the maximum up to this quad.
 
-    state: a lane for each row: m; what the sums before this piece shrink by, which is returned too; then for each row
-    its sum of weights, 16 lanes that are added at the end of the span.
+    Scores that a row may not see become 0. p is written `copies` times. state, as vectors: m, a lane for each row;
+    rescale, what earlier sums are multiplied by, too; then for each row its sum of weights, in 16 lanes that are added
+    at the end of the span.
     """
-    last_row, copy_bytes = 8 * (rows - 1), 4 * rows * PIECE
+    last_row, copy_bytes = 8 * (rows - 1), 4 * rows * QUAD
 
     @njit(error_model="numpy")
-    def soften(p, state, first, positions, window, cap):
-        hides = first + PIECE - 1 > load_i64(positions) or first <= load_i64(positions + last_row) - window
+    def update(p, state, first, positions, window, cap):
+        hides = first + QUAD - 1 > load_i64(positions) or first <= load_i64(positions + last_row) - window
         for r in range(rows):
-            at = p + 4 * r * PIECE
+            at = p + 4 * r * QUAD
             if capped:
                 store_rows(soft_capped(load_rows(1, 4, at, 0), cap), at, 0)
             if hides:
                 store_rows(mask_keys(load_rows(1, 4, at, 0), first, positions + 8 * r, window), at, 0)
-            m, top = load_f32(state + 4 * r), maximum(load(at), load(at + 64))
-            best = max(lane_max(maximum(top, maximum(load(at + 128), load(at + 192)))), m)
+            m, top = load_f32(state + 4 * r), maximum(load(at), load(at + VECTOR_BYTES))
+            top = maximum(top, maximum(load(at + 2 * VECTOR_BYTES), load(at + 3 * VECTOR_BYTES)))
+            best = max(lane_max(top), m)
             store_f32(state + 4 * r, best)
-            store_f32(state + 64 + 4 * r, m - best)
-        shrink = exp(load(state + 64))
-        store(state + 64, shrink)
+            store_f32(state + VECTOR_BYTES + 4 * r, m - best)
+        rescale = exp(load(state + VECTOR_BYTES))
+        store(state + VECTOR_BYTES, rescale)
         for r in range(rows):
-            at, best = p + 4 * r * PIECE, splat(load_f32(state + 4 * r))
-            a, b = exp(load(at) - best), exp(load(at + 64) - best)
-            c, d = exp(load(at + 128) - best), exp(load(at + 192) - best)
+            at, best = p + 4 * r * QUAD, splat(load_f32(state + 4 * r))
+            a, b = exp(load(at) - best), exp(load(at + VECTOR_BYTES) - best)
+            c, d = exp(load(at + 2 * VECTOR_BYTES) - best), exp(load(at + 3 * VECTOR_BYTES) - best)
             for copy in range(copies):
-                store(at + copy * copy_bytes, a)
-                store(at + copy * copy_bytes + 64, b)
-                store(at + copy * copy_bytes + 128, c)
-                store(at + copy * copy_bytes + 192, d)
-            weights = state + 128 + 64 * r
-            store(weights, fma(load(weights), splat(load_f32(state + 64 + 4 * r)), (a + b) + (c + d)))
-        return shrink
+                to = at + copy * copy_bytes
+                store(to, a)
+                store(to + VECTOR_BYTES, b)
+                store(to + 2 * VECTOR_BYTES, c)
+                store(to + 3 * VECTOR_BYTES, d)
+            weights = state + VECTOR_BYTES * (2 + r)
+            store(weights, fma(load(weights), splat(load_f32(state + VECTOR_BYTES + 4 * r)), (a + b) + (c + d)))
+        return rescale
 
-    return soften
+    return update
 
 
-def _values(form, rows, columns, copies, fetch):
-    """add(o, stride, shrink, p, blocks, at, row, ahead, ahead_at, begin, end): o = o * shrink + p V.
+def _values_adder(form: str, rows: int, columns: int, copies: int, fetch: int):
+    """add(o, stride, rescale, p, values, begin, end): o = o * rescale + p V, for blocks begin .. end of a quad.
 
-    o [rows, 16 columns], `stride` bytes apart. Of blocks begin .. end: block b's V has its first channel at
-    blocks[b] + at, the next key's `row` bytes on. fetch: 1 if this call's share of V at ahead[b] + ahead_at, as it
-    lies, will be read next.
+    o: accumulators [rows, 16 columns] in memory, `stride` bytes from one row to the next. fetch: 1 to prefetch this
+    call's part of the next quad's V.
     """
     outer = outer_in_row(form, copies)
-    step = 16 * (4 if form == "f32" else 2)
-    share = step * columns
+    apart = LANES * (4 if form == "f32" else 2)
+    each = apart * columns
 
     @njit(error_model="numpy")
-    def add(o, stride, shrink, p, blocks, at, row, ahead, ahead_at, begin, end):
-        sums = scale_rows(load_rows(rows, columns, o, stride), shrink)
+    def add(o, stride, rescale, p, values, begin, end):
+        sums = scale_rows(load_rows(rows, columns, o, stride), rescale)
         for b in range(begin, end):
-            v = load_i64(blocks + 8 * b) + at
-            for i in range(BLOCK):
+            v = load_i64(values.blocks + 8 * b) + values.at
+            for i in range(BLOCK_KEYS):
                 if fetch:
-                    prefetch(load_i64(ahead + 8 * b) + ahead_at + i * share, share)
-                sums = outer(sums, p + 4 * (BLOCK * b + i), 4 * PIECE, v + i * row, step)
+                    prefetch(load_i64(values.ahead + 8 * b) + values.ahead_at + i * each, each)
+                sums = outer(sums, p + 4 * (BLOCK_KEYS * b + i), 4 * QUAD, v + i * values.row, apart)
         store_rows(sums, o, stride)
 
     return add
-
-
-def _records(rows):
-    """open(sums, state, width) and close(…): the sums of a register tile before any key, and after the last."""
-
-    @njit(error_model="numpy")
-    def open_span(sums, state, width):
-        for r in range(rows):
-            for i in range(0, 4 * width, 64):
-                store(sums + 4 * r * (width + SUMS_EXTRA) + i, splat(np.float32(0)))
-        store(state, splat(np.float32(LOWEST)))
-        for i in range(64, 128 + 64 * rows, 64):
-            store(state + i, splat(np.float32(0)))
-
-    @njit(error_model="numpy")
-    def close_span(sums, state, width):
-        for r in range(rows):
-            at = sums + r * 4 * (width + SUMS_EXTRA) + 4 * width
-            store(at, splat(load_f32(state + 4 * r)))
-            store(at + 64, splat(lane_sum(load(state + 128 + 64 * r))))
-
-    return open_span, close_span
-
-
-@njit(error_model="numpy")
-def clear_record(total, width):
-    """No keys yet."""
-    for i in range(0, 4 * width, 64):
-        store(total + i, splat(np.float32(0)))
-    store(total + 4 * width, splat(np.float32(LOWEST)))
-    store(total + 4 * width + 64, splat(np.float32(0)))
-
-
-@njit(error_model="numpy")
-def merge_records(total, part, width):
-    """Both over their common maximum: total * e**(m_total - top) + part * e**(m_part - top)."""
-    m_total, m_part = load(total + 4 * width), load(part + 4 * width)
-    top = maximum(m_total, m_part)
-    old, new = exp(m_total - top), exp(m_part - top)
-    store(total + 4 * width, top)
-    for i in range(0, 4 * width, 64):
-        store(total + i, fma(load(total + i), old, load(part + i) * new))
-    weights = total + 4 * width + 64
-    store(weights, fma(load(weights), old, load(part + 4 * width + 64) * new))
-
-
-@njit(error_model="numpy")
-def copy_record(source, to, width):
-    for i in range(0, 4 * (width + SUMS_EXTRA), 64):
-        store(to + i, load(source + i))
-
-
-@njit(error_model="numpy")
-def finish_record(total, out, width, padded):
-    """out [width] = the sum of values / the sum of weights."""
-    for i in range(0, width, 16):
-        store_part(out + 4 * i, load(total + 4 * i) / load(total + 4 * padded + 64), width - i)

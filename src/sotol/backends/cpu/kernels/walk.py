@@ -1,47 +1,54 @@
-"""How threads walk a tape together: no barrier, only counts of pieces.
+"""How threads walk a tape together without a barrier.
 
-The ops of a phase do not depend on each other: a thread takes pieces of all of them before it waits for any. Every op
-has a line of 64 bytes with two words, each the step's number in the upper half: `next`, the pieces handed out,
-and `done`, the pieces finished. A thread takes pieces of an op until none is left, waits until all are done and goes
-on; so a thread that comes late, or that the system put aside between two pieces, holds up nobody, and a tape runs
-as fast with sleeping helpers as with none. Words of an older step tell a straggler that its step is over.
+The ops of a phase do not depend on each other, so a thread takes pieces of all of them before it waits for any. Each op
+has two counters on a cache line of its own: `next`, the pieces handed out, and `done`, the pieces finished. A thread
+takes pieces of an op until none is left, waits until all pieces are done, and goes on. So no thread waits for another
+to arrive: one that wakes late, or that the system suspends between two pieces, delays nobody, and a step is as fast
+with sleeping helpers as without any.
+
+Every run of a tape has a number, its epoch, and the upper half of both counters is the epoch they belong to. A late
+thread that still works on an earlier run sees a newer epoch there, and leaves. Epochs count all tapes of the process,
+so two runs never have the same.
 """
 
 from numba import njit
 
+from sotol.backends.cpu.layout import CACHE_LINE, TAPE_ENTRY
 from sotol.backends.cpu.vectors.arguments import atomic_load, atomic_store, cycles, relax, run_kernel, yield_thread
 from sotol.backends.cpu.vectors.simd import load_i64, store_i64
 
-SPINS = 2000  # before a waiting thread offers its core to others: about 50 us
+SPINS = 2000  # before a waiting thread yields its core to other threads: about 50 us
 
 
-def prepare(lines: int, ops: int, step: int, _4: int, _5: int) -> int:
-    """Set every op's words to the step. Nothing that pieces() reads may change before this returns."""
+def prepare(lines: int, ops: int, epoch: int, _4: int, _5: int) -> int:
+    """Set all counters to 0 of a new epoch. Nothing that pieces() reads may change before this returns."""
     for i in range(ops):
-        atomic_store(lines + 64 * i + 8, step << 32)
-        atomic_store(lines + 64 * i, step << 32)
+        atomic_store(lines + CACHE_LINE * i + 8, epoch << 32)
+        atomic_store(lines + CACHE_LINE * i, epoch << 32)
     return 0
 
 
-def begin(team: int, step: int, _3: int, _4: int, _5: int) -> int:
-    """Tell the helpers the step's number; -1 ends their work."""
-    atomic_store(team, step)
+def begin(team: int, epoch: int, record: int, _4: int, _5: int) -> int:
+    """Give the helpers the record of a tape, and then its epoch, which starts them; epoch -1 ends their threads."""
+    atomic_store(team + 8, record)
+    atomic_store(team, epoch)
     return 0
 
 
 @njit(error_model="numpy")
-def _take(tape: int, lines: int, op: int, step: int) -> int:
-    """Do pieces of an op until none is left; how many it has, or -1."""
-    return run_kernel(load_i64(tape + 24 * op), load_i64(tape + 24 * op + 8), lines + 64 * op, step)
+def _take(tape: int, lines: int, op: int, epoch: int) -> int:
+    """Do pieces of an op until none is left; how many pieces it has, or -1 if the epoch is over."""
+    entry = tape + TAPE_ENTRY * op
+    return run_kernel(load_i64(entry), load_i64(entry + 8), lines + CACHE_LINE * op, epoch)
 
 
 @njit(error_model="numpy")
-def _wait(word: int, pieces: int, step: int) -> bool:
-    """Wait until so many pieces are done; False if the step is over."""
+def _wait(word: int, pieces: int, epoch: int) -> bool:
+    """Spin, then yield, until all pieces of an op are done; False if the epoch is over."""
     spins = 0
     while True:
         done = atomic_load(word)
-        if done >> 32 != step:
+        if done >> 32 != epoch:
             return False
         if done & 0xFFFFFFFF == pieces:
             return True
@@ -52,25 +59,24 @@ def _wait(word: int, pieces: int, step: int) -> bool:
             yield_thread()
 
 
-def walk(tape: int, lines: int, ops: int, step: int, times: int) -> int:
-    """Take part in a step: ops triples (kernel, arguments, last of its phase) at tape.
+def walk(tape: int, lines: int, ops: int, epoch: int, times: int) -> int:
+    """Take part in a run of a tape: 0 when all its ops are done, -1 if the epoch was over before.
 
-    0 when the step is complete, -1 if it was over already.
-
-    times: 0, or the address of ops + 1 words that receive the cycle counter before the first and after each op.
+    tape: for each op its kernel, its arguments, and whether it is the last of its phase: [ops, 3]. times: 0, or the
+    address of ops + 1 words that receive the cycle counter before the first op and after each.
     """
     if times:
         store_i64(times, cycles())
     first = 0
     for i in range(ops):
-        pieces = _take(tape, lines, i, step)
+        pieces = _take(tape, lines, i, epoch)
         if pieces < 0:
             return -1
-        if load_i64(tape + 24 * i + 16):
-            if not _wait(lines + 64 * i + 8, pieces, step):
+        if load_i64(tape + TAPE_ENTRY * i + 16):
+            if not _wait(lines + CACHE_LINE * i + 8, pieces, epoch):
                 return -1
             for k in range(first, i):
-                if not _wait(lines + 64 * k + 8, _take(tape, lines, k, step), step):
+                if not _wait(lines + CACHE_LINE * k + 8, _take(tape, lines, k, epoch), epoch):
                     return -1
             first = i + 1
         if times:
@@ -81,19 +87,25 @@ def walk(tape: int, lines: int, ops: int, step: int, times: int) -> int:
 _walk = njit(error_model="numpy")(walk)
 
 
-def work(team: int, seen: int, patience: int, _4: int, _5: int) -> int:
-    """A helper's life: walk each step that begins; return the last step seen after `patience` yields without one.
+def work(team: int, own: int, seen: int, patience: int, index: int) -> int:
+    """What a helper thread runs: walks every tape that begins; returns the last epoch after `patience` idle yields.
 
-    team: words: the step's number (negative: stop), then tape, lines, ops.
+    team: two words, the epoch (negative: stop) and the address of a record: tape, lines, ops, threads. The helpers with
+    an index below threads - 1 take part. own: the helper's own word, 1 while it may use a record. It reads the record's
+    address only after it has set this, so whoever replaces the record and then sees 0 can free the old one.
     """
     idle = 0
     while True:
-        step = atomic_load(team)
-        if step < 0:
-            return step
-        if step != seen:
-            _walk(load_i64(team + 8), load_i64(team + 16), load_i64(team + 24), step, 0)
-            seen, idle = step, 0
+        epoch = atomic_load(team)
+        if epoch < 0:
+            return epoch
+        if epoch != seen:
+            atomic_store(own, 1)
+            record = atomic_load(team + 8)
+            if index < load_i64(record + 24) - 1:
+                _walk(load_i64(record), load_i64(record + 8), load_i64(record + 16), epoch, 0)
+            atomic_store(own, 0)
+            seen, idle = epoch, 0
             continue
         idle += 1
         if idle < SPINS:

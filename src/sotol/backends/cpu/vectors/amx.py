@@ -1,8 +1,8 @@
 """Integer dot products by AMX, the matrix unit of Intel's server CPUs: 16 tokens times 16 weight rows at once.
 
-Its registers are tiles of up to 16 lines of 64 bytes, which a kernel shapes once for a piece of its work. A product
-adds to tile SUMS [tokens, rows] (i32) what tiles INPUTS [tokens, inputs] (int8) and WEIGHTS [inputs / 4, rows, 4] give:
-a line of weights is a vector of `dots.py`. Tile BIASES has that shape too, and all its weights are -bias.
+Its registers are tiles of up to 16 lines of 64 bytes, whose shapes a kernel configures at the beginning of a piece. A
+product adds to tile SUMS, i32 [tokens, rows], the product of tiles INPUTS, int8 [tokens, inputs], and WEIGHTS, bytes
+[inputs / 4, rows, 4]: a line of weights is a vector of `dots.py`. Tile BIASES has the shape of WEIGHTS and only -bias.
 Intel's Software Developer's Manual, volume 2, has the instructions.
 """
 
@@ -13,17 +13,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from sotol.backends.cpu.layout import LANES, VECTOR_BYTES
 from sotol.backends.cpu.vectors.simd import I8, I64, Builder, Value, call, offset, stack_ir
 
 __all__ = ["TOKENS", "begin_tiles", "end_tiles", "tile_dots"]
 
-TOKENS = 16  # of a tile
-LINE = 64  # bytes: 16 sums, or four inputs of 16 rows
+TOKENS = LANES  # of a tile
+LINE = VECTOR_BYTES  # of a tile: 16 sums, or four inputs of 16 rows
 SUMS, INPUTS, WEIGHTS, BIASES = range(4)  # tile registers
 
 
 def _do(b: Builder, instruction: str, *tiles: int, at: Value = None, stride: Value = None) -> None:
-    """An instruction on tiles and, where it has them, a pointer and the bytes from one line to the next."""
+    """An instruction on tiles; loads and stores also take a pointer and the bytes from one line to the next."""
     operands = [*(ir.Constant(I8, tile) for tile in tiles), *(x for x in (at, stride) if x is not None)]
     call(b, f"llvm.x86.{instruction}", ir.VoidType(), *operands)
 
@@ -39,7 +40,7 @@ def _bytes(b: Builder, values: bytes) -> Value:
 
 
 def begin_tiles(width: int, bias: int) -> Any:
-    """begin(): shape the calling thread's tiles for `tile_dots` of the same width and bias."""
+    """begin(): configure the calling thread's tiles for `tile_dots` of the same width and bias."""
     shapes = {SUMS: (TOKENS, LINE), INPUTS: (TOKENS, width), WEIGHTS: (width // 4, LINE), BIASES: (width // 4, LINE)}
     palette = bytearray(64)
     palette[0] = 1
@@ -62,7 +63,7 @@ def begin_tiles(width: int, bias: int) -> Any:
 
 @intrinsic
 def end_tiles(_context: Any) -> Any:
-    """Give the tiles up, so that a switch of threads need not save them."""
+    """Release the tiles, so that a context switch need not save them."""
 
     def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
         _do(b, "tilerelease")
@@ -72,15 +73,17 @@ def end_tiles(_context: Any) -> Any:
 
 
 def tile_dots(width: int, bias: int) -> Any:
-    """dots(weights, part, x, x_stride, quant, quant_stride) -> the address of exact sums of (q - bias) * x.
+    """dots(weights, subgroup, x, x_stride, quant, quant_stride) -> the address of exact sums of (q - bias) * x.
 
-    As `dots.group_dots` for 16 tokens and stored weights, but the sums stay in memory, since registers have no room for
-    so many: i32 [tokens, 16 rows], until the next call in this place.
+    As `dots.group_dots` for 16 tokens and weights as bytes. But the sums are in memory, i32 [tokens, 16 rows], until
+    the same call runs again: in registers they would leave no room for anything else.
     """
 
     @intrinsic(prefer_literal=True)
-    def dots(_context: Any, _weights: Any, part: Any, _x: Any, _x_stride: Any, _quant: Any, _quant_stride: Any) -> Any:
-        first = part.literal_value * width  # input of the group
+    def dots(
+        _context: Any, _weights: Any, subgroup: Any, _x: Any, _x_stride: Any, _quant: Any, _quant_stride: Any
+    ) -> Any:
+        first = subgroup.literal_value * width  # input of the group
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             line, sums = ir.Constant(I64, LINE), stack_ir(b, LINE * TOKENS)
@@ -93,6 +96,6 @@ def tile_dots(width: int, bias: int) -> Any:
             _do(b, "tilestored64", SUMS, at=_pointer(b, sums), stride=line)
             return sums
 
-        return types.int64(types.int64, part, types.int64, types.int64, types.int64, types.int64), generate
+        return types.int64(types.int64, subgroup, types.int64, types.int64, types.int64, types.int64), generate
 
     return dots

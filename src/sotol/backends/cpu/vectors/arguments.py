@@ -1,4 +1,4 @@
-"""A kernel's argument block: 8-byte fields, read by name inside the kernel and laid out by the tape.
+"""A kernel's argument block: fields of 8 bytes, which the kernel reads by name (`a.width`) and `runner.py` fills in.
 
 Kinds of field (`layout.parse_fields`): a number or an address ("width"), an f32 ("scale:f32"), and a count that changes
 from step to step ("rows:count"), whose slot holds the address of the number.
@@ -30,7 +30,7 @@ class _ArgumentsModel(models.PrimitiveModel):
 
 
 @infer_getattr
-class _Fields(AttributeTemplate):
+class _ArgumentsFields(AttributeTemplate):
     key = Arguments
 
     def generic_resolve(self, block: Arguments, name: str) -> types.Type | None:
@@ -60,7 +60,7 @@ def viewer(fields: tuple[Field, ...]) -> Any:
     return view
 
 
-# ---- atomics: words of 64 bits that threads share
+# ---- what threads share: words of 64 bits, all sequentially consistent
 
 
 @intrinsic
@@ -82,7 +82,7 @@ def atomic_store(_context: Any, _address: Any, _value: Any) -> Any:
 
 @intrinsic
 def atomic_add(_context: Any, _address: Any, _value: Any) -> Any:
-    """Add and return the word's value before."""
+    """Add to a word, and return its value before."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         return b.atomic_rmw("add", b.inttoptr(args[0], I64.as_pointer()), args[1], "seq_cst")
@@ -92,7 +92,7 @@ def atomic_add(_context: Any, _address: Any, _value: Any) -> Any:
 
 @intrinsic
 def atomic_replace(_context: Any, _address: Any, _expected: Any, _value: Any) -> Any:
-    """If the word is as expected, replace it; whether it was."""
+    """Compare and swap: replace the word if it is as expected; whether it was."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         pointer = b.inttoptr(args[0], I64.as_pointer())
@@ -103,7 +103,7 @@ def atomic_replace(_context: Any, _address: Any, _expected: Any, _value: Any) ->
 
 @intrinsic
 def relax(_context: Any) -> Any:
-    """Tell the core that this thread spins."""
+    """Tell the core that this thread is spinning, so that it saves power."""
 
     def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
         if b.module.triple.startswith(("aarch64", "arm64")):
@@ -117,7 +117,7 @@ def relax(_context: Any) -> Any:
 
 @intrinsic
 def yield_thread(_context: Any) -> Any:
-    """Let another thread have this core: `sched_yield` of POSIX (`library.py` supplies it on other systems)."""
+    """Yield this core to another thread: `sched_yield` of POSIX (`linking.py` has its name on other systems)."""
 
     def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
         call(b, "sched_yield", ir.IntType(32))
@@ -137,8 +137,8 @@ def cycles(_context: Any) -> Any:
 
 
 @intrinsic
-def run_kernel(_context: Any, _function: Any, _args: Any, _line: Any, _step: Any) -> Any:
-    """Call the machine code at an address: (arguments, the op's line, step) -> pieces, or -1."""
+def run_kernel(_context: Any, _function: Any, _args: Any, _line: Any, _epoch: Any) -> Any:
+    """Call the machine code at an address: (arguments, the op's counters, epoch) -> pieces, or -1."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         kind = ir.FunctionType(I64, [I64, I64, I64])

@@ -1,7 +1,8 @@
 """Exact integer dot products of weight bytes with int8 activations, in the forms that CPUs have.
 
-A group is 32 inputs (or a half of them) of 16 weight rows, as eight vectors of 64 unsigned bytes: input 4 j + i of
-row r is byte 4 r + i of vector j. Every form returns the same integers, so the same bits.
+A group is 32 inputs of 16 weight rows, as eight vectors of 64 unsigned bytes: input 4 j + i of row r is byte 4 r + i of
+vector j. A subgroup is the inputs of it that share a scale: all, or 16. Every form of the dot product returns the same
+integers, so the same bits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from sotol.backends.cpu.layout import GROUP, LANES, VECTOR_BYTES
 from sotol.backends.cpu.vectors import amx
+from sotol.backends.cpu.vectors.codes import VECTORS, Codes, Weights, join, packed_bytes, stored_bytes
 from sotol.backends.cpu.vectors.simd import (
     F32,
     I8,
@@ -19,7 +22,6 @@ from sotol.backends.cpu.vectors.simd import (
     I32,
     VF,
     VI,
-    WIDTH,
     Builder,
     Value,
     call,
@@ -31,50 +33,11 @@ from sotol.backends.cpu.vectors.simd import (
     splat_ir,
     store_ir,
 )
-from sotol.backends.cpu.vectors.tiles import Tile, row_address, rows_of, tile_of
+from sotol.backends.cpu.vectors.tiles import Rows, Tile, row_address, rows_of, tile_of
 
-VECTORS = 8  # of 64 bytes: 32 inputs of 16 rows
-
-
-Weights = Callable[[int, int, int], Value]  # (vector, first row, rows) -> four bytes a row
-
-
-def stored_bytes(b: Builder, address: Value) -> Weights:
-    """Vectors stored one after the other."""
-
-    def read(j: int, row: int, rows: int) -> Value:
-        return load_ir(b, offset(b, address, 64 * j + 4 * row), ir.VectorType(I8, 4 * rows))
-
-    return read
-
-
-def packed_bytes(b: Builder, address: Value, bits: int) -> Weights:
-    """The vectors of a group of 32 inputs of 16 rows, from its packed form (`panels.py`).
-
-    Packed: 256 bytes of low nibbles (vector j in the low half of bytes 64 j.., vector 4 + j in the high half), then the
-    bits above the fourth: of 5-bit numbers, bit j of byte n is byte n of vector j's; of 6-bit ones, two bits each over
-    two runs of 64 bytes. 8-bit numbers are not packed.
-    """
-    stored = stored_bytes(b, address)
-    if bits == 8:
-        return stored
-    wide = bits - 4  # bits above the fourth, of 8 / wide vectors in one run of 64 bytes
-
-    def read(j: int, row: int, rows: int) -> Value:
-        kind, low = ir.VectorType(I8, 4 * rows), stored(j % 4, row, rows)
-        low = b.and_(low, constant(kind, 15)) if j < 4 else b.lshr(low, constant(kind, 4))
-        if not wide:
-            return low
-        run, place = divmod(j * wide, 8)
-        high = b.lshr(stored(4 + run, row, rows), constant(kind, place))
-        return b.or_(low, b.shl(b.and_(high, constant(kind, (1 << wide) - 1)), constant(kind, 4)))
-
-    return read
-
-
-# ---- forms: (builder, weights, vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 a token
-# The sum of q * x; of (q - 128) * x from the forms in _SIGNED_BYTES, where weights have 8 bits. Weights go outside,
-# tokens inside: a register holds a vector of weights while all tokens use it, and one of inputs for all rows.
+# ---- forms: (builder, weights, vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 per token
+# The sum of q * x, or of (q - 128) * x for the forms in _SIGNED_BYTES where weights have 8 bits. The outer loop is over
+# vectors of weights, the inner one over tokens: a vector stays in a register while all tokens use it.
 
 Form = Callable[[Builder, Weights, Sequence[int], list[Value], int], list[Value]]
 
@@ -85,19 +48,10 @@ def _inputs(b: Builder, address: Value, j: int, lanes: int) -> Value:
     return b.bitcast(splat_ir(b, four, ir.VectorType(I32, lanes)), ir.VectorType(I8, 4 * lanes))
 
 
-def _join(b: Builder, parts: list[Value]) -> Value:
-    """Vectors of i32 one after the other."""
-    while len(parts) > 1:
-        count = 2 * parts[0].type.count
-        index = ir.Constant(ir.VectorType(I32, count), list(range(count)))
-        parts = [b.shuffle_vector(parts[i], parts[i + 1], index) for i in range(0, len(parts), 2)]
-    return parts[0]
-
-
 def _generic(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], _bits: int) -> list[Value]:
     sums = [constant(VI, 0)] * len(tokens)
     for j in vectors:
-        words = b.bitcast(weights(j, 0, WIDTH), VI)
+        words = b.bitcast(weights(j, 0, LANES), VI)
         for i in range(4):
             q = b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255))
             for t, x in enumerate(tokens):
@@ -107,11 +61,11 @@ def _generic(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[
 
 
 def _vnni(name: str, lanes: int) -> Form:
-    """VPDPBUSD."""
+    """VPDPBUSD: adds four products of an unsigned with a signed byte to each lane of i32."""
 
     def form(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], _bits: int) -> list[Value]:
-        kind, registers = ir.VectorType(I32, lanes), range(0, WIDTH, lanes)
-        # Two chains, for the instruction's latency.
+        kind, registers = ir.VectorType(I32, lanes), range(0, LANES, lanes)
+        # Two chains of sums, since an instruction takes several cycles before the next can use its sum.
         sums = [[[ir.Constant(kind, None)] * len(registers) for _ in range(2)] for _ in tokens]
         for j in vectors:
             rows = [weights(j, first, lanes) for first in registers]
@@ -119,19 +73,19 @@ def _vnni(name: str, lanes: int) -> Form:
                 four, chain = _inputs(b, x, j, lanes), sums[t][j % 2]
                 for k, w in enumerate(rows):
                     chain[k] = call(b, name, kind, chain[k], w, four)
-        return [_join(b, [b.add(p, q) for p, q in zip(*chains, strict=True)]) for chains in sums]
+        return [join(b, [b.add(p, q) for p, q in zip(*chains, strict=True)]) for chains in sums]
 
     return form
 
 
 def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> Form:
-    """VPMADDUBSW: sums of pairs in 16 bits, as many as stay exact before they are widened.
+    """VPMADDUBSW: sums of two products in 16 bits, which saturates: so as many are added as stay exact, then widened.
 
-    A pair of weights below 2**bits with int8 inputs is at most 2 (2**bits - 1) 127. For 8 bits even one pair would
-    not fit, so the weight's sign moves to the input (`negate`: VPSIGNB): |q - 128| * 128 * 2 does.
+    Two products of weights below 2**bits with int8 inputs are at most 2 (2**bits - 1) 127. With 8 bits even these would
+    not fit, so the weight's sign moves to the input (`negate`: VPSIGNB): 2 * |q - 128| * 127 fits.
     """
     vb, vs, vi = ir.VectorType(I8, 4 * lanes), ir.VectorType(I16, 2 * lanes), ir.VectorType(I32, lanes)
-    registers = range(0, WIDTH, lanes)
+    registers = range(0, LANES, lanes)
 
     def signed_by(b: Builder, x: Value, q: Value) -> Value:
         if negate:
@@ -156,15 +110,15 @@ def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> Form:
                     wide = call(b, widen, vi, short, constant(vs, 1))
                     totals[at] = b.add(totals[at], wide) if at in totals else wide
                 shorts.clear()
-        return [_join(b, [totals[t, k] for k in range(len(registers))]) for t in range(len(tokens))]
+        return [join(b, [totals[t, k] for k in range(len(registers))]) for t in range(len(tokens))]
 
     return form
 
 
 def _sdot(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], bits: int) -> list[Value]:
-    """SDOT of ARM: signed bytes, so those of 8 bits lose their bias."""
-    four, registers = ir.VectorType(I32, 4), range(0, WIDTH, 4)
-    # 16 inputs in one register: the instruction takes a quarter of it by number.
+    """SDOT of ARM: products of signed bytes, so weights of 8 bits become q - 128 first."""
+    four, registers = ir.VectorType(I32, 4), range(0, LANES, 4)
+    # 16 inputs in one register: the instruction can take its operand from a quarter of it.
     loaded = {(t, j // 4): load_ir(b, offset(b, x, j // 4 * 16), four) for j in vectors for t, x in enumerate(tokens)}
     sums = [[ir.Constant(four, None)] * len(registers) for _ in tokens]
     for j in vectors:
@@ -177,7 +131,7 @@ def _sdot(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Val
             chosen = b.bitcast(inputs, ir.VectorType(I8, 16))
             for k, q in enumerate(rows):
                 totals[k] = call(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", four, totals[k], q, chosen)
-    return [_join(b, totals) for totals in sums]
+    return [join(b, totals) for totals in sums]
 
 
 DOTS: dict[str, Form] = {
@@ -186,59 +140,67 @@ DOTS: dict[str, Form] = {
     "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     "avxvnni": _vnni("llvm.x86.avx512.vpdpbusd.256", 8),
     "vnni": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),
-    "amx": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),  # of fewer tokens than a tile of `amx.py` has
+    "amx": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),  # for fewer tokens than a tile of `amx.py` has
     "sdot": _sdot,
 }
-_SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that return the dot of q - 128 where weights have 8 bits
+_SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that compute with q - 128 where weights have 8 bits
 
 
-def group_dots(form: str, tokens: int, bits: int, bias: int, width: int, *, packed: bool) -> Any:
-    """dots(weights, part, x, x_stride, quant, quant_stride) -> Tile(tokens, 1): exact sums of (q - bias) * x, as f32.
+def group_dots(form: str, tokens: int, codes: Codes, width: int, *, packed: bool) -> Any:
+    """dots(weights, subgroup, x, x_stride, quant, quant_stride) -> Tile(tokens, 1): exact sums of numbers * x, as f32.
 
-    Or, from AMX for 16 tokens, the address of the sums.
+    With AMX and 16 tokens it returns the address of the sums instead.
 
-    weights: the address of a group, packed or as `byte_storer` stores it; part (a literal): which `width` of its 32
-    inputs; x: the tokens' int8 of this group, x_stride bytes apart; quant: their records (QUANT_RECORD bytes each),
-    quant_stride apart.
+    weights: the address of a group, packed codes or bytes that `byte_storer` stored; subgroup (a literal): 0, or 1 for
+    the second `width` of its 32 inputs; x: the tokens' int8 of this group, x_stride bytes apart; quant: their records
+    (QUANT_RECORD bytes each), quant_stride apart.
     """
     if form == "amx" and tokens == amx.TOKENS:
-        return amx.tile_dots(width, bias)
+        return amx.tile_dots(width, codes.byte_bias)
+    bits = codes.byte_bits
+    # What the form's weights exceed the numbers by.
+    bias = codes.byte_bias - (128 if bits == 8 and form in _SIGNED_BYTES else 0)
 
     @intrinsic(prefer_literal=True)
-    def dots(_context: Any, _weights: Any, part: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
-        count, sums_at = width // 4, 4 if width == 32 else 8 + 4 * part.literal_value
-        vectors = list(range(part.literal_value * count, (part.literal_value + 1) * count))
+    def dots(_context: Any, _weights: Any, subgroup: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
+        count, sums_at = width // 4, inputs_sum_at(width, subgroup.literal_value)
+        vectors = list(range(subgroup.literal_value * count, (subgroup.literal_value + 1) * count))
         if packed and count == VECTORS:
-            vectors = [0, 4, 1, 5, 2, 6, 3, 7]  # those that share bytes one after the other
+            vectors = [0, 4, 1, 5, 2, 6, 3, 7]  # neighbours share the bytes that they are packed in
         tile = Tile(tokens, 1)
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            weights = packed_bytes(b, args[0], bits) if packed else stored_bytes(b, args[0])
+            weights = packed_bytes(b, args[0], codes, form) if packed else stored_bytes(b, args[0])
             inputs = [row_address(b, args[2], args[3], r) for r in range(tokens)]
             rows = []
             for r, total in enumerate(DOTS[form](b, weights, vectors, inputs, bits)):
                 dot = b.sitofp(total, VF)
-                if bias and not (bits == 8 and form in _SIGNED_BYTES):
+                if bias:
                     # |q x| sums stay below 2**24, so this fma is exact: the integer sum of (q - bias) * x.
                     inputs_sum = load_ir(b, offset(b, row_address(b, args[4], args[5], r), sums_at), F32)
                     dot = fma_ir(b, splat_ir(b, inputs_sum, VF), constant(VF, -float(bias)), dot)
                 rows.append([dot])
             return tile_of(b, rows)
 
-        return tile(types.int64, part, types.int64, types.int64, types.int64, types.int64), generate
+        return tile(types.int64, subgroup, types.int64, types.int64, types.int64, types.int64), generate
 
     return dots
 
 
-def byte_storer(bits: int) -> Any:
-    """put(group, address): the vectors of a packed group, one after the other."""
+def inputs_sum_at(width: int, subgroup: int) -> int:
+    """Where a token's record has the sum of its int8 inputs of a subgroup: see `kernels/quantize.py`."""
+    return 4 if width == GROUP else 8 + 4 * subgroup
+
+
+def byte_storer(form: str, codes: Codes) -> Any:
+    """put(group, address): the vectors of a packed group as unsigned bytes, one after the other."""
 
     @intrinsic
     def store_bytes(_context: Any, _group: Any, _address: Any) -> Any:
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            weights = packed_bytes(b, args[0], bits)
+            weights = packed_bytes(b, args[0], codes, form)
             for j in range(VECTORS):
-                store_ir(b, weights(j, 0, WIDTH), offset(b, args[1], 64 * j))
+                store_ir(b, weights(j, 0, LANES), offset(b, args[1], VECTOR_BYTES * j))
             return c.get_dummy_value()
 
         return types.void(types.int64, types.int64), generate
@@ -247,66 +209,94 @@ def byte_storer(bits: int) -> Any:
 
 
 def _by_token(b: Builder, kind: types.Type, dots: Value) -> Iterator[Value]:
-    """The dots of each token in turn, as f32: from registers, or from where AMX left them."""
+    """The dots of each token in turn, as f32: from registers, or from memory after AMX."""
     if isinstance(kind, Tile):
         yield from (dot for (dot,) in rows_of(b, kind, dots))
     else:
-        yield from (b.sitofp(load_ir(b, offset(b, dots, 64 * t), VI), VF) for t in range(amx.TOKENS))
+        yield from (b.sitofp(load_ir(b, offset(b, dots, VECTOR_BYTES * t), VI), VF) for t in range(amx.TOKENS))
 
 
-@intrinsic
-def add_dots(_context: Any, sums: Any, dots: Any, _scale: Any, quant: Any, stride: Any) -> Any:
-    """sums[t] += token scale * (scale * dots[t])."""
+def dots_adder(width: int, subgroup: int, *, minimum: bool, zeros: bool) -> Any:
+    """add(sums, dots, scale, minimum, zero, quant, stride): a subgroup's dots, scaled and added to the tokens' sums.
 
-    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        rows = []
-        for r, ((old,), dot) in enumerate(zip(rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), strict=True)):
-            token = splat_ir(b, load_ir(b, row_address(b, args[3], args[4], r), F32), VF)
-            rows.append([fma_ir(b, b.fmul(args[2], dot), token, old)])
-        return tile_of(b, rows)
+    sums[t] += token scale * (scale * (dots[t] - zero * total) + minimum * total), where total is the sum of the token's
+    int8 inputs of this subgroup. minimum, zeros: whether the encoding has such terms.
+    """
+    total_at = inputs_sum_at(width, subgroup)
 
-    return sums(sums, dots, f32x16, types.int64, types.int64), generate
+    @intrinsic
+    def add_dots(
+        _context: Any, sums: Any, dots: Any, _scale: Any, _minimum: Any, _zero: Any, quant: Any, stride: Any
+    ) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            terms = args[2], args[3] if minimum else None, args[4] if zeros else None
+            return _added(b, rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), terms, args[5], args[6], total_at)
 
+        return sums(sums, dots, f32x16, f32x16, f32x16, types.int64, types.int64), generate
 
-@intrinsic
-def add_dots_minimum(_context: Any, sums: Any, dots: Any, _scale: Any, _minimum: Any, quant: Any, stride: Any) -> Any:
-    """sums[t] += token scale * (scale * dots[t] + minimum * token sum)."""
-
-    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        rows = []
-        for r, ((old,), dot) in enumerate(zip(rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), strict=True)):
-            at = row_address(b, args[4], args[5], r)
-            token, total = splat_ir(b, load_ir(b, at, F32), VF), splat_ir(b, load_ir(b, offset(b, at, 4), F32), VF)
-            value = fma_ir(b, args[2], dot, b.fmul(args[3], total))
-            rows.append([fma_ir(b, value, token, old)])
-        return tile_of(b, rows)
-
-    return sums(sums, dots, f32x16, f32x16, types.int64, types.int64), generate
+    return add_dots
 
 
-def value_storer(bits: int, bias: int, width: int, *, minimum: bool) -> Any:
-    """put(group, part, scale, minimum, address): decoded inputs of 16 rows, 64 bytes an input.
+def stored_adder(width: int, subgroup: int, *, minimum: bool, zeros: bool) -> Any:
+    """add(sums, dots, terms, quant, stride): the same with scale, minimum and zero, those that are, at an address."""
+    total_at = inputs_sum_at(width, subgroup)
 
-    group: of packed numbers; part (a literal): which `width` of its 32 inputs. A value is scale * (q - bias) +
-    minimum, each step rounded, as `quant` decodes.
+    @intrinsic
+    def add_dots(_context: Any, sums: Any, dots: Any, _terms: Any, quant: Any, stride: Any) -> Any:
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            least = load_ir(b, offset(b, args[2], VECTOR_BYTES), VF) if minimum else None
+            zero = load_ir(b, offset(b, args[2], VECTOR_BYTES * (1 + minimum)), VF) if zeros else None
+            terms = load_ir(b, args[2], VF), least, zero
+            return _added(b, rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), terms, args[3], args[4], total_at)
+
+        return sums(sums, dots, types.int64, types.int64, types.int64), generate
+
+    return add_dots
+
+
+def _added(
+    b: Builder, sums: Rows, dots: Iterator[Value], terms: Sequence[Value], quant: Value, stride: Value, total_at: int
+) -> Value:
+    """The tile of sums with dots. terms: scale, minimum and zero, None where there is none; the rest as of `add`."""
+    scale, minimum, zero = terms
+    rows = []
+    for r, ((old,), dot) in enumerate(zip(sums, dots, strict=True)):
+        at = row_address(b, quant, stride, r)
+        value, token = dot, splat_ir(b, load_ir(b, at, F32), VF)
+        if minimum is not None or zero is not None:
+            total = splat_ir(b, load_ir(b, offset(b, at, total_at), F32), VF)
+        if zero is not None:  # exact: integers below 2**24
+            value = fma_ir(b, b.fneg(zero), total, value)
+        value = b.fmul(scale, value) if minimum is None else fma_ir(b, scale, value, b.fmul(minimum, total))
+        rows.append([fma_ir(b, value, token, old)])
+    return tile_of(b, rows)
+
+
+def value_storer(form: str, codes: Codes, width: int, *, minimum: bool, zeros: bool) -> Any:
+    """put(group, subgroup, scale, minimum, zero, address): decoded inputs of 16 rows, 64 bytes an input.
+
+    group: packed codes; subgroup (a literal): 0, or 1 for the second `width` of its 32 inputs. A value is
+    scale * (number - zero) + minimum, each operation rounded, as `quant` decodes.
     """
 
     @intrinsic(prefer_literal=True)
-    def store_values(_context: Any, _group: Any, part: Any, _scale: Any, _minimum: Any, _address: Any) -> Any:
-        first = part.literal_value * width // 4
+    def store_values(
+        _context: Any, _group: Any, subgroup: Any, _scale: Any, _minimum: Any, _zero: Any, _address: Any
+    ) -> Any:
+        first, bias = subgroup.literal_value * width // 4, constant(VI, codes.byte_bias)
 
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            weights = packed_bytes(b, args[0], bits)
+            weights = packed_bytes(b, args[0], codes, form)
             for j in range(first, first + width // 4):
-                words = b.bitcast(weights(j, 0, WIDTH), VI)
+                words = b.bitcast(weights(j, 0, LANES), VI)
                 for i in range(4):
-                    q = b.sub(b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255)), constant(VI, bias))
-                    value = b.fmul(args[2], b.sitofp(q, VF))
+                    value = b.sitofp(b.sub(b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255)), bias), VF)
+                    value = b.fmul(args[2], b.fsub(value, args[4]) if zeros else value)
                     value = b.fadd(value, args[3]) if minimum else value
-                    store_ir(b, value, offset(b, args[4], 64 * (4 * j + i)))
+                    store_ir(b, value, offset(b, args[5], VECTOR_BYTES * (4 * j + i)))
             return c.get_dummy_value()
 
-        return types.void(types.int64, part, f32x16, f32x16, types.int64), generate
+        return types.void(types.int64, subgroup, f32x16, f32x16, f32x16, types.int64), generate
 
     return store_values
 
@@ -316,6 +306,16 @@ def load_multipliers(_context: Any, _address: Any) -> Any:
     """16 int8 at an address as f32."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        return b.sitofp(load_ir(b, args[0], ir.VectorType(I8, WIDTH)), VF)
+        return b.sitofp(load_ir(b, args[0], ir.VectorType(I8, LANES)), VF)
+
+    return f32x16(types.int64), generate
+
+
+@intrinsic
+def load_zeros(_context: Any, _address: Any) -> Any:
+    """16 unsigned bytes at an address as f32."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        return b.uitofp(load_ir(b, args[0], ir.VectorType(I8, LANES)), VF)
 
     return f32x16(types.int64), generate

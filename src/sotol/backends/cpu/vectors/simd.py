@@ -1,11 +1,11 @@
-"""Vectors as first-class Numba values: 16 lanes on every CPU, raw addresses as int64.
+"""Vectors as first-class Numba values: 16 lanes on every CPU, and memory by its address, an int64.
 
-A kernel author writes Python; each call below becomes a few LLVM instructions. LLVM splits the 16 lanes where the
+A kernel is written in Python; each call below becomes a few LLVM instructions. LLVM splits the 16 lanes where the
 hardware's registers are narrower, so every CPU computes the same sums in the same order: explicit fma, one reduction
 tree, an exp of our own, no fast-math. The primitives that have more than one form (f16 conversion, integer dot products
 in `dots.py`) are chosen by the `Target` and give the same bits in each.
 
-Importing this module imports Numba: only the compiler of kernels does (`compile.py`).
+Importing this module imports Numba, which only processes that compile kernels do (`compile.py`).
 """
 
 import operator
@@ -18,15 +18,15 @@ from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-WIDTH = 16
+from sotol.backends.cpu.layout import CACHE_LINE, LANES, VECTOR_BYTES
 
 I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 F32 = ir.FloatType()
-HALF = ir.HalfType()
-VF = ir.VectorType(F32, WIDTH)  # 16 f32
-VI = ir.VectorType(I32, WIDTH)  # 16 i32
-VH = ir.VectorType(HALF, WIDTH)  # 16 f16
-LARGEST_HALF = 65504.0  # of f16's finite numbers
+F16 = ir.HalfType()
+VF = ir.VectorType(F32, LANES)  # 16 f32
+VI = ir.VectorType(I32, LANES)  # 16 i32
+VH = ir.VectorType(F16, LANES)  # 16 f16
+LARGEST_F16 = 65504.0  # the largest finite f16
 
 
 class Vector(types.Type):
@@ -50,7 +50,7 @@ Builder = Any  # llvmlite's IRBuilder, which is untyped
 Value = Any
 
 
-# ---- pieces of LLVM IR, shared with tiles.py and dots.py
+# ---- LLVM IR, shared with tiles.py and dots.py
 
 
 def constant(kind: ir.VectorType, x: float) -> ir.Constant:
@@ -88,7 +88,7 @@ def splat_ir(b: Builder, x: Value, kind: ir.VectorType) -> Value:
 
 def lane_ir(b: Builder, v: Value, lane: int) -> Value:
     """All lanes v[lane]."""
-    return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), ir.Constant(VI, [lane] * WIDTH))
+    return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), ir.Constant(VI, [lane] * LANES))
 
 
 def fma_ir(b: Builder, x: Value, y: Value, z: Value) -> Value:
@@ -107,11 +107,11 @@ def max_ir(b: Builder, x: Value, y: Value) -> Value:
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
-def reduce_ir(b: Builder, v: Value, step: Callable[[Builder, Value, Value], Value]) -> Value:
-    """16 lanes to one by halving: the same tree on every CPU."""
+def reduce_ir(b: Builder, v: Value, join: Callable[[Builder, Value, Value], Value]) -> Value:
+    """All lanes joined to one number by halving: the same tree of sums on every CPU."""
     for half in (8, 4, 2, 1):
-        turned = ir.Constant(VI, [(i + half) % WIDTH for i in range(WIDTH)])
-        v = step(b, v, b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), turned))
+        rotated = ir.Constant(VI, [(i + half) % LANES for i in range(LANES)])
+        v = join(b, v, b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), rotated))
     return b.extract_element(v, ir.Constant(I32, 0))
 
 
@@ -145,11 +145,11 @@ def tanh_ir(b: Builder, x: Value) -> Value:
     return b.select(b.fcmp_ordered("<", size, constant(VF, 0.625)), near, signed)
 
 
-def halves_ir(form: str, b: Builder, address: Value) -> Value:
-    """16 f16 at an address as f32. The integer form serves CPUs without the instruction: exact either way."""
+def f16_to_f32_ir(form: str, b: Builder, address: Value) -> Value:
+    """16 f16 at an address as f32, exactly. The integer form is for CPUs without the instruction."""
     if form == "native":
         return b.fpext(load_ir(b, address, VH), VF)
-    bits = b.zext(load_ir(b, address, ir.VectorType(I16, WIDTH)), VI)
+    bits = b.zext(load_ir(b, address, ir.VectorType(I16, LANES)), VI)
     magnitude = b.shl(b.and_(bits, constant(VI, 0x7FFF)), constant(VI, 13))
     # As a float of the same exponent field the value is 2**-112 too small; the product is exact, subnormals included.
     scaled = b.fmul(b.bitcast(magnitude, VF), constant(VF, 2.0**112))
@@ -158,20 +158,20 @@ def halves_ir(form: str, b: Builder, address: Value) -> Value:
     return b.bitcast(b.or_(value, b.shl(b.and_(bits, constant(VI, 0x8000)), constant(VI, 16))), VF)
 
 
-def to_halves_ir(form: str, b: Builder, v: Value) -> Value:
+def f32_to_f16_ir(form: str, b: Builder, v: Value) -> Value:
     """16 f32 as f16 bits (16 x i16), rounded to nearest even."""
-    short = ir.VectorType(I16, WIDTH)
+    short = ir.VectorType(I16, LANES)
     if form == "native":
         return b.bitcast(b.fptrunc(v, VH), short)
     bits = b.bitcast(v, VI)
     sign = b.and_(b.lshr(bits, constant(VI, 16)), constant(VI, 0x8000))
     magnitude = b.and_(bits, constant(VI, 0x7FFFFFFF))
-    # Normal results: round the 13 bits that go, to even, and move the exponent's bias from 127 to 15.
+    # Normal results: drop 13 bits, rounding to even, and change the exponent's bias from 127 to 15.
     odd = b.and_(b.lshr(magnitude, constant(VI, 13)), constant(VI, 1))
     normal = b.lshr(
-        b.add(b.add(magnitude, odd), ir.Constant(VI, [((15 - 127) << 23) + 0xFFF] * WIDTH)), constant(VI, 13)
+        b.add(b.add(magnitude, odd), ir.Constant(VI, [((15 - 127) << 23) + 0xFFF] * LANES)), constant(VI, 13)
     )
-    # Subnormal results: adding 0.5 lets the f32 adder align and round; its low bits are then the answer.
+    # Subnormal results: adding 0.5 makes the f32 adder shift and round; the low bits of the sum are the result.
     half = b.fadd(b.bitcast(magnitude, VF), constant(VF, 0.5))
     subnormal = b.sub(b.bitcast(half, VI), constant(VI, 0x3F000000))
     small = b.icmp_unsigned("<", magnitude, constant(VI, 0x38800000))  # below 2**-14
@@ -185,9 +185,9 @@ def to_halves_ir(form: str, b: Builder, v: Value) -> Value:
 
 def stack_ir(b: Builder, size: int) -> Value:
     """The address of `size` bytes on the stack, aligned to 64."""
-    with b.goto_entry_block():  # once, however often the caller loops; not cgutils.alloca_once, which clears it
+    with b.goto_entry_block():  # outside loops: once per call. cgutils.alloca_once would also write zeros to it
         space = b.alloca(ir.ArrayType(I8, size))
-    space.align = 64
+    space.align = VECTOR_BYTES
     return b.ptrtoint(space, I64)
 
 
@@ -247,13 +247,13 @@ def sqrt(_context: Any, _x: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def prefetch(_context: Any, address: Any, size: Any) -> Any:
-    """Ask for `size` bytes (a literal) that will be read once; any address will do, valid or not."""
+    """Prefetch `size` bytes (a literal) that will be read once. The address need not be valid."""
 
     def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
         byte, flags = ir.IntType(8).as_pointer(), [ir.Constant(I32, n) for n in (0, 2, 1)]  # read, keep low, data
         kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        for at in range(0, size.literal_value, 64):
+        for at in range(0, size.literal_value, CACHE_LINE):
             b.call(function, [b.inttoptr(offset(b, args[0], at), byte), *flags])
         return c.get_dummy_value()
 
@@ -313,7 +313,7 @@ def store_bytes(_context: Any, _address: Any, _v: Any) -> Any:
     """Store 16 integer lanes as 16 int8."""
 
     def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        store_ir(b, b.trunc(args[1], ir.VectorType(I8, WIDTH)), args[0])
+        store_ir(b, b.trunc(args[1], ir.VectorType(I8, LANES)), args[0])
         return c.get_dummy_value()
 
     return types.void(types.int64, i32x16), generate
@@ -324,48 +324,48 @@ def load_bfloats(_context: Any, _address: Any) -> Any:
     """16 bf16 at an address as f32."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        bits = b.zext(load_ir(b, args[0], ir.VectorType(I16, WIDTH)), VI)
+        bits = b.zext(load_ir(b, args[0], ir.VectorType(I16, LANES)), VI)
         return b.bitcast(b.shl(bits, constant(VI, 16)), VF)
 
     return f32x16(types.int64), generate
 
 
-def halves_loader(form: str) -> Any:
+def f16_loader(form: str) -> Any:
     """load(address) -> f32x16 from 16 f16, in the target's form."""
 
     @intrinsic
-    def load_halves(_context: Any, _address: Any) -> Any:
+    def load_f16(_context: Any, _address: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            return halves_ir(form, b, args[0])
+            return f16_to_f32_ir(form, b, args[0])
 
         return f32x16(types.int64), generate
 
-    return load_halves
+    return load_f16
 
 
-def halves_storer(form: str) -> Any:
-    """store(address, f32x16) as 16 f16, in the target's form: to nearest even, beyond their range as the largest."""
+def f16_storer(form: str) -> Any:
+    """store(address, f32x16) as 16 f16, in the target's form: rounded to nearest even, saturated to ±65504."""
 
     @intrinsic
-    def store_halves(_context: Any, _address: Any, _v: Any) -> Any:
+    def store_f16(_context: Any, _address: Any, _v: Any) -> Any:
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            store_ir(b, to_halves_ir(form, b, clamp_ir(b, args[1], LARGEST_HALF)), args[0])
+            store_ir(b, f32_to_f16_ir(form, b, clamp_ir(b, args[1], LARGEST_F16)), args[0])
             return c.get_dummy_value()
 
         return types.void(types.int64, f32x16), generate
 
-    return store_halves
+    return store_f16
 
 
 def _scatterer(kind: ir.Type) -> Any:
     @intrinsic(prefer_literal=True)
     def scatter(_context: Any, address: Any, stride: Any, source: Any) -> Any:
         """Copy 16 consecutive values at source to address, address + stride, … (stride in bytes, a literal)."""
-        size, step = kind.width // 8, stride.literal_value
+        size, apart = kind.width // 8, stride.literal_value
 
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            for i in range(WIDTH):
-                store_ir(b, load_ir(b, offset(b, args[2], size * i), kind), offset(b, args[0], step * i))
+            for i in range(LANES):
+                store_ir(b, load_ir(b, offset(b, args[2], size * i), kind), offset(b, args[0], apart * i))
             return c.get_dummy_value()
 
         return types.void(types.int64, stride, types.int64), generate

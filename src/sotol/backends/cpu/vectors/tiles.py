@@ -1,7 +1,8 @@
 """Register tiles as first-class Numba values: a kernel reads like its algorithm, and no source text is generated.
 
-A Tile(R, C) is R rows of C vectors of 16 f32, which LLVM keeps in registers where they fit. Each function unrolls
-inside its intrinsic. A "column" is a plain f32x16 whose lane r belongs to row r (so R <= 16).
+A Tile(R, C) is R rows of C vectors of 16 f32: the accumulators of a kernel's inner loop, which LLVM keeps in registers
+where they fit. R and C are literals, and each function below unrolls its loops over them. A "column" is a plain f32x16
+whose lane r belongs to row r (so R <= 16).
 """
 
 from collections.abc import Callable
@@ -11,19 +12,19 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
+from sotol.backends.cpu.layout import LANES, VECTOR_BYTES
 from sotol.backends.cpu.vectors.simd import (
     F32,
     I32,
     I64,
     VF,
     VI,
-    WIDTH,
     Builder,
     Value,
     constant,
+    f16_to_f32_ir,
     f32x16,
     fma_ir,
-    halves_ir,
     lane_ir,
     load_ir,
     offset,
@@ -32,7 +33,7 @@ from sotol.backends.cpu.vectors.simd import (
     tanh_ir,
 )
 
-LOWEST = -1e30  # the running maximum before any key: finite, so that a masked key (-inf) weighs exactly 0 against it
+LOWEST = -1e30  # the running maximum before any key: finite, so that the weight of a masked key (-inf) is exactly 0
 
 Rows = list[list[Value]]
 
@@ -90,7 +91,9 @@ def load_rows(_context: Any, rows: Any, columns: Any, address: Any, stride: Any)
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         starts = [row_address(b, args[2], args[3], r) for r in range(tile.rows)]
-        return tile_of(b, [[load_ir(b, offset(b, at, 64 * k), VF) for k in range(tile.columns)] for at in starts])
+        return tile_of(
+            b, [[load_ir(b, offset(b, at, VECTOR_BYTES * k), VF) for k in range(tile.columns)] for at in starts]
+        )
 
     return tile(rows, columns, types.int64, types.int64), generate
 
@@ -102,7 +105,7 @@ def store_rows(_context: Any, tile: Any, address: Any, stride: Any) -> Any:
     def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
         for r, row in enumerate(rows_of(b, tile, args[0])):
             for k, v in enumerate(row):
-                store_ir(b, v, offset(b, row_address(b, args[1], args[2], r), 64 * k))
+                store_ir(b, v, offset(b, row_address(b, args[1], args[2], r), VECTOR_BYTES * k))
         return c.get_dummy_value()
 
     return types.void(tile, types.int64, types.int64), generate
@@ -112,14 +115,16 @@ def _add_outer(b: Builder, form: str, sums: list[list[Value]], scalars: Value, s
                copies: int) -> list[list[Value]]:  # fmt: skip
     """sums[r][k] += (the f32 at scalars + r * stride) * the 16 numbers at places[k].
 
-    form: how these are stored: "f32", or f16 as "native" or "integer" (`simd.halves_ir`). copies: columns take their
-    scalars in turn from so many copies of them, one after the other. With two, each column is loaded only when the one
-    before is done, which lets 3 rows of 2 columns fit into AVX2's registers.
+    form: how these are stored: "f32", or f16 as "native" or "integer" (`simd.f16_to_f32_ir`). copies: how many copies
+    of the scalars follow one another; column k reads copy k % copies. With two copies a scalar is not kept in a
+    register for the second column, so 3 rows of 2 columns fit into AVX2's registers.
     """
     new = [list(row) for row in sums]
     for copy in range(copies):
         columns = range(copy, len(places), copies)
-        vectors = {k: load_ir(b, places[k], VF) if form == "f32" else halves_ir(form, b, places[k]) for k in columns}
+        vectors = {
+            k: load_ir(b, places[k], VF) if form == "f32" else f16_to_f32_ir(form, b, places[k]) for k in columns
+        }
         for r in range(len(sums)):
             scalar = splat_ir(b, load_ir(b, row_address(b, scalars, stride, copy * len(sums) + r), F32), VF)
             for k in columns:
@@ -133,7 +138,7 @@ def outer_gathered(form: str, copies: int) -> Any:
 
 
 def outer_in_row(form: str, copies: int) -> Any:
-    """outer(sums, scalars, stride, address, step): `_add_outer` of vectors `step` bytes apart."""
+    """outer(sums, scalars, stride, address, apart): `_add_outer` of vectors `apart` bytes apart."""
     return _outer_of(form, copies, row_address)
 
 
@@ -202,7 +207,7 @@ def mask_keys(_context: Any, tile: Any, first: Any, positions: Any, window: Any)
             oldest = splat_ir(b, b.trunc(b.sub(ahead, args[3]), I32), VI)
             new = []
             for k, v in enumerate(row):
-                key = ir.Constant(VI, [WIDTH * k + i for i in range(WIDTH)])
+                key = ir.Constant(VI, [LANES * k + i for i in range(LANES)])
                 seen = b.and_(b.icmp_signed("<=", key, last), b.icmp_signed(">", key, oldest))
                 new.append(b.select(seen, v, hidden))
             rows.append(new)

@@ -1,7 +1,7 @@
 """What this process may use of its machine: CPUs and memory, within the limits of its container.
 
-Limits are those of Linux's control groups, version 2 (docs.kernel.org/admin-guide/cgroup-v2.html), of the process's own
-group and of all around it.
+Limits are those of Linux's control groups, version 2 (docs.kernel.org/admin-guide/cgroup-v2.html): of the process's own
+group and of all its parents.
 """
 
 import os
@@ -25,7 +25,7 @@ def usable_cpus() -> int:
 
 
 def container_cpus() -> int:
-    """The CPU time that control groups allow, in whole CPUs, at least 1; UNLIMITED where they don't limit it."""
+    """The CPU time that control groups allow, in whole CPUs, at least 1; UNLIMITED if there is no limit."""
     least = UNLIMITED
     for group in _groups():
         try:
@@ -37,7 +37,7 @@ def container_cpus() -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process could use without driving others out; None where the system does not say."""
+    """Bytes that this process could use without swapping; None if the system does not tell."""
     try:
         words = Path("/proc/meminfo").read_text().split()
         least = int(words[words.index("MemAvailable:") + 1]) << 10
@@ -47,14 +47,16 @@ def available_memory() -> int | None:
         try:
             limit = int((group / "memory.max").read_text())
             words = (group / "memory.stat").read_text().split()
-            least = min(least, limit - int(words[words.index("anon") + 1]))  # the rest are mostly files, which can go
+            least = min(
+                least, limit - int(words[words.index("anon") + 1])
+            )  # the rest is mostly cached files, which the system can drop
         except (OSError, ValueError):
             continue
     return max(0, least)
 
 
 def whole_memory() -> int:
-    """Bytes of memory of this machine, or of this container; the largest number where the system does not say."""
+    """Bytes of memory of this machine, or of this container; sys.maxsize if the system does not tell."""
     try:
         least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -68,7 +70,7 @@ def whole_memory() -> int:
 
 
 def _groups() -> Iterator[Path]:
-    """The folders of this process's control group and of those around it, as far as they are visible."""
+    """The folders of this process's control group and its parents, as far as they are visible."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

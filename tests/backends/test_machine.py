@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sotol.backends.cpu import machine
+from sotol.backends import machine
 
 
 @pytest.fixture

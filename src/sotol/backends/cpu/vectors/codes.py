@@ -1,0 +1,129 @@
+"""From the packed codes of a panel to the unsigned bytes that dot products take: unpacked, and looked up in a table.
+
+A group is 32 inputs of 16 weight rows, as eight vectors of 64 bytes: input 4 j + i of row r is byte 4 r + i of vector
+j. All forms of the lookup give the same bytes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from llvmlite import ir
+
+from sotol.backends.cpu.layout import GROUP, LANES, VECTOR_BYTES
+from sotol.backends.cpu.vectors.simd import I8, I32, Builder, Value, call, constant, load_ir, offset
+
+__all__ = ["VECTORS", "Codes", "Weights", "join", "packed_bytes", "stored_bytes"]
+
+VECTORS = GROUP * LANES // VECTOR_BYTES  # of a group: 8
+
+Weights = Callable[[int, int, int], Value]  # (vector, first row, rows) -> four bytes for each row
+
+
+def stored_bytes(b: Builder, address: Value) -> Weights:
+    """Vectors of bytes that are stored one after the other, not packed."""
+
+    def read(j: int, row: int, rows: int) -> Value:
+        return load_ir(b, offset(b, address, VECTOR_BYTES * j + 4 * row), ir.VectorType(I8, 4 * rows))
+
+    return read
+
+
+class Codes(NamedTuple):
+    """How a group's weights are stored, and what their codes stand for.
+
+    Dot products take unsigned bytes that exceed the numbers by a bias. Codes without a table are such bytes; a table's
+    numbers, which are signed, become so by adding 128.
+    """
+
+    bits: int  # of a code
+    table: tuple[int, ...] = ()  # of 16 int8, for codes of 4 bits; empty: codes are the unsigned bytes
+    bias: int = 0  # without a table: code minus number
+
+    @property
+    def byte_bits(self) -> int:
+        """The bits that an unsigned byte uses."""
+        return 8 if self.table else self.bits
+
+    @property
+    def byte_bias(self) -> int:
+        """Unsigned byte minus number."""
+        return 128 if self.table else self.bias
+
+
+def packed_bytes(b: Builder, address: Value, codes: Codes, form: str) -> Weights:
+    """The vectors of a packed group as unsigned bytes. form: a key of `LOOKUPS`, where there is a table."""
+    packed = packed_codes(b, address, codes.bits)
+    if not codes.table:
+        return packed
+    table = [(number + 256) % 256 - 128 for number in codes.table]  # number + 128, as the signed byte that LLVM expects
+    return lambda j, row, rows: looked_up(b, packed(j, row, rows), table, form)
+
+
+def looked_up(b: Builder, v: Value, table: list[int], form: str) -> Value:
+    """table[v] for each byte of a vector, 0 … 15; looked up piecemeal where the instruction takes fewer."""
+    name, size = LOOKUPS[form]
+    if not name:
+        return _selected(b, v, table)
+    kind = ir.VectorType(I8, size)
+    numbers = ir.Constant(kind, table * (size // 16))
+    found = []
+    for first in range(0, v.type.count, size):
+        index = ir.Constant(ir.VectorType(I32, size), list(range(first, first + size)))
+        codes = v if v.type.count == size else b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), index)
+        found.append(call(b, name, kind, numbers, codes))
+    return join(b, found)
+
+
+def _selected(b: Builder, v: Value, table: list[int]) -> Value:
+    """The same without such an instruction: each bit of the code masks one half of the entries that are left."""
+    kind, left = v.type, [constant(v.type, number) for number in table]
+    for bit in range(4):
+        is_set = b.icmp_unsigned("!=", b.and_(v, constant(kind, 1 << bit)), constant(kind, 0))
+        mask = b.sext(is_set, kind)
+        left = [b.xor(even, b.and_(b.xor(even, odd), mask)) for even, odd in zip(left[::2], left[1::2], strict=True)]
+    return left[0]
+
+
+# By form of the dot product: the instruction that looks bytes up in a table of 16, and how many bytes it takes.
+LOOKUPS: dict[str, tuple[str, int]] = {
+    "generic": ("", 0),
+    "avx2": ("llvm.x86.avx2.pshuf.b", 32),
+    "avxvnni": ("llvm.x86.avx2.pshuf.b", 32),
+    "avx512": ("llvm.x86.avx512.pshuf.b.512", 64),
+    "vnni": ("llvm.x86.avx512.pshuf.b.512", 64),
+    "amx": ("llvm.x86.avx512.pshuf.b.512", 64),
+    "sdot": ("llvm.aarch64.neon.tbl1.v16i8", 16),
+}
+
+
+def packed_codes(b: Builder, address: Value, bits: int) -> Weights:
+    """The vectors of a group of 32 inputs of 16 rows, from its packed form (`panels.py`).
+
+    First 256 bytes with the low four bits of all codes: bytes 64 j to 64 j + 63 have vector j in their low nibbles and
+    vector 4 + j in their high nibbles. Then 64 bytes for 5-bit codes: bit j of byte n is the fifth bit of byte n of
+    vector j; or twice 64 bytes for 6-bit codes, with two bits for each of four vectors. 8-bit codes are not packed.
+    """
+    stored = stored_bytes(b, address)
+    if bits == 8:
+        return stored
+    wide = bits - 4  # bits above the fourth; 64 bytes have those of 8 / wide vectors
+
+    def read(j: int, row: int, rows: int) -> Value:
+        kind, low = ir.VectorType(I8, 4 * rows), stored(j % 4, row, rows)
+        low = b.and_(low, constant(kind, 15)) if j < 4 else b.lshr(low, constant(kind, 4))
+        if not wide:
+            return low
+        above, place = divmod(j * wide, 8)
+        high = b.lshr(stored(4 + above, row, rows), constant(kind, place))
+        return b.or_(low, b.shl(b.and_(high, constant(kind, (1 << wide) - 1)), constant(kind, 4)))
+
+    return read
+
+
+def join(b: Builder, vectors: list[Value]) -> Value:
+    """Vectors of integers concatenated; their number is a power of two."""
+    while len(vectors) > 1:
+        count = 2 * vectors[0].type.count
+        index = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+        vectors = [b.shuffle_vector(vectors[i], vectors[i + 1], index) for i in range(0, len(vectors), 2)]
+    return vectors[0]

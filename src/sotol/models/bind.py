@@ -1,0 +1,140 @@
+"""From the weights of a file to those of an architecture: each by its one name, in its shape, as programs read it.
+
+The one name is GGUF's, without ".weight". A table says what Hugging Face's checkpoints call each weight, what shape it
+has, and what changes on the way from there. Files may write two things in another way, as llama.cpp takes them: the
+rows of attn_q, attn_k and attn_v as one attn_qkv, and shapes with ones before them. Every weight of a file is bound, or
+an error names it.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from sotol.errors import ModelError
+from sotol.formats.weights import Checkpoint, Weight
+from sotol.models.changes import Change
+
+__all__ = ["Config", "Name", "Table", "bind", "is_gguf", "renamed"]
+
+
+class Name(NamedTuple):
+    """A weight by its other name, with {} for the layer; "" where only GGUF has such a weight."""
+
+    hf: str
+    shape: str  # in letters of `Config.dims`: "H*d D"
+    change: Change | None = None  # from Hugging Face's numbers to ours
+
+
+Table = Mapping[str, Name]  # by GGUF's name with {} for the layer
+
+# RoPE's frequencies as buffers of the trained model: the metadata says them, so converters leave these out, most times.
+DERIVED = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd|.*rotary_emb\.inv_freq")
+LAYER = re.compile(r"\.(\d+)\.")
+TIED = "output"  # the head, which a checkpoint of Hugging Face's may have and not use
+
+
+class Config(Protocol):
+    """What every architecture's config has besides its own fields."""
+
+    @property
+    def layers(self) -> int: ...
+    def dims(self, layer: int | None) -> Mapping[str, int]:
+        """The sizes of the letters in the table's shapes: of a layer's weights, or (None) of the others."""
+        ...
+
+
+def is_gguf(checkpoint: Checkpoint) -> bool:
+    """Whether names and metadata are GGUF's, and not Hugging Face's."""
+    return "general.architecture" in checkpoint.metadata
+
+
+def renamed(checkpoint: Checkpoint, table: Table) -> Checkpoint:
+    """The checkpoint with weights by their one name, unchanged. ModelError for a name of Hugging Face's kind that the
+    table does not have, and for two weights of one name.
+    """
+    plain = {name.removesuffix(".weight"): weight for name, weight in checkpoint.weights.items()}
+    if len(plain) < len(checkpoint.weights):
+        twice = next(name for name in checkpoint.weights if f"{name}.weight" in checkpoint.weights)
+        raise ModelError(f"{checkpoint.path}: weight {twice!r:.80} is there twice, with and without .weight")
+    weights = {name: weight for name, weight in plain.items() if not DERIVED.fullmatch(name)}
+    if not is_gguf(checkpoint):
+        ours = {name.hf: key for key, name in table.items() if name.hf}
+        if checkpoint.metadata.get("tie_word_embeddings") and TIED in table:
+            weights.pop(table[TIED].hf, None)  # the embedding once more
+        if extra := sorted(name for name in weights if LAYER.sub(".{}.", name, count=1) not in ours):
+            raise _extra(checkpoint.path, extra)
+        weights = {_translated(name, ours): weight for name, weight in weights.items()}
+    return checkpoint._replace(weights=weights)
+
+
+def _translated(name: str, ours: Mapping[str, str]) -> str:
+    """A name of Hugging Face's as ours."""
+    layer = LAYER.search(name)
+    return ours[LAYER.sub(".{}.", name, count=1)].format(layer[1] if layer else "")
+
+
+def _extra(path: Path, names: Sequence[str]) -> ModelError:
+    return ModelError(f"{path}: weight {names[0]!r:.80} (of {len(names)}) is not part of this architecture")
+
+
+def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, Weight]:
+    """The weights by their one name. ModelError names one that the table lacks, of another shape or unknown encoding.
+
+    Which of the table's may be missing, the forward knows: `Model` refuses what it asks for in vain.
+    """
+    path, weights = checkpoint.path, dict(renamed(checkpoint, table).weights)
+    shapes = dict[str, tuple[int, ...]]()
+    for key, name in table.items():
+        for layer in range(config.layers) if "{}" in key else (None,):
+            shapes[key.format(layer)] = _shape(name.shape, config.dims(layer))
+    for layer in range(config.layers):
+        for suffix in ("", ".bias"):
+            parts = [f"blk.{layer}.attn_{part}{suffix}" for part in "qkv"]
+            _split(path, weights, f"blk.{layer}.attn_qkv{suffix}", parts, shapes)
+    if extra := sorted(weights.keys() - shapes.keys()):
+        raise _extra(path, extra)
+    changing = not is_gguf(checkpoint)
+    for full, shape in shapes.items():
+        if full not in weights:
+            continue
+        weight = weights[full] = _shaped(path, full, weights[full], shape)
+        if weight.encoding.decode is None:
+            raise ModelError(f"{path}: weight {full} is {weight.encoding.name}, which sotol can't run yet")
+        change = table[LAYER.sub(".{}.", full, count=1)].change
+        if changing and change is not None:
+            layer_of = LAYER.search(full)
+            weights[full] = change(weight, config.dims(int(layer_of[1]) if layer_of else None))
+    return weights
+
+
+def _shape(letters: str, dims: Mapping[str, int]) -> tuple[int, ...]:
+    """ "H*d D" as numbers."""
+    return tuple(math.prod(dims[letter] for letter in side.split("*")) for side in letters.split())
+
+
+def _shaped(path: Path, name: str, weight: Weight, shape: tuple[int, ...]) -> Weight:
+    """The weight in this shape, which its own may only precede by ones."""
+    if (1,) * (len(weight.shape) - len(shape)) + shape != weight.shape:
+        raise ModelError(f"{path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
+    return weight if weight.shape == shape else replace(weight, shape=shape)
+
+
+def _split(
+    path: Path, weights: dict[str, Weight], name: str, parts: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Put the rows of a weight, if the file has it, in the place of weights that the file has not."""
+    if name not in weights or any(part in weights for part in parts) or not all(part in shapes for part in parts):
+        return  # what is left of it is extra
+    counts = [shapes[part][0] for part in parts]
+    weight = _shaped(path, name, weights.pop(name), (sum(counts), *shapes[parts[0]][1:]))
+    end = 0
+    for part, count in zip(parts, counts, strict=True):
+        begin, end = end, end + count
+        try:
+            weights[part] = weight.part(begin, end)
+        except ValueError:
+            message = f"weight {name} is {weight.encoding.name}: it can't be cut into its parts"
+            raise ModelError(f"{path}: {message}") from None

@@ -1,0 +1,148 @@
+"""How an integer encoding's numbers are laid out and what they mean, said as data: kernels are made from a `Layout`.
+
+A block is `groups` groups of `width` numbers, each stored as an unsigned code q of `bits` bits. What a number means:
+
+    value = (d * scale) * (number(q) - zero) + (m * minimum)
+
+number(q) is q less a bias, or what a table has for q. d and m are floating-point factors: of the block where groups
+have integer scales (and minimums), else each group's own. zero is a whole number of the group. Without a part, a scale
+or minimum is 1, and zero or m is 0.
+"""
+
+import re
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "BlockParts", "Float16Array", "Float32Array", "FloatArray", "Int8Array", "Layout", "UInt8Array", "decode_parts",
+]  # fmt: skip
+
+UInt8Array = npt.NDArray[np.uint8]
+Int8Array = npt.NDArray[np.int8]
+Float16Array = npt.NDArray[np.float16]
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+BITS = (4, 5, 6, 8)
+LARGEST_BLOCK = 512  # numbers; a wider group is several blocks with the same factor
+FACTORS: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
+KEY = re.compile(
+    r"q(?P<bits>\d)_(?P<width>\d{1,4})x(?P<groups>\d{1,4})(?:_b(?P<bias>\d{1,4})|_t(?P<table>(?:[0-9a-f]{2})+))?"
+    r"(?P<factor>_f32)?(?P<scales>_s)?(?P<minimum>_m)?(?P<zeros>_z)?"
+)
+
+
+class BlockParts(NamedTuple):
+    """The parts of B blocks of an integer encoding; views of the bytes where the layout allows it."""
+
+    q: UInt8Array  # [..., B, groups, width]  codes in the order of the weights
+    d: FloatArray  # [..., B]; [..., B, groups] where there are several factors
+    m: FloatArray | None = None  # as d: the factor of the additive term; minus `dmin` for K-quants
+    scales: UInt8Array | Int8Array | None = None  # [..., B, groups]  -128 … 127
+    minimums: UInt8Array | Int8Array | None = None  # [..., B, groups]  -128 … 127
+    zeros: UInt8Array | None = None  # [..., B, groups]  0 … 255
+
+
+class Layout(NamedTuple):
+    """The layout of a block."""
+
+    bits: int  # of a code: 4, 5, 6 or 8
+    width: int  # numbers that share a scale: 16, or a multiple of 32
+    groups: int = 1  # of `width` numbers in a block
+    numbers: int | tuple[int, ...] = 0  # how much less than its code a number is, or the int8 of each of 16 codes
+    factor: str = "f16"  # how d and m are stored: "f16" or "f32"
+    scales: bool = False  # whether a group has an integer multiplier, besides the block's factor
+    minimum: bool = False  # whether there is an additive term
+    zeros: bool = False  # whether a group has a zero point, which its numbers count from
+
+    @property
+    def values(self) -> int:
+        """Numbers of a block."""
+        return self.width * self.groups
+
+    @property
+    def factors(self) -> int:
+        """How many d (and m) a block has."""
+        return 1 if self.scales else self.groups
+
+    def check(self) -> Self:
+        """The layout itself; ValueError for one that sotol does not have, which says why."""
+        problems = {
+            f"codes have {' or '.join(map(str, BITS))} bits": self.bits in BITS,
+            "groups have 16 numbers or a multiple of 32": self.width == 16 or (self.width > 0 and self.width % 32 == 0),
+            f"a block has a multiple of 32 numbers, up to {LARGEST_BLOCK}": self.groups > 0
+            and self.values % 32 == 0
+            and self.values <= LARGEST_BLOCK,
+            f"factors are one of {', '.join(FACTORS)}": self.factor in FACTORS,
+        }
+        if isinstance(self.numbers, tuple):
+            problems["a table has an int8 for each of the 16 codes of 4 bits"] = (
+                self.bits == 4 and len(self.numbers) == 16 and all(-128 <= number <= 127 for number in self.numbers)
+            )
+            problems["zero points and a table exclude each other"] = not self.zeros
+        else:
+            problems["a bias is from 0 to 128"] = 0 <= self.numbers <= 128
+            problems["zero points and a bias exclude each other"] = not (self.zeros and self.numbers)
+        if wrong := [problem for problem, good in problems.items() if not good]:
+            raise ValueError(f"no such layout of numbers as {tuple(self)}: {'; '.join(wrong)}")
+        return self
+
+    def key(self) -> str:
+        """The layout as a short text that names files: "q4_32x8_s_m" is Q4_K's. `parse` reads it."""
+        words = [f"q{self.bits}", f"{self.width}x{self.groups}"]
+        if isinstance(self.numbers, tuple):
+            words.append("t" + np.array(self.numbers, np.int8).tobytes().hex())
+        elif self.numbers:
+            words.append(f"b{self.numbers}")
+        flags = {"f32": self.factor == "f32", "s": self.scales, "m": self.minimum, "z": self.zeros}
+        return "_".join([*words, *(word for word, there in flags.items() if there)])
+
+    @classmethod
+    def parse(cls, key: str) -> "Layout":
+        """The layout of a key; ValueError for a text that is none."""
+        found = KEY.fullmatch(key)
+        if found is None:
+            raise ValueError(f"{key[:80]!r} is no layout of numbers")
+        numbers: int | tuple[int, ...] = int(found["bias"] or 0)
+        if found["table"]:
+            numbers = tuple(np.frombuffer(bytes.fromhex(found["table"]), np.int8).tolist())
+        return cls(
+            bits=int(found["bits"]),
+            width=int(found["width"]),
+            groups=int(found["groups"]),
+            numbers=numbers,
+            factor="f32" if found["factor"] else "f16",
+            scales=bool(found["scales"]),
+            minimum=bool(found["minimum"]),
+            zeros=bool(found["zeros"]),
+        ).check()
+
+
+def decode_parts(layout: Layout, fields: BlockParts) -> Float32Array:
+    """The numbers that the parts of B blocks stand for, in float32: [..., B * groups * width]."""
+
+    def of_groups(factor: npt.NDArray[Any]) -> Float32Array:
+        """[..., B] or [..., B, groups] -> [..., B, 1 or groups]."""
+        wide = factor.astype(np.float32)
+        return wide[..., None] if wide.ndim == fields.q.ndim - 2 else wide
+
+    with np.errstate(invalid="ignore"):  # a broken file may hold infinite scales
+        step = of_groups(fields.d)
+        if fields.scales is not None:
+            step = step * fields.scales.astype(np.float32)  # [..., B, groups]
+        if isinstance(layout.numbers, tuple):
+            values = np.array(layout.numbers, np.float32)[fields.q]  # [..., B, groups, width]
+        else:
+            values = fields.q.astype(np.float32)
+            values -= np.float32(layout.numbers)
+        if fields.zeros is not None:
+            values -= fields.zeros.astype(np.float32)[..., None]
+        values *= step[..., None]
+        if fields.m is not None:
+            offset = of_groups(fields.m)
+            if fields.minimums is not None:
+                offset = offset * fields.minimums.astype(np.float32)
+            values += offset[..., None]
+    return values.reshape(*values.shape[:-3], -1)

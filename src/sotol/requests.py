@@ -1,0 +1,182 @@
+"""From prompts to requests of an engine, and to answers: of one prompt or thousands, one for each or several."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from sotol.engine import policy
+from sotol.engine.engine import Engine
+from sotol.engine.options import Options, Sampling, Terms
+from sotol.engine.sampling import Sampler
+from sotol.engine.sequence import Generation
+from sotol.engine.stops import StopMatcher
+from sotol.loading import Loaded
+from sotol.progress import Progress
+from sotol.prompts import Prompt, checked_ids
+from sotol.results import Completion
+from sotol.stream import AsyncStream, Stream
+from sotol.tokenizers.stream import StreamDecoder
+
+__all__ = ["Asked", "Asking", "Chatting", "Tools", "answers", "answers_async", "start"]
+
+SEEDS = 2**63  # they are 0 … SEEDS - 1
+Tools: TypeAlias = Sequence[Mapping[str, Any]]
+S = TypeVar("S", Stream, AsyncStream)
+
+
+class Asking(Options, total=False):
+    """What `LLM.generate` takes besides its prompt and `n`."""
+
+    sampling: Sampling | None
+    terms: Terms | None
+    progress: Progress | bool | None
+
+
+class Chatting(Options, total=False):
+    """What `LLM.chat` takes besides its messages and `n`."""
+
+    tools: Tools | None
+    template: Mapping[str, Any] | None
+    sampling: Sampling | None
+    terms: Terms | None
+
+
+class Asked(NamedTuple):
+    """What a caller wants: answers to prompts. single: there is one, and its answer is wanted without a list."""
+
+    prompts: Sequence[Prompt]
+    single: bool
+    sampling: Sampling
+    terms: Terms
+
+    @property
+    def each(self) -> int:
+        """Answers of a prompt."""
+        return self.sampling.n or 1
+
+
+def start(
+    engine: Engine, model: Loaded, asked: Asked, kind: type[S], ended: Callable[[int], None] | None = None
+) -> list[S]:
+    """Submit requests together; a stream for each: all of the first prompt's answers, then all of the second's, …
+
+    ended: called with a stream's number when its last event has come, see `Stream.attach`. Errors as of `LLM.generate`.
+    """
+    terms = asked.terms.at(monotonic())
+    streams, requests = list[S](), list[Generation]()
+    for prompt in asked.prompts:
+        given = model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        ids = checked_ids(given, model.context - 1, context=model.context, vocabulary=model.vocabulary)
+        for sampler in _samplers(asked, len(model.tokenizer), ids):
+            stream = kind(model.tokenizer, len(ids), sampler)
+            request = _request(model, ids, sampler, terms)
+            finished = None if ended is None else partial(ended, len(streams))
+            request.deliver = stream.attach(partial(engine.cancel, request), engine.outbox, finished)
+            streams.append(stream)
+            requests.append(request)
+    try:
+        engine.submit(requests)
+    except BaseException:  # Ctrl-C, too: it may have been submitted
+        for stream in streams:
+            stream.close()
+        raise
+    return streams
+
+
+def _samplers(asked: Asked, vocabulary: int, ids: Sequence[int]) -> list[Sampler]:
+    """For each answer of a prompt, with seeds that follow each other."""
+    first = Sampler(asked.sampling, vocabulary, ids)
+    seeds = [(first.seed + i) % SEEDS for i in range(1, asked.each)]
+    return [first, *(Sampler(replace(asked.sampling, seed=seed), vocabulary, ids) for seed in seeds)]
+
+
+def _request(model: Loaded, ids: Sequence[int], sampler: Sampler, terms: policy.Terms) -> Generation:
+    sampling, tokenizer = sampler.sampling, model.tokenizer
+    limit = min(len(ids) + (sampling.max_tokens or model.context), model.context)
+    # A stop string may spell tokens that answers don't show: then these stop, and so does the same in plain text.
+    stops = [tokenizer.shown(stop) for stop in sampling.stop]
+    ends = frozenset[int]() if sampling.ignore_eos else tokenizer.end_of_generation
+    ends |= {stop[0] for stop in stops if len(stop) == 1 and isinstance(stop[0], int)}
+    return Generation(
+        list(ids),
+        sampler,
+        StreamDecoder(tokenizer, continued=True),
+        StopMatcher([*sampling.stop, *stops]),
+        ends,
+        limit,
+        deliver=lambda _event: None,
+        terms=terms,
+    )
+
+
+def answers(engine: Engine, model: Loaded, asked: Asked, progress: Progress | None) -> Any:
+    """Wait for all; a Completion, or lists as `LLM.generate` says. If one fails, or the caller is interrupted, all end.
+
+    progress: told how many prompts have their answers.
+    """
+    ended: SimpleQueue[int] = SimpleQueue()
+    streams = start(engine, model, asked, Stream, ended.put)
+    try:
+        tally = _Tally(asked, progress)
+        while tally.left:
+            number = ended.get()
+            tally.take(number, streams[number].result())
+        return tally.result()
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+async def answers_async(engine: Engine, model: Loaded, asked: Asked, progress: Progress | None) -> Any:
+    """The same for asyncio."""
+    import asyncio  # noqa: PLC0415  (15 ms, and the command line does without)
+
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    streams = start(engine, model, asked, AsyncStream, ended.put_nowait)
+    try:
+        tally = _Tally(asked, progress)
+        while tally.left:
+            number = await ended.get()
+            tally.take(number, await streams[number].result())
+        return tally.result()
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+class _Tally:
+    """The answers that have come, in whatever order."""
+
+    def __init__(self, asked: Asked, progress: Progress | None) -> None:
+        self._asked, self._progress = asked, progress
+        self._missing = [asked.each] * len(asked.prompts)  # answers of each prompt
+        self._done = 0  # prompts
+        self._answers: dict[int, Completion] = {}
+        self.left = asked.each * len(asked.prompts)
+        if self.left:
+            self._report()
+
+    def take(self, number: int, answer: Completion) -> None:
+        """The answer of a stream."""
+        self._answers[number] = answer
+        self.left -= 1
+        prompt = number // self._asked.each
+        self._missing[prompt] -= 1
+        if not self._missing[prompt]:
+            self._done += 1
+            self._report()
+
+    def result(self) -> Any:
+        """All, as the caller wants them."""
+        each = self._asked.each
+        flat = [self._answers[number] for number in range(len(self._answers))]
+        grouped = self._asked.sampling.n is not None
+        all_of = [flat[at : at + each] for at in range(0, len(flat), each)] if grouped else flat
+        return all_of[0] if self._asked.single else all_of
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress("answering prompts", self._done, len(self._missing))

@@ -1,0 +1,88 @@
+"""How much of a step prompts may take beside answers."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sotol.engine.policy import Pace
+
+
+def settle(pace: Pace, decoding: int, alone: float, seconds: Callable[[int], float], steps: int = 60) -> list[int]:
+    """The prompt tokens of mixed steps, which take seconds(tokens); the first step only decodes."""
+    pace.note(decoding, 0, alone)
+    tokens = []
+    for _ in range(steps):
+        tokens.append(pace.prompt_tokens(1, decoding))
+        pace.note(decoding, tokens[-1], seconds(tokens[-1]))
+    return tokens
+
+
+def test_before_anything_is_measured_prompts_take_a_quarter() -> None:
+    assert Pace(2.5, 512).prompt_tokens(100, 8) == 128
+
+
+@pytest.mark.parametrize(("slowdown", "tokens"), [(2.5, 30), (3.0, 40), (11.0, 200), (1000.0, 512), (1.0, 4)])
+def test_a_step_with_prompts_takes_so_many_times_as_long(slowdown: float, tokens: int) -> None:
+    """A step of 8 that decode takes 10 ms, each token of a prompt half a ms more."""
+    settled = settle(Pace(slowdown, 512), 8, 0.010, lambda n: 0.010 + n * 0.0005)
+    assert all(0.9 * tokens - 1 <= n <= 1.1 * tokens + 1 for n in settled[30:])
+
+
+def test_tokens_behind_many_others_are_fewer() -> None:
+    """A step that must read a long context, whatever the number of tokens, has room for fewer."""
+    pace = Pace(3.0, 512)
+    short = settle(pace, 8, 0.010, lambda n: 0.010 + n * 0.0002)[-1]
+    long = settle(pace, 8, 0.010, lambda n: 0.025 + n * 0.0005)[-1]
+    again = settle(pace, 8, 0.010, lambda n: 0.010 + n * 0.0002)[-1]
+    assert 90 <= short <= 110
+    assert 9 <= long <= 11
+    assert 90 <= again <= 110
+
+
+def test_where_more_wait_than_decode_prompts_take_more() -> None:
+    """Three wait for each that decodes: what prefill adds may be three times as long."""
+    pace = Pace(2.0, 512)
+    pace.note(4, 0, 0.010)
+    for _ in range(60):
+        tokens = pace.prompt_tokens(12, 4)
+        pace.note(4, tokens, 0.010 + tokens * 0.0005)
+    assert 54 <= pace.prompt_tokens(12, 4) <= 66
+    assert 17 <= pace.prompt_tokens(4, 4) <= 23
+    assert pace.prompt_tokens(1000, 4) == 512
+
+
+def test_what_the_system_held_up_changes_little() -> None:
+    pace = Pace(2.0, 512)
+    settle(pace, 4, 0.010, lambda n: 0.010 + n * 0.0005)
+    before = pace.prompt_tokens(1, 4)
+    pace.note(4, before, 10.0)
+    assert pace.prompt_tokens(1, 4) >= before // 2
+    pace.note(4, 0, 10.0)
+    after = settle(pace, 4, 0.010, lambda n: 0.010 + n * 0.0005)[-1]
+    assert before <= after <= 1.5 * before
+
+
+def test_a_short_prompt_does_not_tell_that_more_is_fine() -> None:
+    pace = Pace(2.0, 512)
+    settle(pace, 4, 0.010, lambda n: 0.010 + n * 0.001)
+    before = pace.prompt_tokens(1, 4)
+    for _ in range(20):
+        pace.note(4, before - 3, 0.001)
+    assert pace.prompt_tokens(1, 4) == before
+
+
+def test_a_size_that_was_not_measured_is_taken_for_its_neighbour() -> None:
+    pace = Pace(2.0, 512)
+    pace.note(1, 0, 0.010)
+    pace.note(32, 0, 0.100)
+    assert settle(pace, 60, 0.100, lambda n: 0.100 + n * 0.001)[-1] >= 90
+
+
+@given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 512), st.floats(0, 10)), max_size=30))
+def test_prompts_always_get_on(notes: list[tuple[int, int, float]]) -> None:
+    pace = Pace(2.5, 512)
+    for note in notes:
+        pace.note(*note)
+    assert 4 <= pace.prompt_tokens(1, 4) <= 512

@@ -1,0 +1,128 @@
+"""Layouts as texts, what they refuse, and plain blocks: their bytes by hand, their numbers by the formula."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from tests.support.layouts import random_fields, values_of
+
+from sotol.quant import ENCODINGS, BlockParts, Layout, encoding_named, join_plain, plain_encoding
+
+TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    bits = draw(st.sampled_from([4, 5, 6, 8]))
+    kind = draw(st.sampled_from(["bias", "zeros", *(["table"] if bits == 4 else [])]))
+    width = draw(st.sampled_from([16, 32, 64, 96, 128, 256, 512]))
+    groups = draw(st.integers(1, 512 // width))
+    assume(width * groups % 32 == 0)
+    numbers: int | tuple[int, ...] = TABLE if kind == "table" else 0 if kind == "zeros" else draw(st.integers(0, 128))
+    return Layout(
+        bits,
+        width,
+        groups,
+        numbers=numbers,
+        factor=draw(st.sampled_from(["f16", "f32"])),
+        scales=draw(st.booleans()),
+        minimum=draw(st.booleans()),
+        zeros=kind == "zeros",
+    ).check()
+
+
+@given(layouts())
+def test_a_key_is_read_back(layout: Layout) -> None:
+    assert Layout.parse(layout.key()) == layout
+
+
+def test_keys_of_known_encodings() -> None:
+    keys = {name: e.kind for name, e in ENCODINGS.items() if e.encode is not None}
+    assert keys == {
+        "F32": "F32",
+        "F16": "F16",
+        "BF16": "BF16",
+        "Q4_0": "q4_32x1_b8",
+        "Q4_1": "q4_32x1_m",
+        "Q5_0": "q5_32x1_b16",
+        "Q5_1": "q5_32x1_m",
+        "Q8_0": "q8_32x1_b128",
+        "Q4_K": "q4_32x8_s_m",
+        "Q5_K": "q5_32x8_s_m",
+        "Q6_K": "q6_16x16_b32_s",
+    }
+
+
+@pytest.mark.parametrize("key", ["", "Q4_0", "q4", "q4_32", "q4_32x1_", "q4_32x1_m_s", "q4_32x1_b8_t00", "q4_32x1 "])
+def test_other_texts_are_no_keys(key: str) -> None:
+    with pytest.raises(ValueError, match="is no layout of numbers"):
+        Layout.parse(key)
+    with pytest.raises(ValueError, match="is no layout of numbers"):
+        encoding_named(key + "?")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": 3}, "codes have 4 or 5 or 6 or 8 bits"),
+        ({"width": 48}, "groups have 16 numbers or a multiple of 32"),
+        ({"width": 0}, "groups have 16 numbers or a multiple of 32"),
+        ({"width": 16, "groups": 3}, "a block has a multiple of 32 numbers"),
+        ({"groups": 0}, "a block has a multiple of 32 numbers"),
+        ({"width": 1024}, "up to 512"),
+        ({"numbers": 129}, "a bias is from 0 to 128"),
+        ({"numbers": -1}, "a bias is from 0 to 128"),
+        ({"numbers": 8, "zeros": True}, "zero points and a bias exclude each other"),
+        ({"numbers": TABLE, "zeros": True}, "zero points and a table exclude each other"),
+        ({"numbers": TABLE[:15]}, "a table has an int8 for each of the 16 codes of 4 bits"),
+        ({"numbers": (*TABLE[:15], 128)}, "a table has an int8"),
+        ({"numbers": TABLE, "bits": 5}, "a table has an int8"),
+        ({"factor": "bf16"}, "factors are one of f16, f32"),
+    ],
+)
+def test_what_is_no_layout_is_said(changes: dict[str, Any], message: str) -> None:
+    layout = Layout(4, 32)._replace(**changes)
+    with pytest.raises(ValueError, match=message):
+        layout.check()
+    with pytest.raises(ValueError, match=r"no (such )?layout of numbers"):
+        plain_encoding(layout)
+
+
+@given(layout=layouts(), blocks=st.integers(1, 3), seed=st.integers(0, 99))
+def test_plain_blocks_give_back_their_parts(layout: Layout, blocks: int, seed: int) -> None:
+    encoding, fields = plain_encoding(layout), random_fields(layout, 2, blocks, seed)
+    assert encoding_named(encoding.name).integer == layout
+    assert encoding.split is not None
+    assert encoding.decode is not None
+    data = join_plain(layout, fields)
+    assert data.shape == (2, blocks * encoding.size)
+    for part, again in zip(fields, encoding.split(data), strict=True):
+        assert (part is None) == (again is None)
+        if part is not None and again is not None:
+            np.testing.assert_array_equal(again, part)
+    decoded = encoding.decode(data)
+    assert decoded.dtype == np.float32
+    assert decoded.shape == (2, blocks * layout.values)
+    want = values_of(layout, fields)
+    np.testing.assert_allclose(decoded, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
+
+
+def test_a_plain_block_by_hand() -> None:
+    """Factor and minimum of either group, zero points, then codes j and j + 16 in one byte."""
+    layout = Layout(4, 32, 2, minimum=True, zeros=True)
+    q = np.arange(64, dtype=np.uint8).reshape(1, 1, 2, 32) % 16
+    fields = BlockParts(
+        q,
+        np.array([[[1, 2]]], np.float16),
+        np.array([[[0.5, -1]]], np.float16),
+        zeros=np.array([[[3, 200]]], np.uint8),
+    )
+    data = join_plain(layout, fields)
+    assert data[0, :8].view("<f2").tolist() == [1, 2, 0.5, -1]
+    assert data[0, 8:10].tolist() == [3, 200]
+    assert data[0, 10:].tolist() == [17 * j for j in range(16)] * 2
+    decode = plain_encoding(layout).decode
+    assert decode is not None
+    assert decode(data)[0, [0, 5, 32, 37]].tolist() == [-2.5, 2.5, -401, -391]
