@@ -458,6 +458,19 @@ def test_who_waits_for_anothers_prefix_keeps_no_other_waiting() -> None:
     assert other in [take.sequence for take in step(runner, scheduler).takes]
 
 
+def test_who_waits_for_anothers_prefix_takes_no_place() -> None:
+    """All places are taken by one client, one of whose requests computes the prefix: nobody has to go for it."""
+    full = limits(budget=16, sequences=3, context=256, blocks=64)
+    runner, scheduler = FakeRunner(full), Scheduler(full, FULL)
+    first = [generation([1] * 200, lambda _e: None), *(generation([i], lambda _e: None, new=99) for i in (2, 3))]
+    scheduler.add(first)
+    step(runner, scheduler)
+    scheduler.add([generation([1] * 200, lambda _e: None)])
+    for _ in range(5):
+        step(runner, scheduler)
+        assert set(scheduler._running) == set(first)
+
+
 def test_who_waits_for_anothers_prefix_runs_if_that_one_is_cancelled() -> None:
     wide = limits(budget=16, context=256, blocks=64)
     runner, scheduler = FakeRunner(wide), Scheduler(wide, FULL)

@@ -132,20 +132,22 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Admit waiting requests while memory has room for the tokens of all that run, and one more for each."""
-        passed: list[Client] = []
-        while (client := self._next_client(passed)) is not None:
-            sequence = client.queue[0][-1]
-            if not self._running or self._make_place(client):
-                if not self._open(sequence):
-                    passed.append(client)
-                    if len(passed) == LOOKS:
-                        return
-                    continue
-                if self._has_room(client, sequence):
-                    self._start(client)
-                    continue
+        passed: list[Client] = []  # their next requests wait for a prefix that another is about to compute
+        while len(passed) < LOOKS and (client := self._next_client(passed)) is not None:
+            sequence, victim = client.queue[0][-1], None
+            if len(self._running) == self._limits.sequences:
+                victim = self._victim()
+                if not self._may_take(client, victim):
+                    return
+            if not self._open(sequence):
+                passed.append(client)
+                continue
+            if victim is not None:
+                self._preempt(victim)
+            if not self._has_room(client, sequence):
                 self._close(sequence)
-            return
+                return
+            self._start(client)
 
     def _next_client(self, passed: list[Client]) -> Client | None:
         while (client := self._waiting.first(passed)) is not None:
@@ -154,16 +156,6 @@ class Scheduler:
             self._waiting.pop(client)
             self._waiting.forget(client)
         return None
-
-    def _make_place(self, client: Client) -> bool:
-        """Whether there is a place among the running requests; may preempt one for a client that has none."""
-        if len(self._running) < self._limits.sequences:
-            return True
-        victim = self._victim()
-        if not self._may_take(client, victim):
-            return False
-        self._preempt(victim)
-        return True
 
     def _has_room(self, client: Client, sequence: Sequence) -> bool:
         """Whether memory has room for its tokens and one more, beside the running ones; may preempt for it."""
