@@ -113,7 +113,8 @@ class CpuRunner:
         except BaseException:
             self._packing.stop()
             raise
-        weakref.finalize(self, self._team.remove, self._tape).atexit = False
+        self._finalizer = weakref.finalize(self, self._team.remove, self._tape)
+        self._finalizer.atexit = False
 
     def wait(self, progress: Progress) -> None:
         """Wait until the weights are packed, which happens in the background. `run` waits by itself."""
@@ -168,6 +169,7 @@ class CpuRunner:
             self._packing.stop()
         finally:
             self._team.remove(self._tape)
+            self._finalizer.detach()
 
 
 def block_sizes(groups: Sequence[Group], codecs: Codecs) -> list[int]:

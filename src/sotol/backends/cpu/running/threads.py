@@ -132,8 +132,8 @@ class Team:
         """Free a tape: no helper reads it afterwards. After the last tape the helpers end. Any thread may call this."""
         with _process.turn:
             if tape in self._tapes:
+                self._leave()  # first: if this is interrupted, the next call does it again
                 self._tapes.remove(tape)
-                self._leave()
             last = not self._tapes
             if last:
                 self._rest.close()  # `join_team` makes a new team from now on
