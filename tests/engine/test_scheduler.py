@@ -23,11 +23,11 @@ CONTEXT = 48  # three blocks
 tokens = st.integers(0, VOCABULARY - 1)
 
 
-def run(runner: FakeRunner, scheduler: Scheduler, batch: Batch) -> None:
+def run(runner: FakeRunner, scheduler: Scheduler, batch: Batch, seconds: float | None = None) -> None:
     """Do what the engine does with a batch."""
     runner.copy(batch.copies)
     logits = runner.run(batch.step)["logits"]
-    scheduler.advance(batch)
+    scheduler.advance(batch, seconds)
     for take in batch.takes:
         rows = logits[take.rows]
         if isinstance(take.sequence, Scoring) and len(rows):
@@ -90,9 +90,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         blocks=st.integers(3, 9),
         model=st.sampled_from(sorted(MODELS)),
         reuse=st.booleans(),
+        seconds=st.sampled_from([None, None, 0.01]),
     )
-    def start(self, budget: int, sequences: int, rows: int, blocks: int, model: str, reuse: bool) -> None:
+    def start(
+        self, budget: int, sequences: int, rows: int, blocks: int, model: str, reuse: bool, seconds: float | None
+    ) -> None:
         self.groups = MODELS[model]
+        self.seconds = seconds  # of each step, if they are measured: then prompts may have to wait for a step
         sizes = tuple(sequences + blocks - 3 if group.state else blocks for group in self.groups)
         self.limits = Limits(budget, sequences, min(rows, budget), CONTEXT, sizes)
         self.scheduler = Scheduler(self.limits, self.groups, reuse=reuse)
@@ -149,8 +153,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             batch = self.scheduler.next()
             if batch is None:
                 return
-            self._check_shares(batch)
-            run(self.runner, self.scheduler, batch)
+            if self.seconds is None:
+                self._check_shares(batch)
+            run(self.runner, self.scheduler, batch, self.seconds)
             self.blocks_have_owners()
 
     @precondition(lambda self: self.checks)
@@ -207,7 +212,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):
-            drain(self.runner, self.scheduler)
+            while (batch := self.scheduler.next()) is not None:
+                run(self.runner, self.scheduler, batch, self.seconds)
             assert self.scheduler.active() == []
             assert self.scheduler.waiting == 0
             self.scheduler.memory.clear()

@@ -27,28 +27,35 @@ class Pace:
     """How many prompt tokens a step may prefill beside decoding sequences, so that these are hardly delayed.
 
     A mixed step should take `slowdown` times as long as one that only decodes. Where more requests wait for their first
-    token than decode, what prefill adds may be longer in proportion: they wait, too. The time of steps that only decode
-    is measured by the number of sequences. The number of prompt tokens is set by feedback, from one mixed step to the
-    next, since what a token costs depends on how many there are and on the context before them.
+    token than decode, what prefill adds may be longer in proportion: they wait, too. Steps that only decode are
+    measured now and then, by the number of sequences. The number of prompt tokens is set by feedback, from one mixed
+    step to the next, since what a token costs depends on how many there are and on the context before them.
     """
 
     FRESH = 0.2  # the weight of the newest measurement
     OUTLIER = 2.0  # a measurement counts as so many times the known one at most: the system may have held it up
     SLOWER, FASTER = 0.5, 1.25  # the most that one step changes the number of prompt tokens
     LEAST = 4  # prompt tokens in a step, so that prefill always makes progress
+    MIXED = 32  # steps with prompts, after which one that only decodes is measured again
 
     def __init__(self, slowdown: float, step_tokens: int) -> None:
         self._slowdown, self._most = slowdown, step_tokens
         self._decoding: dict[int, float] = {}  # seconds of a step, by the bit length of how many sequences decode
         self._tokens = max(1.0, step_tokens / 4)  # of prompts, where no more wait than decode
         self._share = 1.0  # requests that wait for each that decodes, at least 1: in the current step
+        self._mixed = 0  # steps since one only decoded
 
     def prompt_tokens(self, waiting: int, decoding: int) -> int:
-        """Prompt tokens for a step in which sequences decode and so many others wait for their first token.
+        """Prompt tokens for a step in which sequences decode and `waiting` others wait for their first token.
 
-        At first a quarter of what a step can take.
+        0: to measure a step that only decodes. Before the first measurement, a quarter of what a step can take.
         """
-        self._share = max(1.0, waiting / decoding) if self._decoding else 1.0
+        self._share = 1.0
+        if not self._decoding:
+            return int(self._tokens)
+        if decoding.bit_length() not in self._decoding or self._mixed >= self.MIXED:
+            return 0
+        self._share = max(1.0, waiting / decoding)
         return min(self._most, int(self._tokens * self._share))
 
     def note(self, decoding: int, prompt_tokens: int, seconds: float) -> None:
@@ -57,8 +64,11 @@ class Pace:
         if not prompt_tokens:
             known = self._decoding.get(size, seconds)
             self._decoding[size] = known + self.FRESH * (min(seconds, self.OUTLIER * known) - known)
-        elif decoding and self._decoding:
-            alone = self._decoding[min(self._decoding, key=lambda known: abs(known - size))]
+            self._mixed = 0
+            return
+        self._mixed += 1
+        alone = self._decoding.get(size)
+        if alone is not None:
             change = alone * (1 + (self._slowdown - 1) * self._share) / max(seconds, 1e-9)
             tokens = prompt_tokens / self._share
             if change < 1 or tokens >= int(self._tokens):  # a step with fewer does not tell that more are fine

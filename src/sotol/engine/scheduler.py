@@ -105,7 +105,8 @@ class Scheduler:
         """The next batch; None when there is no work."""
         self._drop_done()
         self._admit()
-        counts = self._plan()
+        # A step that only decodes is impossible if those that decode find no blocks: then the prompts go on.
+        counts = self._plan() or self._plan(paced=False)
         return self._batch(counts) if counts else None
 
     def advance(self, batch: Batch, seconds: float | None = None) -> None:
@@ -217,10 +218,13 @@ class Scheduler:
 
     # ---- making a batch
 
-    def _plan(self) -> dict[Sequence, int]:
-        """How many tokens of each running sequence the next step takes, oldest first, with their blocks allocated."""
+    def _plan(self, *, paced: bool = True) -> dict[Sequence, int]:
+        """How many tokens of each running sequence the next step takes, with their blocks allocated.
+
+        paced: whether prompts take no more beside decoding sequences than `Pace` says.
+        """
         counts: dict[Sequence, tuple[int, int]] = {}  # tokens, rows of results
-        turns, tokens = self._turns()
+        turns, tokens = self._turns(paced)
         rows = self._limits.rows
         for sequence, sharing in turns:
             held = sequence.held
@@ -252,7 +256,7 @@ class Scheduler:
             self._preempt(victim)
         return True
 
-    def _turns(self) -> tuple[list[tuple[Sequence, int]], int]:
+    def _turns(self, paced: bool) -> tuple[list[tuple[Sequence, int]], int]:
         """Running sequences in the order in which a step serves them, and the step's token budget.
 
         Each comes with the number of sequences, itself included, that share the remaining tokens equally. Decoding
@@ -260,16 +264,17 @@ class Scheduler:
         budget for prefill beside decode is that of `Pace`. The first prompt of each client gets an equal share.
         """
         most = self._limits.tokens
-        left = {s: len(s.tokens) - (s.held.length if s.held is not None else 0) for s in self._running}
-        decoding = [(s, 1) for s in self._running if left[s] <= 1]
-        if len(decoding) == len(self._running):
+        running = sorted(self._running, key=lambda s: -s.terms.priority)
+        left = {s: len(s.tokens) - (s.held.length if s.held is not None else 0) for s in running}
+        decoding = [(s, 1) for s in running if left[s] <= 1]
+        if len(decoding) == len(running):
             return decoding, most
-        prompts = [s for s in self._running if left[s] > 1]
+        prompts = [s for s in running if left[s] > 1]
         client_of = {s: client for s, (client, _) in self._running.items()}
         first = {client_of[s]: s for s in reversed(prompts)}
         heads = [s for s in prompts if first[client_of[s]] is s]
         others = [(s, 1) for s in prompts if first[client_of[s]] is not s]
-        if decoding and len(set(client_of.values())) > 1:
+        if paced and decoding and len(set(client_of.values())) > 1:
             waiting = len(prompts) + self.waiting
             most = min(most, len(decoding) + self._pace.prompt_tokens(waiting, len(decoding)))
         return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others], most
