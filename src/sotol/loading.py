@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sotol.backends.table import backend
 from sotol.catalog import find_model
@@ -17,8 +17,10 @@ from sotol.program.memory import Group, group_caches
 from sotol.program.runner import Backend, Runner
 from sotol.program.step import Limits
 from sotol.progress import Progress
-from sotol.tokenizers import Tokenizer
-from sotol.tokenizers.chat import ChatTemplate
+
+if TYPE_CHECKING:
+    from sotol.tokenizers import Tokenizer
+    from sotol.tokenizers.chat import ChatTemplate
 
 __all__ = ["LoadOptions", "LoadSettings", "Loaded", "load"]
 
@@ -36,10 +38,12 @@ class Loaded:
     context: int  # tokens of one sequence
     vocabulary: int  # logits of a row
     runner: Runner
-    tokenizer: Tokenizer
+    tokenizer: "Tokenizer"
 
-    def template(self) -> ChatTemplate:
+    def template(self) -> "ChatTemplate":
         """The model's chat format."""
+        from sotol.tokenizers.chat import ChatTemplate  # noqa: PLC0415  (as the tokenizer)
+
         t = self.tokenizer
         bos, eos = (t.token_text(i) if i is not None else "" for i in (t.bos, t.eos))
         return ChatTemplate.from_metadata(
@@ -138,8 +142,10 @@ def _file_bytes(checkpoint: Checkpoint) -> int:
     return sum(part.stat().st_size for part in checkpoint.parts or (checkpoint.path,))
 
 
-def _tokenizer(path: Path, metadata: Mapping[str, object], vocabulary: int) -> Tokenizer:
+def _tokenizer(path: Path, metadata: Mapping[str, object], vocabulary: int) -> "Tokenizer":
     """The file's tokenizer, which may have fewer tokens than the model has logits; ModelError if it has more."""
+    from sotol.tokenizers import Tokenizer  # noqa: PLC0415  (imported while the runner's threads load weights)
+
     tokenizer = Tokenizer.from_metadata(metadata, str(path), logits=vocabulary)
     if len(tokenizer) > vocabulary:
         raise ModelError(

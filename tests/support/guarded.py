@@ -33,6 +33,7 @@ from sotol.models import ARCHITECTURES, trace_model
 from sotol.program import ops
 from sotol.program.fuse import quantize_inputs
 from sotol.program.memory import Group, Paged, group_caches
+from sotol.program.plan import Plan
 from sotol.program.program import Operand, Program, Tensor
 from sotol.program.step import BLOCK_TOKENS, Limits, Step
 from sotol.quant import ENCODINGS, Float32Array
@@ -89,13 +90,14 @@ def memory_in(guard: Guard) -> type:
         def __init__(
             self,
             program: Program,
+            plan: Plan,
             limits: Limits,
             groups: Sequence[Group],
             codecs: Codecs,
             packed: Mapping[int, Bytes],
         ) -> None:
             panels = {number: guard.copy(x, "panels") for number, x in packed.items()}
-            super().__init__(program, limits, groups, codecs, panels)
+            super().__init__(program, plan, limits, groups, codecs, panels)
             self._arena, self._offsets = _results(guard, program, limits)
             self._caches = {cache: guard.copy(x, "cache") for cache, x in self._caches.items()}
             self._inputs = {name: guard.copy(x, "inputs") for name, x in self._inputs.items()}

@@ -21,17 +21,21 @@ PATIENCE = 0.3  # seconds of loading before a bar appears
 
 def load(model: str | None, *, quiet: bool = False, color: bool = True, **options: "Unpack[LoadSettings]") -> "LLM":
     """The model of a path or a name, None for the default. Options and errors as of `LLM`."""
-    from sotol.llm import LLM  # noqa: PLC0415  (NumPy and more: `sotol --help` does without)
+    loaded = loaded_model(model, quiet=quiet, color=color, **options)
+    try:
+        from sotol.llm import LLM  # noqa: PLC0415  (imported while the backend's threads load weights)
 
-    with loading(quiet=quiet, color=color) as progress:
-        return LLM(model, progress=progress, **options)
+        return LLM(loaded)
+    except BaseException:
+        loaded.close()
+        raise
 
 
 def loaded_model(
     model: str | None, *, quiet: bool = False, color: bool = True, **options: "Unpack[LoadSettings]"
 ) -> "Loaded":
     """The same without an engine: for steps of one's own."""
-    from sotol.loading import LoadOptions, load  # noqa: PLC0415  (as above)
+    from sotol.loading import LoadOptions, load  # noqa: PLC0415  (NumPy and more: `sotol --help` does without)
 
     with loading(quiet=quiet, color=color) as progress:
         return load(model, LoadOptions.of(options), progress)

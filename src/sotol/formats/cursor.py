@@ -52,7 +52,7 @@ class Cursor:
 
     def __init__(self, file: ModelFile) -> None:
         self.path, self.file, self.size, self.at, self.items = file.path, file, len(file), 0, 0
-        self.data = b""
+        self.data = bytearray()
 
     def fail(self, field: str, problem: str, at: int | None = None) -> NoReturn:
         raise FormatError(f"{self.path}: {field} at byte {self.at if at is None else at}: {problem}")
@@ -71,9 +71,9 @@ class Cursor:
         """Read on, to twice `end`, so that `data` contains all bytes up to `end`."""
         if end > MAX_HEAD_BYTES:
             self.fail(field, f"ends at byte {end}, and sotol expects metadata within the first {MAX_HEAD_BYTES}")
-        more = np.empty(min(self.size, max(2 * end, FIRST_BYTES)) - len(self.data), np.uint8)
-        self.file.copy_to(more, len(self.data))
-        self.data += more.tobytes()
+        before, self.data = self.data, bytearray(min(self.size, max(2 * end, FIRST_BYTES)))
+        self.data[: len(before)] = before
+        self.file.copy_to(np.frombuffer(self.data, np.uint8)[len(before) :], len(before))
 
     def u32(self, field: str) -> int:
         start = self.take(4, field)

@@ -40,7 +40,7 @@ class Uses:
     """A program's nodes, and which nodes read each one's results."""
 
     def __init__(self, program: Program) -> None:
-        self.nodes = program.nodes
+        self.nodes, self.results = program.nodes, program.results
         self._readers: list[list[tuple[int, int]]] = [[] for _ in program.nodes]  # of each node: (reader, output)
         for i, node in enumerate(program.nodes):
             for x in node.inputs:
@@ -70,9 +70,9 @@ def chain(name: str, *members: Op) -> Rule:
     """A rule for consecutive ops where each one is the only reader of the one before."""
 
     def match(uses: Uses, last: int) -> tuple[int, ...] | None:
-        group = [last]
         if uses.nodes[last].op is not members[-1]:
             return None
+        group = [last]
         for op in reversed(members[:-1]):
             reader = group[0]
             inputs = (x.index for x in uses.nodes[reader].inputs if isinstance(x, Tensor))
@@ -95,18 +95,18 @@ RULES = (
 
 def fuse(program: Program, rules: Sequence[Rule] = RULES) -> Program:
     """A new program with groups of nodes fused, until no rule applies: fewer passes over memory, the same bits."""
-    fused = _fused(program, _matches(program, rules))
-    while groups := _matches(fused, rules):
-        before, fused = fused, _fused(fused, groups)
+    uses = Uses(program)
+    fused = _fused(uses, _matches(uses, rules))
+    while groups := _matches(uses := Uses(fused), rules):
+        before, fused = fused, _fused(uses, groups)
         before.nodes.clear()  # nodes and program reference each other in a cycle that would keep the weights alive
     return fused
 
 
-def _matches(program: Program, rules: Sequence[Rule]) -> dict[int, tuple[str, tuple[int, ...]]]:
+def _matches(uses: Uses, rules: Sequence[Rule]) -> dict[int, tuple[str, tuple[int, ...]]]:
     """Disjoint groups to fuse: last node -> (name of the fused op, nodes)."""
-    uses, taken = Uses(program), set[int]()
-    groups: dict[int, tuple[str, tuple[int, ...]]] = {}
-    for i in range(len(program.nodes)):
+    taken, groups = set[int](), dict[int, tuple[str, tuple[int, ...]]]()
+    for i in range(len(uses.nodes)):
         for rule in rules:
             group = rule.match(uses, i)
             if group and taken.isdisjoint(group) and _movable(uses, group):
@@ -132,10 +132,10 @@ def _conflict(writers: Sequence[Node], others: Sequence[Node]) -> bool:
     return not written.isdisjoint(touched)
 
 
-def _fused(program: Program, groups: Mapping[int, tuple[str, tuple[int, ...]]]) -> Program:
-    uses, new, moved = Uses(program), Program(), _TensorMap()
+def _fused(uses: Uses, groups: Mapping[int, tuple[str, tuple[int, ...]]]) -> Program:
+    new, moved = Program(), _TensorMap()
     inner = {i for _, group in groups.values() for i in group[:-1]}
-    for i, node in enumerate(program.nodes):
+    for i, node in enumerate(uses.nodes):
         if i in groups:
             fused, sources = _fused_node(uses, *groups[i])
             results = new.add(map_tensors(fused, moved))
@@ -143,7 +143,7 @@ def _fused(program: Program, groups: Mapping[int, tuple[str, tuple[int, ...]]]) 
                 moved.tensors[source] = result
         elif i not in inner:
             moved.record(i, new.add(map_tensors(node, moved)))
-    new.results = {name: moved(x) for name, x in program.results.items()}
+    new.results = {name: moved(x) for name, x in uses.results.items()}
     return new
 
 

@@ -13,10 +13,11 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
 class Plan(NamedTuple):
-    """offsets[i]: the byte offsets of node i's results in the arena (a reshape shares its input's). size: in bytes."""
+    """When and where each node's results are."""
 
-    offsets: tuple[tuple[int, ...], ...]
-    size: int
+    phases: list[int]
+    offsets: tuple[tuple[int, ...], ...]  # bytes into the arena, of each result (a reshape shares its input's)
+    size: int  # of the arena, in bytes
 
 
 def phases(program: Program) -> list[int]:
@@ -38,8 +39,10 @@ def phases(program: Program) -> list[int]:
         if current in waits_for:
             current += 1
         numbers.append(current)
-        touched |= dict.fromkeys([*reads, *writes], current)
-        written |= dict.fromkeys(writes, current)
+        for cache in writes:
+            written[cache] = touched[cache] = current
+        for cache in reads:
+            touched[cache] = current
     return numbers
 
 
@@ -71,7 +74,7 @@ def plan_memory(program: Program, bytes_of: Callable[[Node, int], int]) -> Plan:
             size = max(size, at + needed)
             live.append((at, at + needed, last_use[i]))
         offsets[i] = tuple(places)
-    return Plan(tuple(offsets), size)
+    return Plan(phase, tuple(offsets), size)
 
 
 def _owners(program: Program) -> list[int]:

@@ -119,9 +119,12 @@ class Node(NamedTuple):
 
     def caches(self, *, written: bool) -> list[Cache]:
         """The caches that it writes, or (written=False) those that it only reads."""
-        of_parts = [cache for part in self.parts for cache in part.caches(written=written)]
-        named = zip(self.op.inputs, self.inputs, strict=False)
-        return of_parts or [x for rule, x in named if isinstance(x, Cache) and rule.written is written]
+        if self.parts:
+            return [cache for part in self.parts for cache in part.caches(written=written)]
+        if not any(isinstance(x, Cache) for x in self.inputs):  # most nodes
+            return []
+        named = zip(self.op.inputs, self.inputs, strict=True)
+        return [x for rule, x in named if isinstance(x, Cache) and rule.written is written]
 
     def __str__(self) -> str:
         names = [_result(x) if isinstance(x, Tensor) else _name(x) for x in self.inputs]
@@ -188,10 +191,11 @@ class Op(NamedTuple):
 
         ModelError names the op and what does not fit its rule.
         """
-        program = next((x.program for x in inputs if isinstance(x, Tensor | StepInput)), None)
-        if program is None:
+        programs = [x.program for x in inputs if isinstance(x, (Tensor, StepInput))]
+        if not programs:
             return self.meaning(*inputs, **attributes)
-        if any(x.program is not program for x in inputs if isinstance(x, Tensor | StepInput)):
+        program = programs[0]
+        if any(other is not program for other in programs):
             raise ModelError(f"{self.name} reads a result of another program")
         complete = self.complete(attributes)
         node = Node(self, inputs, complete, self.results_of(inputs, complete), program.layer)
@@ -200,8 +204,8 @@ class Op(NamedTuple):
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes with defaults filled in; ModelError for an unknown one, or for one that is missing."""
-        if unknown := sorted(given.keys() - self.attributes.keys()):
-            raise ModelError(f"{self.name} has no attribute {unknown[0]!r}; it has {sorted(self.attributes)}")
+        if unknown := given.keys() - self.attributes.keys():
+            raise ModelError(f"{self.name} has no attribute {min(unknown)!r}; it has {sorted(self.attributes)}")
         complete = {**self.attributes, **given}
         if lacking := [name for name, value in complete.items() if value is ...]:
             raise ModelError(f"{self.name} needs the attribute {lacking[0]!r}")
@@ -264,8 +268,9 @@ def map_tensors(node: Node, move: Callable[[Tensor], Operand]) -> Node:
     def moved(inputs: Iterable[Operand]) -> tuple[Operand, ...]:
         return tuple(move(x) if isinstance(x, Tensor) and x.program is not INNER else x for x in inputs)
 
-    parts = tuple(part._replace(inputs=moved(part.inputs)) for part in node.parts)
-    return node._replace(inputs=moved(node.inputs), parts=parts)
+    op, inputs, attributes, results, layer, parts, results_from = node
+    parts = tuple(part._replace(inputs=moved(part.inputs)) for part in parts)
+    return Node(op, moved(inputs), attributes, results, layer, parts, results_from)
 
 
 INNER = Program()  # the `program` of tensors that pass between the parts of a fused node
@@ -294,10 +299,10 @@ def _match(rule: tuple[str, ...], shape: Shape, bound: dict[str, Any]) -> bool:
         rule, shape = rule[1:], shape[count:]
     if len(rule) != len(shape):
         return False
-    return all(
-        int(letter) == dim if letter.isdigit() else bound.setdefault(letter, dim) == dim
-        for letter, dim in zip(rule, shape, strict=True)
-    )
+    for letter, dim in zip(rule, shape, strict=True):
+        if dim != (int(letter) if letter.isdigit() else bound.setdefault(letter, dim)):
+            return False
+    return True
 
 
 def _dims(value: Any, letter: str) -> Shape:

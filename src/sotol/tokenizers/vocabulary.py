@@ -134,11 +134,10 @@ def _read_merges(fields: TokenizerFields) -> list[str]:
     if not merges:
         fields.remark("merges", "is missing or empty: words are written in single characters")
     # Find a space that is neither the first character nor the last; by `map`, as there may be half a million merges.
-    spaces = list(map(str.find, merges, repeat(" "), repeat(1), repeat(-1)))
-    if -1 in spaces:
-        strange = merges[spaces.index(-1)]
+    if -1 in map(str.find, merges, repeat(" "), repeat(1), repeat(-1)):
+        strange = next(pair for pair in merges if " " not in pair[1:-1])
         fields.remark("merges", f"has {strange!r:.60}, which is not two texts and a space: such are left out")
-        merges = [pair for pair, space in zip(merges, spaces, strict=True) if space != -1]
+        merges = [pair for pair in merges if " " in pair[1:-1]]
     return merges
 
 

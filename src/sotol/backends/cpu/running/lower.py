@@ -3,7 +3,7 @@
 T tokens, S sequences, R rows with results.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,6 @@ from sotol.backends.cpu.layout import QUANT_RECORD, padded
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.memory import Cache
-from sotol.program.plan import phases
 from sotol.program.program import INNER, Node, Operand, Program, Result, StepInput, Tensor
 from sotol.program.step import Limits
 
@@ -107,14 +106,14 @@ class Lowering(NamedTuple):
     needs: Callable[[Node, int], str | None] = lambda _node, _context: None
 
 
-def lower(program: Program, places: Places, lowerings: Mapping[str, Lowering]) -> list[Call]:
-    """The calls that run a program that lacks nothing (see `missing`), in order.
+def lower(program: Program, phases: Sequence[int], places: Places, lowerings: Mapping[str, Lowering]) -> list[Call]:
+    """The calls that run a program that lacks nothing (see `missing`), in order. phases: of its nodes.
 
     First come the first calls of all nodes of a phase, then their second ones, and so on.
     """
     calls: list[Call] = []
     working = [i for i, node in enumerate(program.nodes) if node.op is not ops.reshape]
-    for _, members in groupby(working, key=phases(program).__getitem__):
+    for _, members in groupby(working, key=phases.__getitem__):
         seen: dict[str, int] = {}
         tracks = []
         for i in members:

@@ -7,6 +7,7 @@ import mmap
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +15,13 @@ import numpy.typing as npt
 
 from sotol.arrays import Array, Int32Array
 from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, GROUP, QUAD_BLOCKS, SPAN_EXTRA, padded
-from sotol.backends.cpu.running.lower import CachePlace, result_bytes, width_of
+from sotol.backends.cpu.running.lower import CachePlace, width_of
 from sotol.backends.cpu.running.sharing import AttentionWork, Tiles, most_span_rows
 from sotol.formats.files import in_memory
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.memory import BLOCK_TOKENS, Cache, Copy, Group, Paged, State
-from sotol.program.plan import plan_memory
+from sotol.program.plan import Plan
 from sotol.program.program import Constant, Operand, Program, Tensor
 from sotol.program.step import DIMS, Limits, Step
 
@@ -70,6 +71,11 @@ class _Tables:
         self.firsts = np.zeros(limits.sequences, np.int32)
         self.slots = np.zeros(limits.tokens, np.int32)
 
+    @cached_property
+    def addresses(self) -> tuple[int, int, int]:
+        """Of blocks, firsts and slots."""
+        return _address(self.blocks), _address(self.firsts), _address(self.slots)
+
     def fill(self, step: Step) -> None:
         blocks, first = step.tables[self._number]
         columns = min(blocks.shape[1], self.width)
@@ -92,11 +98,16 @@ class Memory:
     """Implements `lower.Places`."""
 
     def __init__(
-        self, program: Program, limits: Limits, groups: Sequence[Group], codecs: Codecs, packed: Mapping[int, Bytes]
+        self,
+        program: Program,
+        plan: Plan,
+        limits: Limits,
+        groups: Sequence[Group],
+        codecs: Codecs,
+        packed: Mapping[int, Bytes],
     ) -> None:
         """packed: memory for the matrices' panels, by the id of the weight: a weight would keep its file open."""
         self.packed, self._limits, self._codecs = packed, limits, codecs
-        plan = plan_memory(program, lambda node, output: result_bytes(node.results[output], limits))
         self._arena, self._offsets = zeros(plan.size), plan.offsets
         self._vectors: dict[int, tuple[str, Array]] = {}  # by the id of the operand, with its name
         self._groups = groups
@@ -129,23 +140,38 @@ class Memory:
         kinds = {"panels": self.packed.values(), "cache": self._caches.values(), "results": [self._arena]}
         return {name: sum(array.nbytes for array in arrays) for name, arrays in kinds.items()}
 
-    # ---- addresses, for `lower`
+    # ---- addresses, for `lower`, each asked of NumPy once: it takes a microsecond
+
+    @cached_property
+    def _arena_address(self) -> int:
+        return _address(self._arena)
+
+    @cached_property
+    def _addresses(self) -> dict[str, int]:
+        return {name: _address(array) for arrays in (self._inputs, self._counts) for name, array in arrays.items()}
+
+    @cached_property
+    def _work_addresses(self) -> dict[int, dict[str, int]]:
+        return {
+            window: {name: _address(x) for name, x in (self._tiles.arrays | w.arrays | {"shares": w.count}).items()}
+            for window, w in self._work.items()
+        }
 
     def limit(self, dim: str) -> int:
         return self._limits.of(dim)
 
     def result(self, node: int, output: int = 0) -> int:
-        return int(self._arena.ctypes.data) + self._offsets[node][output]
+        return self._arena_address + self._offsets[node][output]
 
     def count(self, dim: str) -> int:
-        return int(self._counts[dim].ctypes.data)
+        return self._addresses[dim]
 
     def input(self, name: str) -> int:
-        return int(self._inputs[name].ctypes.data)
+        return self._addresses[name]
 
     def panels(self, weight: Weight) -> tuple[int, int, int]:
         packed = self.packed[id(weight)]
-        return int(packed.ctypes.data), len(packed), packed.shape[1]
+        return _address(packed), len(packed), packed.shape[1]
 
     def vector(self, x: Operand) -> int:
         if id(x) not in self._vectors:
@@ -155,26 +181,23 @@ class Memory:
             if rest := padded(values.size) - values.size:  # kernels read whole vectors
                 values = np.concatenate([values, np.zeros(rest, np.float32)])
             self._vectors[id(x)] = x.name, values
-        return int(self._vectors[id(x)][1].ctypes.data)
+        return _address(self._vectors[id(x)][1])
 
     def cache(self, cache: Cache) -> CachePlace:
         tables, size = self._tables[self._group_of[cache]], block_bytes(cache, self._codecs)
-        blocks, firsts, slots = (int(x.ctypes.data) for x in (tables.blocks, tables.firsts, tables.slots))
-        codecs, address = self._codecs.of(cache), int(self._caches[cache].ctypes.data)
+        blocks, firsts, slots = tables.addresses
+        codecs, address = self._codecs.of(cache), _address(self._caches[cache])
         values_at = page_bytes(cache.layout, codecs)[0] if isinstance(cache.layout, Paged) else 0
         return CachePlace(address, size, values_at, codecs, blocks, tables.width, firsts, slots)
 
     def attention(self, window: int) -> dict[str, int]:
-        work = self._work[window]
-        arrays = {**self._tiles.arrays, **work.arrays}
-        addresses = {name: int(array.ctypes.data) for name, array in arrays.items()}
-        return addresses | {"shares": int(work.count.ctypes.data)}
+        return self._work_addresses[window]
 
     def attention_scratch(self, number: int) -> tuple[int, int]:
         if number not in self._scratch:
             self._scratch[number] = zeros(self._sums_bytes), np.zeros(self._most_finished, np.int64)
         sums, finished = self._scratch[number]
-        return int(sums.ctypes.data), int(finished.ctypes.data)
+        return _address(sums), _address(finished)
 
     # ---- steps
 
@@ -220,6 +243,10 @@ class Memory:
 
     def _blocks(self, group: int) -> list[Bytes]:
         return [self._caches[cache] for cache in self._groups[group].caches]
+
+
+def _address(array: npt.NDArray[np.generic]) -> int:
+    return int(array.ctypes.data)
 
 
 def zeros(size: int) -> Bytes:

@@ -4,6 +4,7 @@ T tokens, R rows with results.
 """
 
 import math
+import struct
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sotol.backends.cpu.building.library import Code, library_for
-from sotol.backends.cpu.layout import CACHE_LINE, parse_fields
+from sotol.backends.cpu.building.library import library_for
+from sotol.backends.cpu.layout import CACHE_LINE, Field, parse_fields
 from sotol.backends.cpu.panels import packed_shape
-from sotol.backends.cpu.running.lower import Call, lower, missing
+from sotol.backends.cpu.running.lower import Call, lower, missing, result_bytes
 from sotol.backends.cpu.running.lowerings import LOWERINGS
 from sotol.backends.cpu.running.memory import Bytes, Codecs, Memory, block_bytes, zeros
 from sotol.backends.cpu.running.packing import Packing, pack_key
@@ -25,10 +26,11 @@ from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.machine import whole_memory
 from sotol.errors import ModelError, SotolError, explained
 from sotol.formats.files import files_of
-from sotol.formats.weights import Stored, Weight
+from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.fuse import fuse
 from sotol.program.memory import BLOCK_TOKENS, Copy, Group, group_caches
+from sotol.program.plan import plan_memory
 from sotol.program.program import Node, Operand, Program, StepInput
 from sotol.program.runner import Results, vocabulary_of
 from sotol.program.step import Limits, Step
@@ -39,7 +41,6 @@ __all__ = ["MOST_THREADS", "CpuRunner", "OpTime"]
 MOST_THREADS = 1024
 CODECS = ("f16", "f32")
 SMALLER = "give a smaller ctx, or take a smaller model"
-NOTHING = np.zeros((), np.uint8)  # stands for all bytes that were dropped
 
 
 class OpTime(NamedTuple):
@@ -48,6 +49,16 @@ class OpTime(NamedTuple):
     node: Node
     kernel: str
     seconds: float
+
+
+class _Dropped(NamedTuple):
+    """The `Source` of weights whose bytes are panels now."""
+
+    shape: tuple[int, int]
+    arrays: Sequence[Bytes] = ()
+
+    def rows(self, first: int, end: int) -> Bytes:  # noqa: ARG002
+        raise SotolError("the bytes of a weight were dropped once the backend had its panels")
 
 
 class CpuRunner:
@@ -93,15 +104,17 @@ class CpuRunner:
             _check_memory(self.groups, limits, codecs, matrices)
             with explained("setting aside memory for the model", SMALLER):
                 room = _room_for_panels(matrices)
-                self._memory = Memory(self._program, limits, self.groups, codecs, room)
-                self._calls = lower(self._program, self._memory, LOWERINGS)
+                plan = plan_memory(self._program, lambda node, output: result_bytes(node.results[output], limits))
+                self._memory = Memory(self._program, plan, limits, self.groups, codecs, room)
+                self._calls = lower(self._program, plan.phases, self._memory, LOWERINGS)
         finally:
             _drop_bytes(self._program)  # `matrices` still has those that will be packed
         library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices), *NATIVE_KEYS]
         codes = library.load(keys, partial(progress, "compiling kernels") if progress is not None else None)
         work = [(weight, self._memory.packed[id(weight)], codes[pack_key(weight)]) for weight in matrices]
-        self._blocks = [_argument_block(call, codes[call.key]) for call in self._calls]
+        fields = {key: parse_fields(codes[key].fields) for key in dict.fromkeys(call.key for call in self._calls)}
+        self._blocks = [_argument_block(call, fields[call.key]) for call in self._calls]
         tape = [
             (codes[call.key].address, block.ctypes.data, call.last)
             for call, block in zip(self._calls, self._blocks, strict=True)
@@ -186,17 +199,19 @@ def _matrices(program: Program) -> list[Weight]:
 
 def _drop_bytes(program: Program) -> None:
     """Drop the bytes of the program's weights, in place. Names, encodings and shapes stay, for profiles."""
-
-    def bare(x: Operand) -> Operand:
+    bare: dict[Operand, Operand] = {}
+    for x in {x for node in program.nodes for x in node.inputs}:
         match x:
             case Weight():
-                return replace(x, source=Stored(np.broadcast_to(NOTHING, (x.row_count, x.row_bytes))), start=0)
+                bare[x] = replace(x, source=_Dropped(x.source.shape))
             case StepInput():  # of the program that this one was made from, which has the weights
-                return replace(x, program=program)
-        return x
+                bare[x] = replace(x, program=program)
 
     def bared(node: Node) -> Node:
-        return node._replace(inputs=tuple(map(bare, node.inputs)), parts=tuple(map(bared, node.parts)))
+        if bare.keys().isdisjoint(node.inputs):
+            return node
+        inputs = tuple(bare.get(x, x) for x in node.inputs)
+        return node._replace(inputs=inputs, parts=tuple(map(bared, node.parts)))
 
     program.nodes = [bared(node) for node in program.nodes]
 
@@ -225,16 +240,16 @@ def _room_for_panels(matrices: Sequence[Weight]) -> dict[int, Bytes]:
     return packed
 
 
-def _argument_block(call: Call, code: Code) -> npt.NDArray[np.int64]:
+def _argument_block(call: Call, fields: Sequence[Field]) -> npt.NDArray[np.int64]:
     """A call's arguments laid out as its kernel declares them."""
-    fields = parse_fields(code.fields)
     names = [name for name, _ in fields]
     if set(names) != call.arguments.keys():
         raise SotolError(f"kernel {call.key} takes {names}, not {sorted(call.arguments)}")
-    block = np.zeros(len(fields), np.int64)
-    for i, (name, kind) in enumerate(fields):
-        if kind == "f32":
-            block[i : i + 1].view(np.float32)[0] = call.arguments[name]
-        else:
-            block[i] = int(call.arguments[name])
-    return block
+    values = (call.arguments[name] for name in names)
+    numbers = [_bits(x) if kind == "f32" else int(x) for x, (_, kind) in zip(values, fields, strict=True)]
+    return np.array(numbers, np.int64)
+
+
+def _bits(x: float) -> int:
+    """The bits of x as float32, in the low half of a word."""
+    return int.from_bytes(struct.pack("<f", x), "little")
