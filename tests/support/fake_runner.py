@@ -39,17 +39,25 @@ def window(tokens: int) -> Groups:
 class FakeRunner:
     """Counts steps; `failure` is raised by the next step; `before` is called in each, on the engine's thread."""
 
-    def __init__(self, limits: Limits, groups: Groups = FULL) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        groups: Groups = FULL,
+        logits: Callable[[Sequence[Sequence[int]]], Float32Array] | None = None,
+        vocabulary: int = VOCABULARY,
+    ) -> None:
+        """logits: [vocabulary] of what each group shows of a sequence; at random, but always the same, unless given."""
         self.limits, self.groups, self.threads = limits, groups, 1
+        self._logits_of, self._vocabulary = logits or _logits, vocabulary
         self.steps = 0
         self.failure: Exception | None = None
         self.before: Callable[[Step], None] = lambda _step: None
         shapes = [(n,) if g.state else (n, BLOCK_TOKENS) for g, n in zip(groups, limits.blocks, strict=True)]
         self._memory: list[np.ndarray[Any, Any]] = [np.full(shape, -1, np.int64) for shape in shapes]
-        self._logits = np.zeros((limits.rows, VOCABULARY), np.float32)
+        self._logits = np.zeros((limits.rows, vocabulary), np.float32)
 
     def run(self, step: Step) -> Results:
-        step.check(self.limits, self.groups, VOCABULARY)
+        step.check(self.limits, self.groups, self._vocabulary)
         self.steps += 1
         self.before(step)
         if self.failure is not None:
@@ -61,7 +69,7 @@ class FakeRunner:
         for i, row in enumerate(step.logit_rows.tolist()):
             sequence = int(np.searchsorted(step.starts, row, "right")) - 1
             seen = [self._seen(g, step, sequence, row, states) for g in range(len(self.groups))]
-            self._logits[i] = _logits(seen)
+            self._logits[i] = self._logits_of(seen)
         return {"logits": self._logits[: len(step.logit_rows)]}
 
     def _write(self, step: Step) -> list[int]:
