@@ -7,7 +7,7 @@ import pytest
 from tests.support.tiny_model import tiny_model
 from typer.testing import CliRunner, Result
 
-from sotol.cli.app import app
+from sotol.cli.app import make_app
 from sotol.llm import LLM
 
 Sotol = Callable[..., Result]
@@ -38,7 +38,7 @@ def sotol() -> Sotol:
     """Invoke the command: sotol("run", "smollm2", stdin="text") -> exit_code, stdout, stderr."""
 
     def invoke(*arguments: str, stdin: str | bytes = "") -> Result:
-        return CliRunner().invoke(app, arguments, input=stdin, prog_name="sotol", env={"COLUMNS": "80"})
+        return CliRunner().invoke(make_app(), arguments, input=stdin, prog_name="sotol", env={"COLUMNS": "80"})
 
     return invoke
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sotol.cli.app import COMMANDS, app
+from sotol.cli.app import COMMANDS, make_app
 from sotol.cli.repl import Repl
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -23,7 +23,7 @@ def said(command: str) -> str:
         Repl(nothing, console, nothing, nothing).take("/?")
         return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
     arguments = command.removeprefix("$ sotol ").split()
-    return CliRunner().invoke(app, arguments, prog_name="sotol", env={"COLUMNS": "80"}).stdout
+    return CliRunner().invoke(make_app(), arguments, prog_name="sotol", env={"COLUMNS": "80"}).stdout
 
 
 def rewritten(page: str) -> str:
