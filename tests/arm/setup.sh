@@ -51,7 +51,8 @@ version=$(readlink "$folder/root/usr/bin/python3")
 print(*tomllib.load(open(sys.argv[1], 'rb'))['project']['dependencies'], sep='\n')" \
     "$source/pyproject.toml" >"$folder/requirements.txt"
 "$2" -m pip --disable-pip-version-check --quiet install --target "$folder/site" --only-binary :all: \
-    --platform manylinux_2_31_aarch64 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+    --platform manylinux_2_31_aarch64 --platform manylinux_2_28_aarch64 \
+    --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
     --python-version "${version#python}" --requirement "$folder/requirements.txt"
 
 # Under -0 Python takes this script for its executable, so it starts its children (child.py) in the same way.
