@@ -10,11 +10,11 @@ import typer
 from sotol import __version__
 from sotol.cli.guard import Commands, guarded
 from sotol.cli.interrupts import INTERRUPTED, at_once, first_raises
-from sotol.cli.options import RunCommand, normalised
+from sotol.cli.options import normalised
 
 __all__ = ["COMMANDS", "main", "make_app"]
 
-# Each is a function of the same name in the module sotol.cli.<name>.
+# Each is a function of the same name in the module sotol.cli.<name>, which may have a class for it, COMMAND.
 COMMANDS = ("run", "info", "tokenize", "bench", "profile", "cache", "completion")
 
 EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is at fault; 2 an option or a prompt is;
@@ -38,8 +38,8 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     app.callback()(_options)
     for name in names:
-        command = getattr(import_module(f"sotol.cli.{name}"), name)
-        app.command(name, cls=RunCommand if name == "run" else None)(guarded(command))
+        module = import_module(f"sotol.cli.{name}")
+        app.command(name, cls=getattr(module, "COMMAND", None))(guarded(getattr(module, name)))
     return app
 
 

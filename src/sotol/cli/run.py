@@ -27,6 +27,9 @@ __all__ = ["run"]
 
 
 # Typer wants a parameter for each option.
+COMMAND = o.RunCommand
+
+
 def run(
     model: o.Model = None,
     prompt: o.PromptWords = None,
