@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-# Typer wants a parameter for each option.
 COMMAND = o.RunCommand
 
 
+# Typer wants a parameter for each option.
 def run(
     model: o.Model = None,
     prompt: o.PromptWords = None,
