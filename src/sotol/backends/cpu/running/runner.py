@@ -6,7 +6,7 @@ T tokens, R rows with results.
 import math
 import struct
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -207,13 +207,15 @@ def _drop_bytes(program: Program) -> None:
             case StepInput():  # of the program that this one was made from, which has the weights
                 bare[x] = replace(x, program=program)
 
-    def bared(node: Node) -> Node:
-        if bare.keys().isdisjoint(node.inputs):
-            return node
-        inputs = tuple(bare.get(x, x) for x in node.inputs)
-        return node._replace(inputs=inputs, parts=tuple(map(bared, node.parts)))
+    program.nodes = [_replaced(node, bare) for node in program.nodes]
 
-    program.nodes = [bared(node) for node in program.nodes]
+
+def _replaced(node: Node, new: Mapping[Operand, Operand]) -> Node:
+    """The node with other inputs. (Not a function within: one that calls itself would keep the weights alive.)"""
+    if new.keys().isdisjoint(node.inputs):
+        return node
+    inputs, parts = tuple(new.get(x, x) for x in node.inputs), tuple(_replaced(part, new) for part in node.parts)
+    return node._replace(inputs=inputs, parts=parts)
 
 
 def _check_memory(groups: Sequence[Group], limits: Limits, codecs: Codecs, matrices: Sequence[Weight]) -> None:
