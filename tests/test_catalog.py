@@ -132,3 +132,10 @@ def test_a_package_that_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "find_spec", find_spec)
     with pytest.raises(SotolError, match="is not installed"):
         find_model(DEFAULT_MODEL)
+
+
+def test_a_folder_with_a_model(tmp_path: Path) -> None:
+    with pytest.raises(SotolError, match=r"or of a folder with config\.json and \.safetensors files"):
+        find_model(tmp_path)
+    (tmp_path / "config.json").touch()
+    assert find_model(tmp_path) == tmp_path

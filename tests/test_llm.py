@@ -203,7 +203,7 @@ def test_logit_bias_forces_and_forbids(smollm2: LLM) -> None:
 def test_options(smollm2: LLM) -> None:
     for call in (smollm2.generate, smollm2.stream):
         with pytest.raises(ValueError, match="unknown sampling option 'tempreture'"):
-            call(PROMPT, tempreture=1)  # type: ignore[call-arg, call-overload]
+            call(PROMPT, tempreture=1)  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="top_p is 2; it must be a number from 0 to 1"):
             call(PROMPT, top_p=2)
     messages = [{"role": "user", "content": "Hi"}]
@@ -351,7 +351,20 @@ def test_results_are_records_that_become_json(smollm2: LLM) -> None:
     out = smollm2.generate(PROMPT, max_tokens=2, logprobs=2, temperature=0)
     back = json.loads(json.dumps(asdict(out), allow_nan=False))
     assert back["tokens"] == list(out.tokens)
-    assert set(back) == {"text", "tokens", "finish_reason", "logprobs", "usage", "timings", "seed"}
+    names = {
+        "text",
+        "tokens",
+        "finish_reason",
+        "logprobs",
+        "usage",
+        "timings",
+        "seed",
+        "reasoning",
+        "tool_calls",
+        "stopped_by",
+        "parsed",
+    }
+    assert set(back) == names
     assert str(out) == out.text
     assert out.usage.total_tokens == out.usage.prompt_tokens + 2
     assert repr(out).startswith("Completion(text=")

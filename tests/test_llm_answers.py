@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from tests.support.scripted import scripted
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, QueueFullError, Sampling, SotolError, Terms
@@ -135,22 +136,19 @@ def test_numbers_of_answers_that_can_not_be(n: Any, llm: LLM) -> None:
             call()
 
 
-def test_a_stream_is_one_answer(llm: LLM) -> None:
-    many: Any = {"n": 2}
-    calls: list[Callable[[], object]] = [
-        lambda: llm.stream("hello", **many),
-        lambda: llm.stream_chat(MESSAGES, sampling=Sampling(n=2)),
-    ]
-    for call in calls:
-        with pytest.raises(ValueError, match="n is 2, but a stream is one answer: start a stream for each seed"):
-            call()
-    assert llm.stream("hello", sampling=Sampling(n=1, max_tokens=2, ignore_eos=True)).result().tokens
+def test_streams_of_several_answers(llm: LLM) -> None:
+    """As many streams as `n` says, which give what `generate` gives."""
+    options: Any = {"max_tokens": 4, "seed": 5, "ignore_eos": True}
+    wanted = llm.generate("hello", n=3, **options)
+    streams = llm.stream("hello", n=3, **options)
+    assert [stream.result().tokens for stream in reversed(streams)] == [one.tokens for one in reversed(wanted)]
+    (single,) = llm.stream_chat(MESSAGES, n=1, sampling=Sampling(max_tokens=2, ignore_eos=True))
+    assert single.result().tokens
 
-    async def ask() -> None:
-        with pytest.raises(ValueError, match="a stream is one answer"):
-            llm.astream("hello", **many)
+    async def ask() -> list[str]:
+        return [(await stream.result()).text for stream in llm.astream("hello", n=3, **options)]
 
-    asyncio.run(ask())
+    assert asyncio.run(ask()) == [one.text for one in wanted]
 
 
 def test_answers_share_their_prompt(model: Callable[..., Watched]) -> None:
@@ -332,3 +330,20 @@ def test_terms_that_can_not_be(terms: Any, message: str, llm: LLM) -> None:
     for call in (llm.generate, llm.stream):
         with pytest.raises(ValueError, match=re.escape(message)):
             call("hello", terms=terms)
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "found"),
+    [
+        ("never", "one two", None),
+        (["never", "two"], "one ", "two"),
+        (["e two", "two"], "on", "e two"),
+        ("<|end|>", "one two", "<|end|>"),
+        (["o<|end|>", "never"], "one tw", "o<|end|>"),
+    ],
+)
+def test_which_stop_string_ended_it(stop: str | list[str], text: str, found: str | None) -> None:
+    with scripted("one two") as llm:
+        answer = llm.chat([{"role": "user", "content": "count"}], stop=stop)
+        assert (answer.text, answer.finish_reason, answer.stopped_by) == (text, "stop", found)
+        assert llm.chat([{"role": "user", "content": "count"}], stop=stop, max_tokens=2).stopped_by is None

@@ -1,17 +1,22 @@
 """How a model is loaded: its options, and how much memory it takes for keys and values."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.folders import tiny_folder, write_tensors
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, LoadOptions
 from sotol.backends.cpu.running import backend
+from sotol.errors import FormatError
+from sotol.formats import read_model
 from sotol.load_options import LoadSettings
 from sotol.loading import _limits, load
 from sotol.program.memory import BLOCK_TOKENS, Cache, Group, Paged, State
@@ -161,3 +166,59 @@ def test_the_least_memory_has_room_for_a_sequence_alone(
     assert limits.blocks[2] == 2 * sequences
     default = _limits(backend, groups, context, 0, options)
     assert default.blocks[0] == -(-4 * context // BLOCK_TOKENS)
+
+
+# ---- folders of Hugging Face's kind
+
+
+def test_a_folder_answers(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", config={"eos_token_id": [2, 7]})
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}{{ pad_token }}")
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<|0|>"}')
+    ids = []
+    for path in (folder, folder / "model.safetensors"):
+        with LLM(path, threads=1) as llm:
+            assert repr(llm).startswith(f"<LLM {path.name}: no name, llama, context 64")
+            assert llm.tokenizer.end_of_generation == {2, 7}
+            assert llm.chat_prompt([{"role": "user", "content": "ab</s>"}])[:3] == [1, 3, 4]
+            assert llm.chat_prompt([{"role": "user", "content": "a"}])[-1] == llm.tokenizer.id_of("<|0|>")
+            answer = llm.generate("hello", max_tokens=5, seed=1, ignore_eos=True)
+            assert answer.text == llm.detokenize(answer.tokens)
+            ids.append(answer.tokens)
+    assert ids[0] == ids[1]
+
+
+def test_doubles_run_as_floats(tmp_path: Path) -> None:
+    """On the CPU, where they are packed as they are converted: the same bits."""
+    folder = tiny_folder(tmp_path / "model")
+    answers = []
+    for dtype in (np.float32, np.float64):
+        tensors = {name: weight.decode().astype(dtype) for name, weight in read_model(folder).weights.items()}
+        write_tensors(folder / "new.safetensors", tensors)
+        with LLM(folder / "new.safetensors", threads=1) as llm:
+            answers.append(llm.logits([[1, 3, 4, 5]])[0])
+    np.testing.assert_array_equal(answers[0].view(np.int32), answers[1].view(np.int32))
+
+
+def test_a_folder_with_more_logits_than_tokens(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = tokenizer["added_tokens"][:3]
+    tokenizer["model"]["vocab"] = {text: i for text, i in tokenizer["model"]["vocab"].items() if i < 40}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with LLM(folder, threads=1) as llm:
+        assert (len(llm.tokenizer), llm.vocabulary) == (40, 48)
+        assert llm.generate("a", max_tokens=3, ignore_eos=True).finish_reason == "length"
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(FormatError, match=r"tokenizer\.json: is missing, so the model has no tokenizer"):
+        LLM(folder, threads=1)
+
+
+def test_the_context_of_config_json(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model")
+    with pytest.raises(ValueError, match="ctx is 65, but the model was made for contexts of at most 64 tokens"):
+        LLM(folder, threads=1, ctx=65)

@@ -17,9 +17,9 @@ from tests.support.tiny_model import tiny_model
 import sotol
 
 PUBLIC = [
-    "LLM", "AsyncStream", "ChatTemplate", "Completion", "FormatError", "LoadOptions", "ModelError",
+    "LLM", "AsyncStream", "ChatTemplate", "Completion", "Delta", "FormatError", "LoadOptions", "ModelError",
     "ModelNotFoundError", "Options", "QueueFullError", "Sampling", "SotolError", "Stream", "TemplateError", "Terms",
-    "Timings", "TokenLogprob", "Tokenizer", "TopLogprob", "Usage", "__version__",
+    "Timings", "TokenLogprob", "Tokenizer", "ToolCall", "TopLogprob", "Turn", "Usage", "__version__",
 ]  # fmt: skip
 HEAVY = {"numpy", "numba", "llvmlite", "jinja2", "typer", "rich", "regex", "prompt_toolkit"}
 
@@ -50,7 +50,7 @@ def test_names() -> None:
 def test_signatures_say_what_can_be_asked(name: str) -> None:
     parameters = dict(inspect.signature(getattr(sotol.LLM, name)).parameters)
     assert {"sampling", "terms", *sotol.Options.__annotations__} < set(parameters)
-    assert ("n" in parameters) == ("stream" not in name)
+    assert "n" in parameters
     assert inspect.signature(getattr(sotol.LLM, f"a{name}")).parameters == parameters
 
 
@@ -80,7 +80,7 @@ def test_misspelled_names_and_options_are_found_by_a_type_checker(tmp_path: Path
         "    single: Completion = await llm.achat([], max_tokens=3)\n"
         "    return await llm.achat([], n=3, terms=None) + both[0] + [single]\n"
         "wrong: Completion = llm.generate('a', n=2)\n"
-        "llm.stream('a', n=2)\n"
+        "llm.stream('a', n=2).result()\n"
         "LLM('a', thread=2)\n"
         "LLM('a', threads=2, kv_memory=0.5, backend='cpu', slowdown=None)\n"
     )

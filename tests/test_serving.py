@@ -16,7 +16,7 @@ import pytest
 from bench.child import Child, EngineError
 from bench.engines.protocol import Setup
 from bench.serving import __main__ as command
-from bench.serving import engines, llama_client, sotol_engine
+from bench.serving import engines, llama_client, sotol_client, sotol_engine
 from bench.serving.engines import Engine
 from bench.serving.figures import Speeds, gaps, ideal_seconds, load_of, percentile, tail_ratio
 from bench.serving.llama_client import ServerError, arrivals
@@ -248,6 +248,31 @@ def test_a_server_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
 # ---- sotol
 
 
+def text_event(text: str) -> bytes:
+    return f'data: {{"id":"c","choices":[{{"index":0,"text":"{text}","logprobs":null}}]}}\n'.encode()
+
+
+def test_lines_of_sotols_server() -> None:
+    usage = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":5}}\n'
+    texts = [text_event("a"), b"\n", b": waiting\n", text_event("bc"), text_event("")]
+    lines = [*texts, usage, b"data: [DONE]\n", b"never read"]
+    assert list(sotol_client.arrivals(lines)) == [1, 1, 3]
+    with pytest.raises(ServerError, match="broke off after 2 tokens"):
+        list(sotol_client.arrivals(texts))
+    with pytest.raises(ServerError, match="shutting down"):
+        list(sotol_client.arrivals([b"event: error\n", b'data: {"error":{"message":"it is shutting down"}}\n']))
+
+
+def test_sotol_by_http(tmp_path: Path) -> None:
+    with engines.ENGINES["sotol-http"](Setup(str(tiny_model(tmp_path)), 1, 64, 4), {"queue": 8}) as engine:
+        clients = [Client((Request(0.0, (TOKENS.index(letter),) * 3, 20),)) for letter in "abcd"]
+        answers = engine.play(clients)
+        assert [(answer.tokens, answer.error) for [answer] in answers] == [(20, "")] * 4
+        [[bad]] = engine.play([Client((Request(0.0, (1 << 20,), 2),))])
+        assert "status 400" in bad.error
+        assert "by HTTP" in engine.about
+
+
 def test_sotol_counts_tokens_without_text(tmp_path: Path) -> None:
     with sotol_engine.load(str(tiny_model(tmp_path)), 1, 64, 4, {}) as llm:
         text = TOKENS.index("o")
@@ -351,7 +376,7 @@ def test_a_whole_run(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--engines", "sotol,llamas"], "--engines has llamas; there are sotol, llama"),
+        (["--engines", "sotol,llamas"], "--engines has llamas; there are sotol, sotol-http, llama"),
         (["--rate", "0"], "rate is 0.0; it must be above 0"),
         (["--requests", "0"], "requests is 0"),
         (["--threads", "0"], "--threads is at least 1"),

@@ -4,12 +4,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from bench.child import Child, EngineError
 from bench.engines.protocol import Setup
 from bench.peers import PEERS, variables
 from bench.rows import Row
+from bench.serving import sotol_client
 from bench.serving.figures import Speeds
 from bench.serving.llama_client import ask
 from bench.serving.play import Answer, answers_of, play
@@ -23,6 +25,7 @@ PREFILL = Row("prefill", 512)
 BATCHES = tuple(Row("decode", 480, 16, count) for count in (16, 32, 64))
 ALONE_CONTEXT = 512
 ROUNDS = 3
+MODEL = "model"  # its name at the server
 
 Play: TypeAlias = Callable[[Sequence[Client]], list[list[Answer]]]
 
@@ -49,6 +52,17 @@ def _sotol(setup: Setup, options: Mapping[str, int]) -> Iterator[Engine]:
 
 
 @contextmanager
+def _sotol_http(setup: Setup, options: Mapping[str, int]) -> Iterator[Engine]:
+    size = [str(x) for x in (setup.threads, setup.context, setup.sequences)]
+    changed = [f"{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "bench.serving.sotol_http_engine", setup.model, *size, *changed]
+    with Child(command, variables(None), LONGEST) as child:
+        address = child.loaded["address"]
+        ask_there = partial(sotol_client.ask, address, MODEL)
+        yield Engine(child.loaded["about"], lambda clients: play(ask_there, clients))
+
+
+@contextmanager
 def _llama(setup: Setup, _options: Mapping[str, int]) -> Iterator[Engine]:
     python = PEERS / "server" / "bin" / "python"
     if not python.exists():
@@ -62,6 +76,7 @@ def _llama(setup: Setup, _options: Mapping[str, int]) -> Iterator[Engine]:
 # What `--engines` takes: how each is started, with the options that only sotol has.
 ENGINES: dict[str, Callable[[Setup, Mapping[str, int]], AbstractContextManager[Engine]]] = {
     "sotol": _sotol,
+    "sotol-http": _sotol_http,
     "llama": _llama,
 }
 

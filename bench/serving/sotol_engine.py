@@ -20,12 +20,10 @@ from bench.serving.trace import clients_of
 from sotol import LLM, Sampling
 from sotol.backends.cpu.target import host_target
 from sotol.engine.options import Terms
-from sotol.engine.sampling import Sampler
 from sotol.engine.sequence import Event, Failed, Finished
 from sotol.formats import read_gguf
 from sotol.loading import CONTEXTS
 from sotol.requests import Asked, start
-from sotol.tokenizers import Tokenizer
 
 __all__ = ["ask", "load"]
 
@@ -33,7 +31,7 @@ __all__ = ["ask", "load"]
 class Tokens:
     """What `Stream` is to the engine, but for tokens: a stream gives text, and some tokens have none."""
 
-    def __init__(self, _tokenizer: Tokenizer, _prompt_tokens: int, _sampler: Sampler) -> None:
+    def __init__(self, *_: object) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self.close: Callable[[], None] = lambda: None
 

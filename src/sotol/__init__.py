@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sotol.answers.pieces import ToolCall
     from sotol.engine.options import Options, Sampling, Terms
     from sotol.errors import (
         FormatError,
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     )
     from sotol.llm import LLM
     from sotol.load_options import LoadOptions
-    from sotol.results import Completion, Timings, TokenLogprob, TopLogprob, Usage
+    from sotol.prompts import Turn
+    from sotol.results import Completion, Delta, Timings, TokenLogprob, TopLogprob, Usage
     from sotol.stream import AsyncStream, Stream
     from sotol.tokenizers import Tokenizer
     from sotol.tokenizers.chat import ChatTemplate
@@ -36,6 +38,7 @@ _HOMES = {
     "AsyncStream": "stream",
     "ChatTemplate": "tokenizers.chat",
     "Completion": "results",
+    "Delta": "results",
     "FormatError": "errors",
     "LoadOptions": "load_options",
     "ModelError": "errors",
@@ -50,7 +53,9 @@ _HOMES = {
     "Timings": "results",
     "TokenLogprob": "results",
     "Tokenizer": "tokenizers",
+    "ToolCall": "answers.pieces",
     "TopLogprob": "results",
+    "Turn": "prompts",
     "Usage": "results",
 }
 __all__ = [
@@ -58,6 +63,7 @@ __all__ = [
     "AsyncStream",
     "ChatTemplate",
     "Completion",
+    "Delta",
     "FormatError",
     "LoadOptions",
     "ModelError",
@@ -72,7 +78,9 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "Tokenizer",
+    "ToolCall",
     "TopLogprob",
+    "Turn",
     "Usage",
     "__version__",
 ]

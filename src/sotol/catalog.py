@@ -1,4 +1,7 @@
-"""Models by name: GGUF files that are data of an installed Python package. Anything else is a path."""
+"""Models by name: GGUF files that are data of an installed Python package. Anything else is a path.
+
+Such a path is that of a GGUF file, of a folder with config.json and SafeTensors files, or of one of these.
+"""
 
 import os
 from importlib.util import find_spec
@@ -31,11 +34,11 @@ def default_model() -> str:
 
 
 def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
-    """The GGUF file for a name of the table, in any case, or for a path; None is the default model.
+    """The GGUF file for a name of the table, in any case, or what lies at a path; None is the default model.
 
     A path may begin with ~ and contain environment variables. ModelNotFoundError (also a FileNotFoundError) if there is
-    no such file; SotolError for a folder, a URL, or an invalid path; ValueError for other types. Each message says what
-    to give instead.
+    nothing; SotolError for a folder without a model, a URL, or an invalid path; ValueError for other types. Each
+    message says what to give instead.
     """
     given = default_model() if name is None else name
     if not isinstance(given, str | bytes | os.PathLike):
@@ -48,8 +51,9 @@ def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
         raise SotolError(f"{said}: sotol reads files and fetches none; download it, then give its path")
     for path in dict.fromkeys((Path(given), _expanded(given))) if given else ():
         try:
-            if path.is_dir():
-                raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file")
+            if path.is_dir() and not (path / "config.json").exists():
+                hint = "or of a folder with config.json and .safetensors files"
+                raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file, {hint}")
             if path.exists():
                 return path
         except OSError as error:  # no permission, or a name that is too long

@@ -8,21 +8,24 @@ from typing import Any, Self, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
+from sotol.engine.constrain import Grammars
 from sotol.engine.engine import Engine
-from sotol.engine.options import Options, Sampling, Terms
+from sotol.engine.options import Sampling
 from sotol.engine.scheduler import Load
 from sotol.engine.sequence import Failed, Scoring
 from sotol.errors import plain
 from sotol.loading import Loaded, LoadOptions, LoadSettings, load
+from sotol.models import architecture_of
 from sotol.progress import Progress, printing
-from sotol.prompts import Ids, Message, Prompt, checked_ids, is_list, is_prompt
-from sotol.requests import Asked, Asking, Chatting, Tools, answers, answers_async, start
+from sotol.prompts import Ids, Message, Prompt, Turn, checked_ids, is_list
+from sotol.requests import Asking, Chatting, Streaming, answers, answers_async, asked, asked_once, start
 from sotol.results import Completion
 from sotol.signatures import spelled_out
 from sotol.stream import AsyncStream, Stream
 from sotol.tokenizers.chat import ChatTemplate
+from sotol.turns import Turning, encoded, make_turn
 
-__all__ = ["LLM", "Ids", "Message", "Prompt"]
+__all__ = ["LLM", "Ids", "Message", "Prompt", "Turn"]
 
 
 class LLM:
@@ -59,9 +62,11 @@ class LLM:
         self._template: ChatTemplate | None = None
         self.path, self.metadata, self.context = loaded.path, loaded.metadata, loaded.context
         self.tokenizer, self.vocabulary, self.options = loaded.tokenizer, loaded.vocabulary, loaded.options
+        self._grammars = Grammars(loaded.tokenizer)
         try:
             self._engine = Engine(
                 loaded.runner,
+                grammars=self._grammars,
                 reuse=self.options.prefix_cache,
                 slowdown=self.options.slowdown,
                 queue=self.options.queue,
@@ -103,14 +108,32 @@ class LLM:
         besides, as enable_thinking. Raises ValueError for malformed messages, TemplateError for those that the template
         refuses.
         """
-        text = self.template.render(messages, **template)
-        ids = self.tokenizer.encode(text, special=True, add_special=False)
-        bos = self.tokenizer.bos
-        if self.tokenizer.adds_bos and bos is not None and ids[:1] != [bos]:  # or the template wrote it
-            ids.insert(0, bos)
-        return ids
+        return encoded(self.tokenizer, self.template.render(messages, **template))
+
+    @spelled_out
+    def turn(self, messages: Sequence[Message], **options: Unpack[Turning]) -> Turn:
+        """A conversation up to where the model answers, as a prompt whose answers are taken apart.
+
+        messages, in the form of OpenAI's API: mappings, or objects with `model_dump()`, as its client has them. tools:
+        what the model may call, as JSON schemas. tool_choice: "auto" (which None is, too), "required", "none" (the
+        model does not hear of the tools), or {"type": "function", "function": {"name": …}}. parallel_tool_calls: False
+        gives one call at most. template: what the model's chat template takes besides, as {"enable_thinking": False}.
+        format: how the model writes calls and reasoning, a name of `sotol.answers.formats.FORMATS`; None finds it by
+        the template. Errors as of `chat_prompt`.
+        """
+        return make_turn(self.template, self.tokenizer, messages, **options)
 
     # ---- generation
+
+    def compile(self, sampling: Sampling, turn: Turn | None = None) -> None:
+        """Prepare what `sampling`, and a turn of a conversation, say an answer must be: a request then finds that done.
+
+        For those who must not wait: a request does the same where it is made, which may take a tenth of a second.
+        Raises ValueError that names what is malformed, not supported, or too large, and its place.
+        """
+        from sotol.constraints import constraint_of  # noqa: PLC0415  (a start is quicker without)
+
+        constraint_of(self._grammars, self.tokenizer, sampling, turn)
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -130,72 +153,52 @@ class LLM:
         prompt: Any,
         *,
         n: int | None = None,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
         progress: Progress | bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Streaming],
     ) -> Any:
-        """Continue a prompt (text, or ids), or each of a list of prompts, which run as one batch.
+        """Continue a prompt (text, ids, or a turn), or each of a list of prompts, which run as one batch.
 
         n: how many answers to give to each prompt, in a list (of one, too); each has a seed of its own, which it tells.
         sampling, options: see `Sampling`; options change single fields of it, None stands for a default. terms: see
         `Terms`. progress: as for `LLM`, of how many prompts are done. Raises ValueError for a bad option, an empty
         prompt, or one that does not fit the context; QueueFullError if too many requests wait.
         """
-        return answers(self._engine, self._loaded, _asked(prompt, n, sampling, terms, options), _shown(progress))
+        return answers(self._engine, self._loaded, asked(prompt, n, options), _shown(progress))
 
+    @overload
+    def stream(self, prompt: Prompt, *, n: None = None, **options: Unpack[Streaming]) -> Stream: ...
+    @overload
+    def stream(self, prompt: Prompt, *, n: int, **options: Unpack[Streaming]) -> list[Stream]: ...
     @spelled_out
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
-        **options: Unpack[Options],
-    ) -> Stream:
-        """Continue a prompt, piece by piece; leaving the loop, or closing the stream, stops the work."""
-        asked = _asked_once(prompt, sampling, terms, options)
-        return start(self._engine, self._loaded, asked, Stream)[0]
+    def stream(self, prompt: Prompt, *, n: int | None = None, **options: Unpack[Streaming]) -> Any:
+        """Continue a prompt, piece by piece; leaving the loop, or closing the stream, stops the work.
+
+        All as for `generate`, but for one prompt; with `n` there is a list of streams, which run at the same time.
+        """
+        return self._streams(prompt, n, Stream, options)
 
     @overload
     def chat(self, messages: Sequence[Message], *, n: None = None, **options: Unpack[Chatting]) -> Completion: ...
     @overload
     def chat(self, messages: Sequence[Message], *, n: int, **options: Unpack[Chatting]) -> list[Completion]: ...
     @spelled_out
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int | None = None,
-        tools: Tools | None = None,
-        template: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
-        **options: Unpack[Options],
-    ) -> Any:
-        """The model's answer to a conversation, or `n` of them.
+    def chat(self, messages: Sequence[Message], *, n: int | None = None, **options: Unpack[Chatting]) -> Any:
+        """The model's answer to a conversation, or `n` of them: what it says, its reasoning and its calls, apart.
 
-        messages, in the form of OpenAI's API: mappings, or objects with `model_dump()`, as its client has them. tools:
-        what the model may call, as JSON schemas. template: what the model's chat template takes besides, as
-        {"enable_thinking": False}. All else as for `generate`. Errors as of `chat_prompt` and `generate`.
+        messages, tools and so on as for `turn`, all else as for `generate`; errors as of both.
         """
-        chosen = _chosen(n, sampling, options)
-        return self.generate(self._ids(messages, tools, template), sampling=chosen, terms=terms)
+        turn, others = self._turn(messages, options)
+        return self.generate(turn, n=n, **others)
 
+    @overload
+    def stream_chat(self, messages: Sequence[Message], *, n: None = None, **options: Unpack[Chatting]) -> Stream: ...
+    @overload
+    def stream_chat(self, messages: Sequence[Message], *, n: int, **options: Unpack[Chatting]) -> list[Stream]: ...
     @spelled_out
-    def stream_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Tools | None = None,
-        template: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
-        **options: Unpack[Options],
-    ) -> Stream:
+    def stream_chat(self, messages: Sequence[Message], *, n: int | None = None, **options: Unpack[Chatting]) -> Any:
         """`chat`, piece by piece."""
-        chosen = Sampling.of(sampling, **options)
-        return self.stream(self._ids(messages, tools, template), sampling=chosen, terms=terms)
+        turn, others = self._turn(messages, options)
+        return self._streams(turn, n, Stream, others)
 
     # ---- the same for asyncio
 
@@ -221,27 +224,20 @@ class LLM:
         prompt: Any,
         *,
         n: int | None = None,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
         progress: Progress | bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Streaming],
     ) -> Any:
         """`generate` for asyncio."""
-        asked = _asked(prompt, n, sampling, terms, options)
-        return await answers_async(self._engine, self._loaded, asked, _shown(progress))
+        return await answers_async(self._engine, self._loaded, asked(prompt, n, options), _shown(progress))
 
+    @overload
+    def astream(self, prompt: Prompt, *, n: None = None, **options: Unpack[Streaming]) -> AsyncStream: ...
+    @overload
+    def astream(self, prompt: Prompt, *, n: int, **options: Unpack[Streaming]) -> list[AsyncStream]: ...
     @spelled_out
-    def astream(
-        self,
-        prompt: Prompt,
-        *,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
-        **options: Unpack[Options],
-    ) -> AsyncStream:
+    def astream(self, prompt: Prompt, *, n: int | None = None, **options: Unpack[Streaming]) -> Any:
         """`stream` for `async for`; call it inside the event loop."""
-        asked = _asked_once(prompt, sampling, terms, options)
-        return start(self._engine, self._loaded, asked, AsyncStream)[0]
+        return self._streams(prompt, n, AsyncStream, options)
 
     @overload
     async def achat(
@@ -250,35 +246,24 @@ class LLM:
     @overload
     async def achat(self, messages: Sequence[Message], *, n: int, **options: Unpack[Chatting]) -> list[Completion]: ...
     @spelled_out
-    async def achat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int | None = None,
-        tools: Tools | None = None,
-        template: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
-        **options: Unpack[Options],
-    ) -> Any:
-        """`chat` for asyncio."""
-        chosen = _chosen(n, sampling, options)
-        return await self.agenerate(self._ids(messages, tools, template), sampling=chosen, terms=terms)
+    async def achat(self, messages: Sequence[Message], *, n: int | None = None, **options: Unpack[Chatting]) -> Any:
+        """`chat` for asyncio. The template runs in the event loop: make the `turn` of a long one in a thread."""
+        turn, others = self._turn(messages, options)
+        return await self.agenerate(turn, n=n, **others)
 
-    @spelled_out
+    @overload
     def astream_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Tools | None = None,
-        template: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None,
-        terms: Terms | None = None,
-        **options: Unpack[Options],
-    ) -> AsyncStream:
+        self, messages: Sequence[Message], *, n: None = None, **options: Unpack[Chatting]
+    ) -> AsyncStream: ...
+    @overload
+    def astream_chat(
+        self, messages: Sequence[Message], *, n: int, **options: Unpack[Chatting]
+    ) -> list[AsyncStream]: ...
+    @spelled_out
+    def astream_chat(self, messages: Sequence[Message], *, n: int | None = None, **options: Unpack[Chatting]) -> Any:
         """`stream_chat` for `async for`; call it inside the event loop."""
-        chosen = Sampling.of(sampling, **options)
-        return self.astream(self._ids(messages, tools, template), sampling=chosen, terms=terms)
+        turn, others = self._turn(messages, options)
+        return self._streams(turn, n, AsyncStream, others)
 
     # ---- scores
 
@@ -327,46 +312,25 @@ class LLM:
         await self.aclose()
 
     def __repr__(self) -> str:
-        name, kind = self.metadata.get("general.name"), self.metadata.get("general.architecture")
+        name, kind = self.metadata.get("general.name"), architecture_of(self.metadata)
         title = f"{self.path.name}: {name or 'no name'}, {kind}"
         return f"<LLM {plain(title)}, context {self.context}, {self.threads} threads>"
 
     # ---- inside
 
-    def _ids(self, messages: Sequence[Message], tools: Tools | None, template: Mapping[str, Any] | None) -> list[int]:
-        """A conversation's ids, for an answer."""
-        return self.chat_prompt(messages, **{**(template or {}), "tools": tools})
+    def _streams(
+        self, prompt: Prompt, n: int | None, kind: type[Stream] | type[AsyncStream], options: Mapping[str, Any]
+    ) -> Any:
+        """A stream of that kind, or a list of them if `n` says so."""
+        wanted = asked_once(prompt, n, options)
+        streams: list[Any] = start(self._engine, self._loaded, wanted, kind)
+        return streams[0] if wanted.sampling.n is None else streams
 
-
-def _chosen(n: int | None, sampling: Sampling | None, options: Mapping[str, Any]) -> Sampling:
-    """What a call says of sampling."""
-    return Sampling.of(sampling, **({} if n is None else {"n": n}), **options)
-
-
-def _asked(
-    prompt: Any, n: int | None, sampling: Sampling | None, terms: Terms | None, options: Mapping[str, Any]
-) -> Asked:
-    """A prompt, or a list of them."""
-    chosen = _chosen(n, sampling, options)
-    single = is_prompt(prompt)
-    return Asked([prompt] if single else prompt, single, chosen, _valid(terms))
-
-
-def _asked_once(prompt: Any, sampling: Sampling | None, terms: Terms | None, options: Mapping[str, Any]) -> Asked:
-    """A prompt, for a stream."""
-    chosen = Sampling.of(sampling, **options)
-    if chosen.n is not None and chosen.n > 1:
-        raise ValueError(
-            f"n is {chosen.n}, but a stream is one answer: start a stream for each seed, or ask `generate` or `chat`"
-        )
-    return Asked([prompt], True, chosen, _valid(terms))
-
-
-def _valid(terms: Terms | None) -> Terms:
-    """The terms of a call; ValueError for something else."""
-    if terms is not None and not isinstance(terms, Terms):
-        raise ValueError(f"terms is {terms!r:.100}; it must be a sotol.Terms, or None")
-    return terms or Terms()
+    def _turn(self, messages: Sequence[Message], options: Mapping[str, Any]) -> tuple[Turn, Any]:
+        """The turn of a call of `chat`, and the options that are not about it."""
+        own = {name: value for name, value in options.items() if name in Turning.__annotations__}
+        others = {name: value for name, value in options.items() if name not in own}
+        return self.turn(messages, **own), others
 
 
 def _shown(progress: Progress | bool | None) -> Progress | None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Self
 from sotol.backends.table import backend
 from sotol.catalog import find_model
 from sotol.errors import ModelError, explained
-from sotol.formats import Checkpoint, read_gguf
+from sotol.formats import Checkpoint, is_hub_model, read_model
 from sotol.kv.sizing import pool_sizes, tokens_within
 from sotol.load_options import LoadOptions, LoadSettings
-from sotol.models import trace_model
+from sotol.models import architecture_of, described, trace_model
 from sotol.program.fuse import quantize_inputs
 from sotol.program.memory import Group, group_caches
 from sotol.program.runner import Backend, Runner
@@ -47,7 +47,7 @@ class Loaded:
         t = self.tokenizer
         bos, eos = (t.token_text(i) if i is not None else "" for i in (t.bos, t.eos))
         return ChatTemplate.from_metadata(
-            self.metadata, bos=bos, eos=eos, architecture=str(self.metadata["general.architecture"]),
+            self.metadata, bos=bos, eos=eos, architecture=str(architecture_of(self.metadata)),
             tokens=lambda text: t.id_of(text) is not None, text_of=t.token_text,
         )  # fmt: skip
 
@@ -70,7 +70,7 @@ def load(model: str | Path | None, options: LoadOptions, progress: Progress | No
     """
     path, chosen = find_model(model), backend(options.backend)
     with explained(f"reading {path}"):
-        checkpoint = read_gguf(path)
+        checkpoint = read_model(path)
         context = _context(checkpoint.metadata, options.ctx)
         weights = _file_bytes(checkpoint)
         program = trace_model(checkpoint, context)
@@ -146,7 +146,10 @@ def _tokenizer(path: Path, metadata: Mapping[str, object], vocabulary: int) -> "
     """The file's tokenizer, which may have fewer tokens than the model has logits; ModelError if it has more."""
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415  (imported while the runner's threads load weights)
 
-    tokenizer = Tokenizer.from_metadata(metadata, str(path), logits=vocabulary)
+    if is_hub_model(path):
+        tokenizer = Tokenizer.from_folder(path, logits=vocabulary)
+    else:
+        tokenizer = Tokenizer.from_metadata(metadata, str(path), logits=vocabulary)
     if len(tokenizer) > vocabulary:
         raise ModelError(
             f"{path}: the model has logits for {vocabulary} tokens, but its tokenizer has {len(tokenizer)}"
@@ -156,7 +159,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, object], vocabulary: int) -> "
 
 def _context(metadata: Mapping[str, object], wanted: int | None) -> int:
     """The context length to use; ValueError for more than the model was made for."""
-    most = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    most = described(metadata).find("context_length")
     if not isinstance(most, int) or most < 1:
         most = DEFAULT_CONTEXT if wanted is None else wanted
     if wanted is not None and wanted > most:

@@ -1,22 +1,50 @@
-"""What a prompt may be: text, token ids in any list, or messages; and what makes ids valid for a model."""
+"""What a prompt may be: text, ids in any list, or a turn of a conversation; and what makes ids valid for a model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from operator import index
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Ids", "Message", "Prompt", "checked_ids", "is_list", "is_prompt"]
+from sotol.answers.forms import TEXT, AnswerFormat
+from sotol.answers.tools import AUTO, Choice, Tool
+
+__all__ = ["Ids", "Message", "Prompt", "Turn", "checked_ids", "is_list", "is_prompt"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """A conversation up to where the model answers, and how its answer is read: what `LLM.turn` makes.
+
+    ids: the prompt. format: how the model writes calls and reasoning. thinking: the template has opened a thinking
+    block. tools: those that the conversation declares. tool_choice: whether the model calls them. parallel: whether it
+    may call several at once.
+    """
+
+    ids: list[int]
+    format: AnswerFormat = TEXT
+    thinking: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Choice = AUTO
+    parallel: bool = True
+
+    @property
+    def callable(self) -> tuple[Tool, ...]:
+        """The tools that the model may call: none, the named one, or all."""
+        mode, name = self.tool_choice
+        return () if mode == "none" else tuple(tool for tool in self.tools if name in (None, tool.name))
+
 
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
-Prompt: TypeAlias = str | Ids
+Prompt: TypeAlias = str | Ids | Turn
 Message: TypeAlias = Mapping[str, Any]
 
 
 def is_prompt(prompt: Any) -> TypeGuard[Prompt]:
     """One prompt, and not a list of them (as [] is); ValueError for what is neither."""
-    if isinstance(prompt, str):
+    if isinstance(prompt, str | Turn):
         return True
     if not is_list(prompt):
         raise ValueError(f"a prompt is text or a list of token ids; it may be a list of those: not {prompt!r:.100}")

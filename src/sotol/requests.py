@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sotol.engine import policy
 from sotol.engine.engine import Engine
@@ -15,15 +15,20 @@ from sotol.engine.sequence import Generation
 from sotol.engine.stops import StopMatcher
 from sotol.loading import Loaded
 from sotol.progress import Progress
-from sotol.prompts import Prompt, checked_ids
+from sotol.prompts import Prompt, Turn, checked_ids, is_prompt
 from sotol.results import Completion
 from sotol.stream import AsyncStream, Stream
+from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.stream import StreamDecoder
+from sotol.turns import Turning
 
-__all__ = ["Asked", "Asking", "Chatting", "Tools", "answers", "answers_async", "start"]
+if TYPE_CHECKING:
+    from sotol.answers.parser import AnswerParser
+    from sotol.engine.constrain import Constraint
+
+__all__ = ["Asked", "Asking", "Chatting", "Streaming", "answers", "answers_async", "asked", "asked_once", "start"]
 
 SEEDS = 2**63  # they are 0 … SEEDS - 1
-Tools: TypeAlias = Sequence[Mapping[str, Any]]
 S = TypeVar("S", Stream, AsyncStream)
 
 
@@ -35,13 +40,15 @@ class Asking(Options, total=False):
     progress: Progress | bool | None
 
 
-class Chatting(Options, total=False):
-    """What `LLM.chat` takes besides its messages and `n`."""
+class Streaming(Options, total=False):
+    """What `LLM.stream` takes besides its prompt and `n`."""
 
-    tools: Tools | None
-    template: Mapping[str, Any] | None
     sampling: Sampling | None
     terms: Terms | None
+
+
+class Chatting(Streaming, Turning, total=False):
+    """What `LLM.chat` takes besides its messages and `n`."""
 
 
 class Asked(NamedTuple):
@@ -58,6 +65,32 @@ class Asked(NamedTuple):
         return self.sampling.n or 1
 
 
+def asked(prompt: Any, n: int | None, options: Mapping[str, Any]) -> Asked:
+    """What a call of `LLM.generate` asks, of a prompt or a list of them. options: those of `Streaming`."""
+    single = is_prompt(prompt)
+    return _asked([prompt] if single else prompt, n, single=single, **options)
+
+
+def asked_once(prompt: Any, n: int | None, options: Mapping[str, Any]) -> Asked:
+    """The same of a prompt that is certainly one."""
+    return _asked([prompt], n, single=True, **options)
+
+
+def _asked(
+    prompts: Sequence[Prompt],
+    n: int | None,
+    *,
+    single: bool,
+    sampling: Sampling | None = None,
+    terms: Terms | None = None,
+    **options: Any,
+) -> Asked:
+    chosen = Sampling.of(sampling, **({} if n is None else {"n": n}), **options)
+    if terms is not None and not isinstance(terms, Terms):
+        raise ValueError(f"terms is {terms!r:.100}; it must be a sotol.Terms, or None")
+    return Asked(prompts, single, chosen, terms or Terms())
+
+
 def start(
     engine: Engine, model: Loaded, asked: Asked, kind: type[S], ended: Callable[[int], None] | None = None
 ) -> list[S]:
@@ -68,11 +101,17 @@ def start(
     terms = asked.terms.at(monotonic())
     streams, requests = list[S](), list[Generation]()
     for prompt in asked.prompts:
-        given = model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        turn = prompt if isinstance(prompt, Turn) else None
+        given = model.tokenizer.encode(prompt) if isinstance(prompt, str) else turn.ids if turn else prompt
         ids = checked_ids(given, model.context - 1, context=model.context, vocabulary=model.vocabulary)
+        shown = frozenset[int]() if turn is None else _shown(turn, model.tokenizer)
+        constraint = _constraint(engine, model, asked.sampling, turn)
         for sampler in _samplers(asked, len(model.tokenizer), ids):
-            stream = kind(model.tokenizer, len(ids), sampler)
-            request = _request(model, ids, sampler, terms)
+            stream = kind(
+                model.tokenizer, len(ids), sampler, None if turn is None else _parser(turn, model.tokenizer, shown)
+            )
+            request = _request(model, ids, sampler, terms, shown)
+            request.matcher = None if constraint is None else constraint.matcher(insist=sampler.sampling.ignore_eos)
             finished = None if ended is None else partial(ended, len(streams))
             request.deliver = stream.attach(partial(engine.cancel, request), engine.outbox, finished)
             streams.append(stream)
@@ -86,6 +125,16 @@ def start(
     return streams
 
 
+def _constraint(engine: Engine, model: Loaded, sampling: Sampling, turn: Turn | None) -> "Constraint | None":
+    """What an answer must be; None: anything."""
+    calls = turn is not None and turn.tool_choice.mode == "required"
+    if engine.grammars is None or not (calls or sampling.constrained):
+        return None
+    from sotol.constraints import constraint_of  # noqa: PLC0415  (few answers have one)
+
+    return constraint_of(engine.grammars, model.tokenizer, sampling, turn)
+
+
 def _samplers(asked: Asked, vocabulary: int, ids: Sequence[int]) -> list[Sampler]:
     """For each answer of a prompt, with seeds that follow each other."""
     first = Sampler(asked.sampling, vocabulary, ids)
@@ -93,17 +142,36 @@ def _samplers(asked: Asked, vocabulary: int, ids: Sequence[int]) -> list[Sampler
     return [first, *(Sampler(replace(asked.sampling, seed=seed), vocabulary, ids) for seed in seeds)]
 
 
-def _request(model: Loaded, ids: Sequence[int], sampler: Sampler, terms: policy.Terms) -> Generation:
+def _shown(turn: Turn, tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids of control tokens by which the answer is read."""
+    spelled = (part for marker in turn.format.markers for part in tokenizer.shown(marker))
+    return frozenset(part for part in spelled if isinstance(part, int))
+
+
+def _parser(turn: Turn, tokenizer: Tokenizer, shown: frozenset[int]) -> "AnswerParser | None":
+    """What reads an answer; None if there is nothing to take apart."""
+    if not (turn.format.calls or turn.format.thinking or turn.format.silent):
+        return None
+    from sotol.answers.parser import AnswerParser  # noqa: PLC0415  (starts without chats do without)
+
+    hidden = frozenset(map(tokenizer.token_text, shown))
+    return AnswerParser(turn.format, turn.callable, thinking=turn.thinking, hidden=hidden, parallel=turn.parallel)
+
+
+def _request(
+    model: Loaded, ids: Sequence[int], sampler: Sampler, terms: policy.Terms, shown: frozenset[int]
+) -> Generation:
     sampling, tokenizer = sampler.sampling, model.tokenizer
     limit = min(len(ids) + (sampling.max_tokens or model.context), model.context)
     # A stop string may spell tokens that answers don't show: then these stop, and so does the same in plain text.
     stops = [tokenizer.shown(stop) for stop in sampling.stop]
-    ends = frozenset[int]() if sampling.ignore_eos else tokenizer.end_of_generation
+    free = sampling.ignore_eos and not sampling.constrained
+    ends = frozenset[int]() if free else tokenizer.end_of_generation
     ends |= {stop[0] for stop in stops if len(stop) == 1 and isinstance(stop[0], int)}
     return Generation(
         list(ids),
         sampler,
-        StreamDecoder(tokenizer, continued=True),
+        StreamDecoder(tokenizer, continued=True, shown=shown),
         StopMatcher([*sampling.stop, *stops]),
         ends,
         limit,

@@ -1,10 +1,17 @@
-"""What a request gives: small records that a caller can keep, print or turn into JSON (`dataclasses.asdict`)."""
+"""What a request gives: small records that a caller can keep, print or turn into JSON (`dataclasses.asdict`).
+
+Only `Completion.parsed` may be an object that JSON does not know: it is what a caller's class makes it.
+"""
 
 from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from sotol.engine.sequence import FinishReason, Timings
+from sotol.answers.pieces import Piece, ToolCall
+from sotol.engine.sequence import Timings
 
-__all__ = ["Completion", "FinishReason", "Timings", "TokenLogprob", "TopLogprob", "Usage"]
+__all__ = ["Completion", "Delta", "FinishReason", "Timings", "TokenLogprob", "ToolCall", "TopLogprob", "Usage"]
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +35,16 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts. cached_tokens: of the prompt's, those that were known and not computed again."""
+    """Token counts.
+
+    cached_tokens: of the prompt's, those that were known and not computed again. reasoning_tokens: of the completion's,
+    those with which the model thought, markers included.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -44,9 +56,13 @@ class Usage:
 class Completion:
     """A finished generation; `str()` of it is its text.
 
-    tokens: generated ids, without the model's end-of-generation token. finish_reason: "stop" (the model ended, or a
-    stop string came) or "length" (max_tokens, or the end of the context). logprobs: one per token, if asked for. seed:
-    the one that was asked for or drawn; with it and the same options the same text comes again.
+    text: what the answer says, without the reasoning and the calls of an answer to a `Turn`, which are apart: the tools
+    that the model calls, in order. tokens: all generated ids, without the model's end-of-generation token.
+    finish_reason: "stop" (the model ended, or a stop string came), "tool_calls" (the same, and it calls tools) or
+    "length" (max_tokens, or the end of the context). logprobs: one per token, if asked for. seed: the one that was
+    asked for or drawn; with it and the same options the same text comes again. stopped_by: the stop string that ended
+    it, if one did. parsed: an object of the class that is the answer's schema; None without one, and if the answer was
+    cut, or the class refuses it.
     """
 
     text: str
@@ -56,6 +72,18 @@ class Completion:
     usage: Usage
     timings: Timings = field(repr=False)
     seed: int
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    stopped_by: str | None = None
+    parsed: Any = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text
+
+
+class Delta(NamedTuple):
+    """What an event of a stream gives. tokens: how many it has. logprobs: theirs, if asked for."""
+
+    pieces: tuple[Piece, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    tokens: int

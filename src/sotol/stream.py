@@ -1,54 +1,96 @@
-"""A running generation as an iterator of pieces of text."""
+"""A running generation as an iterator: of its text, or of all that each event gives."""
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from sotol.answers.folding import Fold
+from sotol.answers.pieces import Content, Piece
 from sotol.engine.outbox import Outbox
 from sotol.engine.sampling import Picked, Sampler
 from sotol.engine.sequence import Event, Failed, Finished, TokenText
-from sotol.results import Completion, TokenLogprob, TopLogprob, Usage
+from sotol.results import Completion, Delta, TokenLogprob, TopLogprob, Usage
 from sotol.tokenizers import Tokenizer
 from sotol.workers import check_process
+
+if TYPE_CHECKING:
+    from sotol.answers.parser import AnswerParser
 
 __all__ = ["AsyncStream", "Stream"]
 
 
 class _Collector:
-    """The events of a request, as they add up to a Completion."""
+    """The events of a request, as they add up to a Completion. parser: reads the answer; None: it is text."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
-        self._tokenizer, self._prompt_tokens = tokenizer, prompt_tokens
-        self._logprobs, self._seed = sampler.sampling.logprobs is not None, sampler.seed
-        self._texts: list[str] = []
-        self._picked: list[Picked] = []
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler, parser: "AnswerParser | None"
+    ) -> None:
+        self._tokenizer, self._prompt_tokens, self._parser = tokenizer, prompt_tokens, parser
+        self._with_logprobs, self._seed = sampler.sampling.logprobs is not None, sampler.seed
+        self._stops, self._schema = sampler.sampling.stop, sampler.sampling.schema
+        self._fold = Fold()
+        self._tokens: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._reasoning_tokens = 0
         self.completion: Completion | None = None
 
     @property
     def tokens(self) -> int:
         """How many have come."""
-        return len(self._picked)
+        return len(self._tokens)
 
-    def take(self, event: Event) -> str:
-        """The event's text. Raises the request's error if it failed."""
+    def take(self, event: Event) -> Delta:
+        """What the event gives. Raises the request's error if it failed."""
         if isinstance(event, Failed):
             raise event.error
-        self._texts.append(event.text)
-        if isinstance(event, TokenText):
-            self._picked.append(event.picked)
-        else:
+        pieces = self._read(event)
+        for piece in pieces:
+            self._fold.take(piece)
+        if isinstance(event, Finished):
             self.completion = self._complete(event)
-        return event.text
+            return Delta(pieces, (), 0)
+        self._tokens.append(event.picked.token)
+        if not self._with_logprobs:
+            return Delta(pieces, (), 1)
+        self._logprobs.append(self._logprob(event.picked))
+        return Delta(pieces, (self._logprobs[-1],), 1)
+
+    def _read(self, event: TokenText | Finished) -> tuple[Piece, ...]:
+        parser = self._parser
+        if parser is None:
+            return (Content(event.text),) if event.text else ()
+        before = parser.reasoning
+        pieces = parser.push(event.text)
+        if isinstance(event, Finished):
+            pieces += parser.finish()
+        elif before or parser.reasoning:
+            self._reasoning_tokens += 1
+        return tuple(pieces)
 
     def _complete(self, end: Finished) -> Completion:
-        usage = Usage(self._prompt_tokens, len(self._picked), end.reused)
-        logprobs = tuple(map(self._logprob, self._picked)) if self._logprobs else None
-        tokens = tuple(picked.token for picked in self._picked)
-        return Completion("".join(self._texts), tokens, end.reason, logprobs, usage, end.timings, self._seed)
+        answer, parsed = self._fold.answer, None
+        if isinstance(self._schema, type):
+            from sotol.engine.typed import object_of  # noqa: PLC0415  (few answers have one)
+
+            with suppress(ValueError):  # it was cut, by a stop string too; or Pydantic knows more than its schema says
+                parsed = object_of(self._schema, answer.content)
+        return Completion(
+            answer.content,
+            tuple(self._tokens),
+            "tool_calls" if answer.calls and end.reason == "stop" else end.reason,
+            tuple(self._logprobs) if self._with_logprobs else None,
+            Usage(self._prompt_tokens, len(self._tokens), end.reused, self._reasoning_tokens),
+            end.timings,
+            self._seed,
+            answer.reasoning,
+            answer.calls,
+            None if end.stop is None else self._stops[end.stop % len(self._stops)],  # as `requests` lists them, twice
+            parsed,
+        )
 
     def _logprob(self, picked: Picked) -> TokenLogprob:
         def text(token: int) -> str:
@@ -64,8 +106,10 @@ class _Running:
 
     _over = True  # until it is made: one that was not can be lost as well
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
-        self._collector = _Collector(tokenizer, prompt_tokens, sampler)
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler, parser: "AnswerParser | None" = None
+    ) -> None:
+        self._collector = _Collector(tokenizer, prompt_tokens, sampler, parser)
         self._cancel: Callable[[], None] = _nothing
         self._pid = os.getpid()
         self._over = False
@@ -103,27 +147,43 @@ class _Running:
 
 
 class Stream(_Running, Iterator[str]):
-    """Pieces of text as they come; `completion` is the whole once they have. Closing it stops the work."""
+    """Pieces of text as they come; `completion` is the whole once they have. Closing it stops the work.
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
-        super().__init__(tokenizer, prompt_tokens, sampler)
+    Of an answer to a `Turn`, the text is what it says; `deltas()` gives its reasoning and its calls, too.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler, parser: "AnswerParser | None" = None
+    ) -> None:
+        super().__init__(tokenizer, prompt_tokens, sampler, parser)
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._reading = threading.Lock()  # who reads takes what it reads, before another finds that it was the last
 
     def __next__(self) -> str:
+        while (delta := self._next()) is not None:
+            if text := _text(delta):
+                return text
+        raise StopIteration
+
+    def deltas(self) -> Iterator[Delta]:
+        """What each event gives, as it comes, in place of the text alone; who reads both finds each event in one."""
+        while (delta := self._next()) is not None:
+            yield delta
+
+    def _next(self) -> Delta | None:
+        """Wait for an event; None at the end."""
         check_process(self._pid)
         try:
             with self._reading:
-                while not self._over:
-                    event = self._events.get()
-                    text = self._collector.take(event) if event is not None else ""
-                    self._over = self._over or self.completion is not None
-                    if text:
-                        return text
+                event = None if self._over else self._events.get()
+                if event is None:
+                    return None
+                delta = self._collector.take(event)
+                self._over = self._over or self.completion is not None
+                return delta
         except BaseException:  # the request's error, or Ctrl-C while waiting
             self.close()
             raise
-        raise StopIteration
 
     def result(self) -> Completion:
         """Wait for the end. Raises ValueError if the stream was closed before."""
@@ -154,11 +214,13 @@ class Stream(_Running, Iterator[str]):
 class AsyncStream(_Running):
     """The same for `async for`, in the event loop that made it: RuntimeError in another one."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_tokens: int, sampler: Sampler, parser: "AnswerParser | None" = None
+    ) -> None:
         """Raises RuntimeError where no event loop runs."""
         import asyncio  # noqa: PLC0415  (15 ms, and the command line does without)
 
-        super().__init__(tokenizer, prompt_tokens, sampler)
+        super().__init__(tokenizer, prompt_tokens, sampler, parser)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._reading = asyncio.Lock()
         self._current_loop = asyncio.get_running_loop
@@ -168,21 +230,31 @@ class AsyncStream(_Running):
         return self
 
     async def __anext__(self) -> str:
+        while (delta := await self._next()) is not None:
+            if text := _text(delta):
+                return text
+        raise StopAsyncIteration
+
+    def deltas(self) -> AsyncIterator[Delta]:
+        """As for `Stream`."""
+        return _Deltas(self)
+
+    async def _next(self) -> Delta | None:
+        """Wait for an event; None at the end."""
         check_process(self._pid)
         if self._current_loop() is not self._loop:
             raise RuntimeError("this stream was made in another event loop: read it there")
         try:
             async with self._reading:
-                while not self._over:
-                    event = await self._events.get()
-                    text = self._collector.take(event) if event is not None else ""
-                    self._over = self._over or self.completion is not None
-                    if text:
-                        return text
+                event = None if self._over else await self._events.get()
+                if event is None:
+                    return None
+                delta = self._collector.take(event)
+                self._over = self._over or self.completion is not None
+                return delta
         except BaseException:  # the request's error, or this task's cancellation
             self.close()
             raise
-        raise StopAsyncIteration
 
     async def result(self) -> Completion:
         """Wait for the end. Raises ValueError if the stream was closed before."""
@@ -207,6 +279,18 @@ class AsyncStream(_Running):
         return partial(outbox.put, self._loop, receive)  # and not self: see `Stream`
 
 
+class _Deltas(AsyncIterator[Delta]):
+    """An asynchronous generator would live on in its event loop, and the work with it, after who reads it has left."""
+
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> Delta:
+        if (delta := await self._stream._next()) is None:
+            raise StopAsyncIteration
+        return delta
+
+
 def _receiver(put: Callable[[Event], object], ended: Callable[[], None] | None) -> Callable[[Event], None]:
     """What takes a request's events, and tells when the last has come."""
 
@@ -216,6 +300,11 @@ def _receiver(put: Callable[[Event], object], ended: Callable[[], None] | None) 
             ended()
 
     return receive
+
+
+def _text(delta: Delta) -> str:
+    """What it says."""
+    return "".join(piece.text for piece in delta.pieces if isinstance(piece, Content))
 
 
 def _nothing() -> None:

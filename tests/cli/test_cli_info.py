@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.cli.conftest import Sotol
+from tests.support.folders import tiny_folder
 from tests.support.tiny_model import tiny_model
 
 from sotol.cli.info import describe
@@ -136,3 +137,27 @@ def test_a_broken_file_is_one_line(sotol: Sotol, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("sotol: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_folder(sotol: Sotol, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", config={"eos_token_id": [2, 7], "strange": {"type": HOSTILE}})
+    facts = json.loads(sotol("info", str(folder), "--json").stdout)
+    assert (facts["runs"], facts["problems"], facts["architecture"], facts["context"]) == (True, [], "llama", 64)
+    assert facts["sizes"]["block_count"] == 2
+    assert facts["tokenizer"] == {
+        "model": "tokenizer.json: BPE", "pretokenizer": "", "vocabulary": 48,
+        "special": {"bos": {"id": 1, "text": "<s>"}, "eos": {"id": 2, "text": "</s>"}},
+    }  # fmt: skip
+    shown = sotol("info", str(folder)).stdout
+    assert "tokenizer.json: BPE, 48 tokens" in shown
+    assert not OBEYED.search(shown)
+    (folder / "tokenizer.json").write_text('{"model": {"type": "Odd", "vocab": {"a": 0}}}')
+    facts = json.loads(sotol("info", str(folder), "--json").stdout)
+    assert facts["problems"] == ["tokenizer.json: sotol does not support model Odd"]
+
+
+def test_a_folder_that_is_tokenized_and_run(sotol: Sotol, tmp_path: Path) -> None:
+    folder = str(tiny_folder(tmp_path / "model"))
+    assert sotol("tokenize", folder, "ab", "--ids").stdout == "3 4\n"
+    result = sotol("run", folder, "hello", "-qn3", "--ignore-eos", "--seed", "1")
+    assert (result.exit_code, result.stderr) == (0, "")

@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 from rich.table import Table
 from tests.cli.conftest import FakeTerminal
 
+from sotol.answers.pieces import CallArguments, CallBegun, Content, Piece, Reasoning
 from sotol.cli import output as module
-from sotol.cli.output import answer_writer, as_json, cell, console, printable, show, size_of, write_piece
+from sotol.cli.output import (
+    AnswerWriter,
+    answer_writer,
+    as_json,
+    cell,
+    console,
+    printable,
+    show,
+    size_of,
+    write_piece,
+)
 from sotol.errors import SotolError
 
 
@@ -51,6 +62,41 @@ def test_json_does_nothing_to_a_terminal(text: str) -> None:
 def test_a_cell_is_one_line_of_what_can_be_seen(text: str) -> None:
     assert not any(c in cell(text) for c in HIDDEN)
     assert cell("a\nb") == "a\\nb"
+
+
+THOUGHT: list[Piece] = [
+    Reasoning("Hm"),
+    Reasoning("."),
+    Content("Yes"),
+    CallBegun(0, "1", "f"),
+    CallArguments(0, "{}"),
+    Content("!"),
+]
+
+
+def written(file: IO[str], pieces: list[Piece], **options: bool) -> str:
+    writer = AnswerWriter(file, **options)
+    for piece in pieces:
+        writer.take([piece])
+    writer.end()
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_thoughts_in_pipes_and_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    plain = "<think>\nHm.\n</think>\n\nYes!\n"
+    assert written(io.StringIO(), THOUGHT) == plain
+    assert written(FakeTerminal(), THOUGHT) == "\x1b[2mHm.\x1b[0m\n\nYes!\n"
+    assert written(FakeTerminal(), THOUGHT, color=False) == plain
+    for file in (io.StringIO(), FakeTerminal()):
+        assert written(file, THOUGHT, thinking=False) == "Yes!\n"
+    assert written(FakeTerminal(), THOUGHT[:1]) == "\x1b[2mHm\x1b[0m\n"
+    assert written(io.StringIO(), THOUGHT[:1]) == "<think>\nHm\n</think>\n"
+    assert written(FakeTerminal(), [Reasoning("a\x1b[31mb")]) == "\x1b[2ma[31mb\x1b[0m\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert written(FakeTerminal(), THOUGHT) == plain
 
 
 class Refusing(io.StringIO):

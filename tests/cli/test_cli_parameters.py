@@ -13,7 +13,8 @@ def test_every_option_of_sampling_has_its_name() -> None:
     shown = [field for field in fields(Sampling) if field.name != "n"]  # `sotol run` gives one answer
     assert known() == [*(field.name for field in shown), *LOADING]
     for field in shown:
-        text = {"stop": "x", "logit_bias": "1=2", "ignore_eos": "true"}.get(field.name, "1")
+        texts = {"stop": "x", "logit_bias": "1=2", "ignore_eos": "true", "json": "true", "schema": "name, age int"}
+        text = texts.get(field.name, "1")
         name, value = parse_parameter(field.name, text)
         assert name == field.name
         Sampling.of(**{name: value})
@@ -30,6 +31,10 @@ def test_every_option_of_sampling_has_its_name() -> None:
         ("seed", "-2", "seed", -2),
         ("ignore_eos", "Off", "ignore_eos", False),
         ("stop", "a b", "stop", ["a b"]),
+        ("json", "on", "json", True),
+        ("regex", "a b+", "regex", "a b+"),
+        ("grammar", "none", "grammar", None),
+        ("schema", '{"type": "null"}', "schema", '{"type": "null"}'),
         ("logit_bias", "3=-inf", "logit_bias", {3: float("-inf")}),
         ("parallel", "4", "sequences", 4),
         ("num_batch", "128", "step_tokens", 128),

@@ -7,10 +7,11 @@ from typing import Any
 
 import platformdirs
 import pytest
+from tests.support.scripted import TEMPLATE, scripted
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, Sampling, SotolError
-from sotol.cli import repl as module
+from sotol.cli import output as output_module
 from sotol.cli.output import console
 from sotol.cli.repl import COMMANDS, KEYS, Repl
 
@@ -56,6 +57,35 @@ def test_a_conversation_is_kept(repl: Repl, llm: LLM) -> None:
     assert repl.turns == [*messages, {"role": "assistant", "content": llm.chat(messages, sampling=GREEDY).text}]
     repl.take("/clear")
     assert repl.turns == []
+
+
+THINKS = TEMPLATE + "{# <think></think> m.reasoning_content #}"
+
+
+@pytest.mark.parametrize(("template", "kept"), [(THINKS, True), (THINKS.replace("reasoning_content", ""), False)])
+def test_thoughts_are_shown_and_kept_where_the_template_wants_them(template: str, kept: bool) -> None:
+    with scripted("<think>\nHm.\n</think>\n\nYes.", template=template, shown=["<think>", "</think>"]) as llm:
+        repl = Repl(llm, console(file=StringIO()), Sampling(), refuse)
+        repl.take("Is it?")
+        assert output(repl) == "<think>\nHm.\n</think>\n\nYes.\n"
+        thought = {"reasoning_content": "Hm."} if kept else {}
+        assert repl.turns == [
+            {"role": "user", "content": "Is it?"},
+            {"role": "assistant", "content": "Yes.", **thought},
+        ]
+        repl.take("/save it")
+        repl.take("/clear")
+        repl.take("/load it")
+        assert repl.turns[1] == {"role": "assistant", "content": "Yes.", **thought}
+        repl.hide_thinking = True
+        output(repl)
+        repl.take("Really?")
+        assert output(repl) == "Yes.\n"
+        repl.sampling = Sampling(max_tokens=3)  # cut off within its thoughts: nothing was answered
+        repl.hide_thinking = False
+        repl.take("Now?")
+        assert output(repl) == "<think>\nH\n</think>\ncut off at --max-tokens\n"
+        assert len(repl.turns) == 4
 
 
 def test_a_second_turn_computes_only_what_is_new(tmp_path: Path) -> None:
@@ -189,7 +219,7 @@ def test_an_interrupted_answer_is_kept_as_far_as_it_came(repl: Repl, monkeypatch
         if len(pieces) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "answer_writer", lambda *_, **__: write)
+    monkeypatch.setattr(output_module, "answer_writer", lambda *_, **__: write)
     with pytest.raises(KeyboardInterrupt):
         repl.answer("Tell me a story.")
     assert repl.turns[1:] == [{"role": "assistant", "content": "".join(pieces)}]
@@ -231,7 +261,7 @@ def test_what_could_not_be_answered_again_stays(repl: Repl, monkeypatch: pytest.
     def fail(*_: object, **__: object) -> Any:
         raise SotolError("no answer")
 
-    monkeypatch.setattr(LLM, "chat_prompt", fail)
+    monkeypatch.setattr(LLM, "turn", fail)
     with pytest.raises(SotolError):
         repl.take("/retry")
     assert repl.turns == before

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.conftest import Sotol
+from tests.support.scripted import TEMPLATE, scripted
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, Sampling, SotolError
+from sotol.engine.options import CONSTRAINTS
 from sotol.load_options import LoadOptions
 
 COMMAND = [sys.executable, "-c", "from sotol.cli import main; main()", "run"]
@@ -261,7 +264,7 @@ def test_the_help_tells_the_defaults(sotol: Sotol) -> None:
     for name in ("--sequences", "--step-tokens", "--backend", "--precision"):
         assert re.search(rf" {name} [^\]]*\[default: {told[name]}\]", text), name
     for name, default in {f: getattr(Sampling(), f) for f in Sampling.__dataclass_fields__}.items():
-        if name in ("seed", "stop", "logit_bias", "logprobs", "max_tokens", "ignore_eos", "n"):
+        if name in ("seed", "stop", "logit_bias", "logprobs", "max_tokens", "ignore_eos", "n", *CONSTRAINTS):
             continue  # off unless given
         assert re.search(rf" --{name.replace('_', '-')} [^\]]*\[default: {default}\]", text), name
 
@@ -310,3 +313,18 @@ def test_output_that_is_not_utf8_lacks_characters_and_does_not_fail(
         assert (process.returncode, err) == (0, b"")
         assert json.loads(out)["tokens"] == [29989]
         assert "?" in json.loads(out)["text"]
+
+
+def test_thoughts_are_apart(sotol: Sotol, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readable in a pipe, or hidden; in JSON a field of their own."""
+    model = partial(
+        scripted, "<think>\nHm.\n</think>\n\nYes.", template=TEMPLATE + "{# <think> #}", shown=["<think>", "</think>"]
+    )
+    monkeypatch.setattr("sotol.cli.run.load", lambda _, **__: model())
+    asked = ("run", "smollm2", "Is it?")
+    assert sotol(*asked).stdout == "<think>\nHm.\n</think>\n\nYes.\n"
+    for option in ("--hide-thinking", "--hidethinking", "--hide_thinking"):
+        assert sotol(*asked, option).stdout == "Yes.\n"
+    record = json.loads(sotol(*asked, "--json").stdout)
+    assert (record["text"], record["reasoning"], record["tool_calls"]) == ("Yes.", "Hm.", [])
+    assert record["usage"]["reasoning_tokens"] > 0

@@ -201,8 +201,8 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_masks_say_what_can_be_chosen(temperature: float) -> None:
     logits = np.tile(np.arange(300, dtype=np.float32), (2, 1))
-    mask = np.zeros(300, np.bool_)
-    mask[[4, 7]] = True
+    mask = np.full(300, -np.inf, np.float32)
+    mask[[4, 7]] = 0
     for _ in range(5):
         masked, free = pick(logits, [Sampler(Sampling(temperature=temperature), 300) for _ in range(2)], [mask, None])
         assert masked.token in (4, 7)

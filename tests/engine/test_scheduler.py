@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.support.fake_runner import FULL, STATE, VOCABULARY, FakeRunner, alone, generation, scores, scoring, window
 
+from sotol.engine import sampling as choices
 from sotol.engine.options import Sampling
 from sotol.engine.policy import Terms
 from sotol.engine.sampling import pick
@@ -33,7 +34,18 @@ def run(runner: FakeRunner, scheduler: Scheduler, batch: Batch, seconds: float |
         if isinstance(take.sequence, Scoring) and len(rows):
             take.sequence.accept(rows)
         elif isinstance(take.sequence, Generation) and len(rows):
-            take.sequence.accept(pick(rows, [take.sequence.sampler])[0])
+            choose(take.sequence, rows)
+
+
+def choose(request: Generation, rows: Any) -> None:
+    """The next token of a request, from its row [1, V], unless its answer is complete."""
+    mask = None
+    if request.decided is not None:
+        request.accept(choices.take(rows[0], request.sampler, request.decided))
+    elif request.matcher is not None and (mask := request.matcher.mask()) is None:
+        request.complete()
+    else:
+        request.accept(pick(rows, [request.sampler], [mask])[0])
 
 
 def drain(runner: FakeRunner, scheduler: Scheduler, most: int = 3000) -> list[Batch]:
@@ -47,10 +59,11 @@ def drain(runner: FakeRunner, scheduler: Scheduler, most: int = 3000) -> list[Ba
 
 
 def check_generation(
-    events: Sequence[Any], prompt: Sequence[int], new: int, ends: Sequence[int], s: Sampling, groups: Any = FULL
-) -> None:
+    events: Sequence[Any], prompt: Sequence[int], new: int, ends: Sequence[int], s: Sampling, groups: Any = FULL,
+    *, ruled: bool = False,
+) -> None:  # fmt: skip
     """Check that a finished generation has the same events as if it had run alone."""
-    expected, reason = alone(prompt, new, ends=ends, sampling=s, groups=groups)
+    expected, reason = alone(prompt, new, ends=ends, sampling=s, groups=groups, ruled=ruled)
     *chunks, end = events
     assert [c.picked.token for c in chunks if isinstance(c, TokenText)] == expected
     assert len(chunks) == len(expected)
@@ -114,18 +127,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         answers=st.sampled_from([1, 1, 1, 3]),
         priority=st.sampled_from([0, 0, 0, 1]),
         client=st.sampled_from([None, None, "a", "b"]),
+        ruled=st.sampled_from([False, True]),
+        logprobs=st.sampled_from([None, None, 0]),
     )
     def generate(
         self, data: st.DataObject, end: list[int], new: int, ends: set[int], seed: int, temperature: int, answers: int,
-        priority: int, client: str | None,
+        priority: int, client: str | None, ruled: bool, logprobs: int | None,
     ) -> None:  # fmt: skip
         prompt = self._text(data, end)[: CONTEXT - 1]
         new, requests = min(new, CONTEXT - len(prompt)), list[Any]()
         for i in range(answers):
-            sampling, events = Sampling(temperature=temperature, seed=seed + i), list[Any]()
-            terms = Terms(client=client, priority=priority)
-            request = generation(prompt, events.append, new=new, ends=sorted(ends), sampling=sampling, terms=terms)
-            check = partial(check_generation, events, prompt, new, sorted(ends), sampling, self.groups)
+            chosen, events = Sampling(temperature=temperature, seed=seed + i, logprobs=logprobs), list[Any]()
+            terms, last = Terms(client=client, priority=priority), sorted(ends)
+            request = generation(prompt, events.append, new=new, ends=last, sampling=chosen, terms=terms, ruled=ruled)
+            check = partial(check_generation, events, prompt, new, last, chosen, self.groups, ruled=ruled)
             self.checks.append((request, check))
             self.scheduler.check(request)
             requests.append(request)
@@ -190,7 +205,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 or sum(len(t.sequence.rows_wanted(t.count)) for t in batch.takes) == self.limits.rows
             )
             assert full
-            assert all(take.count == 1 for take in batch.takes)
+            assert all(take.count <= max(take.sequence.new, 1) for take in batch.takes)
 
     @invariant()
     def blocks_have_owners(self) -> None:
@@ -462,6 +477,17 @@ def test_who_waits_for_anothers_prefix_keeps_no_other_waiting() -> None:
     other = generation([2] * 4, lambda _e: None)
     scheduler.add([other])
     assert other in [take.sequence for take in step(runner, scheduler).takes]
+
+
+@pytest.mark.parametrize(("client", "tokens"), [(None, 512), ("a", 1 + 128)])
+def test_a_named_client_is_paced_though_it_is_alone(client: str | None, tokens: int) -> None:
+    """It asks for many people, who read while another's prompt runs. The prompts of one call have one reader."""
+    wide = limits(budget=512, sequences=2, context=1024, blocks=128)
+    scheduler, terms = Scheduler(wide, FULL), Terms(client=client)
+    scheduler.add(generation(prompt, lambda _e: None, terms=terms) for prompt in ([1], [2] * 800))
+    batch = scheduler.next()
+    assert batch is not None
+    assert len(batch.step.tokens) == tokens
 
 
 def test_who_waits_for_anothers_prefix_takes_no_place() -> None:

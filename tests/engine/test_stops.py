@@ -76,6 +76,16 @@ def test_text_that_only_looked_like_a_stop_comes_at_the_end() -> None:
     assert matcher.finish() == "STO"
 
 
+@given(letters, st.lists(st.text("ab", min_size=1, max_size=4), max_size=4, unique=True))
+def test_it_says_which_stop_was_found(text: str, stops: list[str]) -> None:
+    """The one that ends first; of several that end there, the longest."""
+    matcher = StopMatcher(stops)
+    _, stopped = matcher.push(text)
+    ends = [(text.find(stop) + len(stop), -len(stop), i) for i, stop in enumerate(stops) if stop in text]
+    assert matcher.found == (min(ends)[2] if ends else None)
+    assert stopped == bool(ends)
+
+
 def test_no_stop_strings_pass_everything() -> None:
     assert StopMatcher(()).push("abc") == ("abc", False)
 

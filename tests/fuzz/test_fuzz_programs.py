@@ -1,4 +1,7 @@
-"""Short runs of the fuzzers that load models, render templates and make tokenizers; `make fuzz` has the long ones."""
+"""Short runs of the fuzzers that load models and folders, render templates and make tokenizers.
+
+`make fuzz` has the long ones.
+"""
 
 import re
 import subprocess
@@ -6,8 +9,10 @@ import sys
 
 import pytest
 
+SEEDS = {"fuzz_load": 22, "fuzz_templates": 2, "fuzz_tokenizer": 3, "fuzz_folder": 4, "fuzz_hub": 5}
 
-@pytest.mark.parametrize(("module", "seed"), [("fuzz_load", 22), ("fuzz_templates", 2), ("fuzz_tokenizer", 3)])
+
+@pytest.mark.parametrize(("module", "seed"), SEEDS.items())
 def test_some_seconds(module: str, seed: int) -> None:
     """Of fuzz_load's seed the first case is refused and the second runs with kernels that warm_up had compiled."""
     command = [sys.executable, "-m", f"tests.fuzz.{module}", "--seconds", "4", "--seed", str(seed)]

@@ -1,4 +1,5 @@
-"""Each architecture against `transformers`: tiny random models, converted to GGUF in F32, logits on each backend.
+"""Each architecture against `transformers`: tiny random models, converted to GGUF in F32, logits on each backend; and
+as `save_pretrained` writes them: the same bits.
 
 And against llama.cpp on the same files, where it is installed: so the files mean the same to both.
 """
@@ -17,9 +18,10 @@ from tests.support.converting import as_gguf, checkpoint_of
 from tests.support.programs import same_programs
 from tests.support.running import RUNNERS, limits_for, run_text
 
-from sotol.formats import read_gguf, write_gguf
+from sotol.formats import read_gguf, read_model, write_gguf
 from sotol.formats.weights import Checkpoint
 from sotol.models import trace_model
+from sotol.program.program import Program
 
 torch = pytest.importorskip("torch", reason="torch is not installed: `make parity` has it")
 
@@ -82,6 +84,8 @@ CASES = [
         peer=False,
     ),
     Case("llama3", "llama", "LlamaConfig", tokens=90, options={"rope_parameters": LLAMA3, "head_dim": 32}),
+    Case("mistral", "llama", "MistralConfig", options={"sliding_window": None, "head_dim": 16}),
+    Case("mistral-window", "llama", "MistralConfig", options={"sliding_window": 128, "head_dim": 16}),
     Case("qwen2-gqa", "qwen2", "Qwen2Config"),
     Case("qwen2-odd", "qwen2", "Qwen2Config", options=ODD),
     Case("qwen2-tied-yarn", "qwen2", "Qwen2Config", options={"tie_word_embeddings": True, "rope_parameters": yarn()}),
@@ -157,10 +161,11 @@ CASES = [
 
 @dataclass(frozen=True)
 class Judged:
-    """A model as its own checkpoint and as a GGUF file, the ids of a prompt, and their logits [T, V]."""
+    """A model as its own checkpoint, folder and as a GGUF file, the ids of a prompt, and their logits [T, V]."""
 
     case: Case
     checkpoint: Checkpoint
+    folder: Path
     path: Path
     ids: list[int]
     logits: Array
@@ -175,9 +180,10 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ids = np.random.default_rng(7).integers(0, VOCABULARY, case.tokens)
     with torch.no_grad():
         logits = model(torch.tensor(ids)[None]).logits[0].numpy()
-    path = tmp_path_factory.mktemp("tiny") / f"{case.name}.gguf"
-    checkpoint = checkpoint_of(model)
-    return Judged(case, checkpoint, as_gguf(checkpoint, case.architecture, path), ids.tolist(), logits)
+    folder = tmp_path_factory.mktemp("tiny")
+    path, checkpoint = folder / f"{case.name}.gguf", checkpoint_of(model)
+    model.save_pretrained(folder, max_shard_size="40KB")
+    return Judged(case, checkpoint, folder, as_gguf(checkpoint, case.architecture, path), ids.tolist(), logits)
 
 
 def random_model(case: Case) -> Any:
@@ -213,14 +219,63 @@ def test_logits_are_those_of_transformers(judged: Judged, backend: str, chunks: 
 
 
 def test_the_checkpoint_itself_gives_the_logits_of_its_conversion(judged: Judged) -> None:
-    """Its config.json and its weights by their own names: the same bits."""
-    results, programs = list[Array](), [trace_model(c, 128) for c in (judged.checkpoint, read_gguf(judged.path))]
-    same_programs(*programs)
-    for program in programs:
-        with RUNNERS["cpu"](program, limits_for(program, 128)) as runner:
-            results.append(run_text(runner, judged.ids, [len(judged.ids)]))
-    assert worst(results[0], judged.logits) <= TOLERANCE
-    np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
+    """Its config.json and its weights by their own names, in memory and in a folder: the same bits."""
+    converted = trace_model(read_gguf(judged.path), 128)
+    expected = cpu_logits(converted, judged.ids)
+    for checkpoint in (judged.checkpoint, read_model(judged.folder)):
+        program = trace_model(checkpoint, 128)
+        same_programs(program, converted)
+        logits = cpu_logits(program, judged.ids)
+        assert worst(logits, judged.logits) <= TOLERANCE
+        np.testing.assert_array_equal(logits.view(np.int32), expected.view(np.int32))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["llama-gqa", "qwen2-gqa", "qwen3-gqa", "gemma3"])
+def test_a_folder_of_half_precision(name: str, dtype: str, tmp_path: Path) -> None:
+    """One of each architecture, in several shards: logits as of `transformers` in float32, and of F32 in GGUF."""
+    import transformers
+
+    case = next(case for case in CASES if case.name == name)
+    random_model(case).to(getattr(torch, dtype)).save_pretrained(tmp_path, max_shard_size="30KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    ids = np.random.default_rng(7).integers(0, VOCABULARY, 30).tolist()
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = load(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)[None]).logits[0].numpy()
+    checkpoint = read_model(tmp_path)
+    assert {weight.encoding.name for weight in checkpoint.weights.values()} == {"BF16" if dtype[0] == "b" else "F16"}
+    logits = cpu_logits(trace_model(checkpoint, 128), ids)
+    assert worst(logits, expected) <= TOLERANCE
+    path = as_gguf(checkpoint, case.architecture, tmp_path / "x.gguf")
+    again = cpu_logits(trace_model(read_gguf(path), 128), ids)
+    np.testing.assert_array_equal(logits.view(np.int32), again.view(np.int32))
+
+
+def test_the_text_model_of_a_multimodal_one(tmp_path: Path) -> None:
+    """Gemma 3 with its tower for images: what `transformers` saves gives the logits of its text model."""
+    import transformers
+
+    text = {**COMMON, **GEMMA, "num_hidden_layers": 7}
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "image_size": 28, "patch_size": 14}  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.Gemma3Config(text_config=text, vision_config=tower, mm_tokens_per_image=4)
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    ids = np.random.default_rng(7).integers(3, VOCABULARY, 30).tolist()
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)[None]).logits[0].numpy()
+    checkpoint = read_model(tmp_path)
+    assert not any("vision" in name or "projector" in name for name in checkpoint.weights)
+    assert worst(cpu_logits(trace_model(checkpoint, 128), ids), expected) <= TOLERANCE
+
+
+def cpu_logits(program: Program, ids: list[int]) -> Array:
+    """Logits [T, V] of one prompt at once."""
+    with RUNNERS["cpu"](program, limits_for(program, 128)) as runner:
+        return run_text(runner, ids, [len(ids)])
 
 
 def test_logits_are_those_of_llama_cpp(judged: Judged, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sotol.engine.options import Sampling
 from sotol.engine.policy import NO_TERMS, Terms
-from sotol.engine.sampling import Sampler, pick
+from sotol.engine.sampling import Sampler, pick, take
 from sotol.engine.sequence import Event, Generation, Scoring
 from sotol.engine.stops import StopMatcher
 from sotol.program.memory import BLOCK_TOKENS, Cache, Copy, Group, Paged, State, group_caches
@@ -22,8 +22,8 @@ from sotol.program.step import Limits, Step
 from sotol.progress import Progress
 from sotol.quant import Float32Array
 
-__all__ = ["FULL", "STATE", "VOCABULARY", "FakeRunner", "Numbers", "alone", "generation", "logits_after", "scores",
-           "scoring", "window"]  # fmt: skip
+__all__ = ["FULL", "STATE", "VOCABULARY", "FakeRunner", "Numbers", "Ruled", "alone", "generation", "logits_after",
+           "scores", "scoring", "window"]  # fmt: skip
 
 VOCABULARY = 32
 FULL = group_caches([Cache("kv.0", Paged(1, 1, 1))])
@@ -151,6 +151,33 @@ class Numbers:
         return ""
 
 
+class Ruled:
+    """What `Matcher` is to a request, for tokens without text: a third may follow a token, after some others must."""
+
+    def __init__(self) -> None:
+        self._last = self._count = 0
+
+    @property
+    def over(self) -> bool:
+        return self._last == VOCABULARY - 1
+
+    def mask(self) -> Float32Array | None:
+        if self._last == VOCABULARY - 2:
+            return None
+        mask = np.full(VOCABULARY, -np.inf, np.float32)
+        mask[(3 * self._last + self._count + np.arange(VOCABULARY // 3)) % VOCABULARY] = 0
+        return mask
+
+    def accept(self, token: int) -> None:
+        self._last, self._count = token, self._count + 1
+
+    def forced(self) -> list[int]:
+        tokens = [(5 * self._last + i) % VOCABULARY for i in range(self._last % 4)] if self._last % 3 == 0 else []
+        for token in tokens:
+            self.accept(token)
+        return tokens
+
+
 def generation(
     tokens: Sequence[int],
     deliver: Callable[[Event], None],
@@ -159,12 +186,16 @@ def generation(
     ends: Sequence[int] = (),
     sampling: Sampling | None = None,
     terms: Terms = NO_TERMS,
+    ruled: bool = False,
 ) -> Generation:
-    """A request for `new` tokens, greedy unless told otherwise."""
+    """A request for `new` tokens, greedy unless told otherwise. ruled: constrained as `Ruled` says."""
     sampling = sampling or Sampling(temperature=0)
     sampler = Sampler(sampling, VOCABULARY, tokens)
     stops = StopMatcher(sampling.stop)
-    return Generation(list(tokens), sampler, Numbers(), stops, frozenset(ends), len(tokens) + new, deliver, terms)
+    request = Generation(list(tokens), sampler, Numbers(), stops, frozenset(ends), len(tokens) + new, deliver, terms)
+    if ruled:
+        request.matcher = Ruled()  # type: ignore[assignment]  # as far as requests know one
+    return request
 
 
 def alone(
@@ -174,15 +205,29 @@ def alone(
     ends: Sequence[int] = (),
     sampling: Sampling | None = None,
     groups: Groups = FULL,
+    ruled: bool = False,
 ) -> tuple[list[int], str]:
     """The generated tokens and the reason of the end, without scheduling."""
     sampler = Sampler(sampling or Sampling(temperature=0), VOCABULARY, tokens)
     out: list[int] = []
+    rules, forced = Ruled() if ruled else None, list[int]()
     while len(out) < new:
-        token = pick(logits_after([*tokens, *out], groups)[None], [sampler])[0].token
+        logits = logits_after([*tokens, *out], groups)
+        if chosen := not forced:
+            mask = rules.mask() if rules else None
+            if rules and mask is None:
+                return out, "stop"
+            token = pick(logits[None], [sampler], [mask])[0].token
+        else:
+            token = take(logits, sampler, forced.pop(0)).token
         if token in ends:
             return out, "stop"
+        if rules and chosen:
+            rules.accept(token)
+            forced = rules.forced()
         out.append(token)
+        if rules and not forced and rules.over:
+            return out, "stop"
     return out, "length"
 
 

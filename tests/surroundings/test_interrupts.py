@@ -57,7 +57,7 @@ def run(place: str, count: int, *arguments: str) -> "subprocess.CompletedProcess
         ("sotol/llm.py:__init__", 1),
         ("sotol/loading.py:load", 1),
         ("sotol/loading.py:_tokenizer", 1),
-        ("stream.py:__next__", 2),
+        ("stream.py:_next", 2),
         ("cli/output.py:write_piece", 2),
         ("guard.py:ended", 1),
         ("interrupts.py:at_once", 2),

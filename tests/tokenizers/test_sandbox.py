@@ -133,10 +133,10 @@ def test_comparisons_take_time() -> None:
     """However many there are in one expression: each examines 16 MB."""
     long = "{% set s = '\U0001f600' * 3900000 %}{% set t = s ~ '' %}{{ "
     for many in ("[" + "s != t, " * 11_000 + "]", "[" + "s not in [t], " * 6_000 + "]", "t" + " == s == t" * 9_000):
-        start = time.perf_counter()
+        start = time.thread_time()  # not the clock's, which goes on while other programs run
         with pytest.raises(TemplateError, match=r"more than 0\.5 seconds"):
             CompiledTemplate(long + many + "}}", RenderLimits(seconds=0.5)).render({})
-        assert time.perf_counter() - start < 6  # 0.5 s, and a busy machine
+        assert time.thread_time() - start < 6
 
 
 def test_reasons_are_told_apart() -> None:

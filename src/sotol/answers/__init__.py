@@ -2,3 +2,7 @@
 
 A format is a row of data; the parser works while the answer streams. Knows text only: no token ids, no engine.
 """
+
+from sotol.answers.pieces import CallArguments, CallBegun, Content, Piece, Reasoning, ToolCall
+
+__all__ = ["CallArguments", "CallBegun", "Content", "Piece", "Reasoning", "ToolCall"]

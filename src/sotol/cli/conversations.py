@@ -18,7 +18,9 @@ MOST = 64 << 20  # bytes of a file
 
 
 class Conversation(NamedTuple):
-    """What is said, and to whom: turns are {"role": "user" or "assistant", "content": text}."""
+    """What is said, and to whom: turns are {"role": "user" or "assistant", "content": text}, and where the model's
+    template wants what it thought, "reasoning_content".
+    """
 
     model: str
     system: str | None
@@ -91,7 +93,9 @@ def _checked(value: Any) -> Conversation:
     if not isinstance(model, str) or not isinstance(system, str | None) or not isinstance(turns, list):
         raise ValueError
     for turn in turns:
-        if not isinstance(turn, dict) or turn.keys() != {"role", "content"} or not isinstance(turn["content"], str):
+        if not isinstance(turn, dict) or turn.keys() - {"reasoning_content"} != {"role", "content"}:
+            raise ValueError
+        if not all(isinstance(text, str) for text in turn.values()):
             raise ValueError
         if turn["role"] not in ("user", "assistant"):
             raise ValueError

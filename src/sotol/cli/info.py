@@ -13,6 +13,8 @@ from sotol.errors import SotolError
 
 if TYPE_CHECKING:
     from sotol.formats.weights import Checkpoint
+    from sotol.models.metadata import Metadata
+    from sotol.tokenizers import Tokenizer
 
 __all__ = ["describe", "info"]
 
@@ -33,9 +35,9 @@ def info(model: Model = None, json: Json = False, no_color: NoColor = False) -> 
 
     Its sizes, encodings, tokenizer and metadata, and whether sotol can run it.
     """
-    from sotol.formats import read_gguf  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+    from sotol.formats import read_model  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    facts = describe(read_gguf(find_model(model)))
+    facts = describe(read_model(find_model(model)))
     if json:
         write_piece(as_json(facts) + "\n", sys.stdout)
     else:
@@ -44,9 +46,14 @@ def info(model: Model = None, json: Json = False, no_color: NoColor = False) -> 
 
 def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     """All that `sotol info` tells, as data for JSON. Sizes are in bytes."""
-    data = checkpoint.metadata
-    architecture = data.get("general.architecture")
-    problems, template = _judge(checkpoint)
+    from sotol.formats import is_hub_model  # noqa: PLC0415  (NumPy)
+    from sotol.models import architecture_of, described  # noqa: PLC0415
+
+    data, known = checkpoint.metadata, described(checkpoint.metadata)
+    architecture = architecture_of(data)
+    tokenizer, problems = _read_tokenizer(checkpoint)
+    template = _template(checkpoint, tokenizer, problems)
+    problems += _missing(checkpoint)
     return {
         "file": str(checkpoint.path),
         "parts": len(checkpoint.parts),
@@ -54,20 +61,22 @@ def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
         "name": data.get("general.name"),
         "architecture": architecture,
         "parameters": sum(math.prod(weight.shape) for weight in checkpoint.weights.values()),
-        "context": data.get(f"{architecture}.context_length"),
+        "context": known.find("context_length"),
         "runs": not problems,
         "problems": problems,
-        "sizes": _sizes(data, str(architecture)),
+        "sizes": _sizes(data, known),
         "encodings": _encodings(checkpoint),
-        "tokenizer": _tokenizer(data),
+        "tokenizer": _hub_tokenizer(tokenizer) if is_hub_model(checkpoint.path) else _tokenizer(data),
         "chat_template": template,
-        "metadata": {key: _summarised(value, checkpoint.types.get(key, "")) for key, value in data.items()},
+        "metadata": {key: _summarised(value, checkpoint.types.get(key, "list")) for key, value in data.items()},
     }
 
 
-def _sizes(data: Mapping[str, object], architecture: str) -> dict[str, object]:
-    """The numbers that say how big the network is, by their names in the file."""
-    prefix = f"{architecture}."
+def _sizes(data: Mapping[str, object], known: "Metadata") -> dict[str, object]:
+    """The numbers that say how big the network is, by their names in GGUF: all that it has, or those of config.json."""
+    if known.keys is not None:
+        return {key: known.find(key) for key in known.keys if known.has(key)}
+    prefix = f"{known.architecture}."
     return {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
 
 
@@ -97,31 +106,63 @@ def _tokenizer(data: Mapping[str, object]) -> dict[str, Any]:
     return {"model": model, "pretokenizer": pre, "vocabulary": len(words), "special": special}
 
 
-def _judge(checkpoint: "Checkpoint") -> tuple[list[str], str]:
-    """Why sotol can't run the model (nothing, if it can), and where conversations get their format from."""
-    from sotol.backends.table import backend  # noqa: PLC0415  (NumPy)
-    from sotol.models import trace_model  # noqa: PLC0415
+def _hub_tokenizer(tokenizer: "Tokenizer | None") -> dict[str, Any]:
+    """The same of a tokenizer.json, whose splitting has no name."""
+    if tokenizer is None:
+        return {"model": None, "pretokenizer": "", "vocabulary": 0, "special": {}}
+    named = {"bos": tokenizer.bos, "eos": tokenizer.eos}
+    special = {name: {"id": i, "text": tokenizer.token_text(i)} for name, i in named.items() if i is not None}
+    kind = f"tokenizer.json: {tokenizer.kind}"
+    return {"model": kind, "pretokenizer": "", "vocabulary": len(tokenizer), "special": special}
+
+
+def _read_tokenizer(checkpoint: "Checkpoint") -> "tuple[Tokenizer | None, list[str]]":
+    """The model's tokenizer, and why sotol can't read it, if so."""
+    from sotol.formats import is_hub_model  # noqa: PLC0415  (NumPy)
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415
+
+    try:
+        if is_hub_model(checkpoint.path):
+            return Tokenizer.from_folder(checkpoint.path), []
+        return Tokenizer.from_metadata(checkpoint.metadata, str(checkpoint.path)), []
+    except SotolError as error:
+        return None, [_problem(checkpoint, error)]
+
+
+def _template(checkpoint: "Checkpoint", tokenizer: "Tokenizer | None", problems: list[str]) -> str:
+    """Where conversations get their format from; what is wrong with it goes to `problems`."""
+    from sotol.models import architecture_of  # noqa: PLC0415  (NumPy)
     from sotol.tokenizers.chat import ChatTemplate  # noqa: PLC0415
 
-    data, problems, source = checkpoint.metadata, list[str](), "none"
+    if tokenizer is None:
+        return "none"
     try:
-        tokenizer = Tokenizer.from_metadata(data, str(checkpoint.path))
         template = ChatTemplate.from_metadata(
-            data,
+            checkpoint.metadata,
             bos="",
             eos="",
-            architecture=str(data.get("general.architecture")),
+            architecture=str(architecture_of(checkpoint.metadata)),
             tokens=lambda text: tokenizer.id_of(text) is not None,
         )
-        source = "the file's own" if template.source == "model" else f"the built-in {template.source}"
     except SotolError as error:
-        problems.append(str(error).removeprefix(f"{checkpoint.path}: "))
+        problems.append(_problem(checkpoint, error))
+        return "none"
+    return "the file's own" if template.source == "model" else f"the built-in {template.source}"
+
+
+def _missing(checkpoint: "Checkpoint") -> list[str]:
+    """What of the model sotol can't run."""
+    from sotol.backends.table import backend  # noqa: PLC0415  (NumPy)
+    from sotol.models import trace_model  # noqa: PLC0415
+
     try:
-        problems += backend("cpu").missing(trace_model(checkpoint, context=1))
+        return backend("cpu").missing(trace_model(checkpoint, context=1))
     except SotolError as error:
-        problems.append(str(error).removeprefix(f"{checkpoint.path}: "))
-    return problems, source
+        return [_problem(checkpoint, error)]
+
+
+def _problem(checkpoint: "Checkpoint", error: SotolError) -> str:
+    return str(error).removeprefix(f"{checkpoint.path}: ").removeprefix(f"{checkpoint.path}/")
 
 
 def _summarised(value: object, kind: str) -> object:
@@ -149,6 +190,7 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
         show(out, grid)
 
     tokenizer = facts["tokenizer"]
+    kind = ", ".join(str(tokenizer[key]) for key in ("model", "pretokenizer") if tokenizer[key] != "")
     table("", [
         ("file", facts["file"] + (f" ({facts['parts']} parts)" if facts["parts"] > 1 else "")),
         ("size", size_of(facts["bytes"])),
@@ -157,7 +199,7 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
         ("parameters", f"{facts['parameters']:,}"),
         ("sizes", ", ".join(f"{name} {facts['sizes'][key]}" for key, name in SIZES.items() if key in facts["sizes"])),
         ("context", facts["context"]),
-        ("tokenizer", f"{tokenizer['model']}, {tokenizer['pretokenizer']}, {tokenizer['vocabulary']:,} tokens"),
+        ("tokenizer", f"{kind}, {tokenizer['vocabulary']:,} tokens"),
         *((name, f"{token['id']} {token['text']}") for name, token in tokenizer["special"].items()),
         ("chat template", facts["chat_template"]),
         ("runs in sotol", "yes" if facts["runs"] else "no: " + "; ".join(facts["problems"])),
@@ -179,7 +221,7 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
 
 def _cell(value: object) -> str:
     """A metadata value on a line or two."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value.keys() == {"type", "length", "first"} and isinstance(value["first"], list):
         return f"{value['length']:,} x {value['type'].removesuffix('[]')}: {_cell(value['first'])[1:-1]}, …"
-    text = repr(value) if isinstance(value, list) else str(value)
+    text = repr(value) if isinstance(value, list | dict) else str(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"

@@ -12,11 +12,12 @@ from sotol.backends.table import BACKENDS
 from sotol.catalog import DEFAULT_MODEL, PACKAGED
 
 __all__ = [
-    "BackendOption", "Context", "Files", "FrequencyPenalty", "IgnoreEos", "Json", "KvMemory", "LogitBias", "Logprobs",
-    "MaxTokens", "MinP", "Model", "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs", "Precision",
-    "PrecisionOption", "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "RepeatLastN",
-    "RepeatPenalty", "Repeats", "RunCommand", "Seed", "Sequences", "StepTokens", "Stop", "System", "Temperature",
-    "TemplateOptions", "Think", "Threads", "TopK", "TopP", "Verbose", "normalised",
+    "BackendOption", "Context", "Files", "FrequencyPenalty", "GrammarFile", "GrammarString", "HideThinking",
+    "IgnoreEos", "Json", "JsonOutput", "KvMemory", "LogitBias", "Logprobs", "MaxTokens", "MinP", "Model",
+    "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs", "Precision", "PrecisionOption",
+    "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "Regex", "RepeatLastN",
+    "RepeatPenalty", "Repeats", "RunCommand", "Schema", "Seed", "Sequences", "StepTokens", "Stop", "System",
+    "Temperature", "TemplateOptions", "Think", "Threads", "TopK", "TopP", "Verbose", "normalised",
 ]  # fmt: skip
 
 
@@ -33,11 +34,16 @@ OTHER_NAMES = {
     "repetition-penalty": "repeat-penalty",
     "system-prompt": "system",
     "no-wordwrap": "nowordwrap",
+    "hidethinking": "hide-thinking",
     "parallel": "sequences",
     "max-num-seqs": "sequences",
     "ubatch-size": "step-tokens",
     "max-num-batched-tokens": "step-tokens",
     "no-enable-prefix-caching": "no-prefix-cache",
+    "cors-origins": "cors-origin",
+    "allowed-origins": "cors-origin",
+    "allowed-hosts": "allowed-host",
+    "served-model-name": "alias",
 }
 
 
@@ -185,6 +191,9 @@ Think: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+HideThinking: TypeAlias = Annotated[
+    bool, typer.Option("--hide-thinking", help="Show only what the model says, not what it thinks before.")
+]
 TemplateOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -277,6 +286,30 @@ Logprobs: TypeAlias = Annotated[
     typer.Option("--logprobs", metavar="N", help="With --json: log-probabilities, and those of so many alternatives."),
 ]
 IgnoreEos: TypeAlias = Annotated[bool, typer.Option("--ignore-eos", help="Go on where the model would end.")]
+JsonOutput: TypeAlias = Annotated[
+    bool,
+    typer.Option("--json-output", help="The answer must be a JSON object. (--json: what sotol says of it is.)"),
+]
+Schema: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--schema",
+        metavar="SCHEMA",
+        help="The answer must be JSON that this describes: a JSON schema, a file that has one, or fields as 'name, age"
+        " int, bio: in one sentence'.",
+    ),
+]
+Regex: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--regex", metavar="REGEX", help="The answer must be what this regular expression matches."),
+]
+GrammarFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--grammar", metavar="FILE", help="The answer must be a sentence of this grammar, in GBNF or Lark."),
+]
+GrammarString: TypeAlias = Annotated[
+    str | None, typer.Option("--grammar-string", metavar="TEXT", help="The same, with the grammar itself.")
+]
 Pairs: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,19 +9,21 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+from sotol.answers.pieces import Content, Piece, Reasoning
 from sotol.cli.streams import refused
 from sotol.errors import UNSHOWN
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["answer_writer", "as_json", "cell", "console", "printable", "show", "size_of", "write_piece"]
+__all__ = ["AnswerWriter", "answer_writer", "as_json", "cell", "console", "printable", "show", "size_of", "write_piece"]
 
 # In a terminal these could move the cursor, rename the window or worse: all but tab and newline.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+DIM, NORMAL = "\x1b[2m", "\x1b[0m"
 PIPE_WIDTH = 4096  # columns where there is no terminal: no line is wrapped
 
 
@@ -62,6 +64,46 @@ def answer_writer(file: IO[str], *, wrap: bool = True) -> Callable[[str], None]:
     return lambda piece: _write(lines.take(printable(piece)), file)
 
 
+class AnswerWriter:
+    """Writes the pieces of an answer: what the model says, and before it, what it thinks.
+
+    That is dim in a terminal that has styles; elsewhere it stands between <think> and </think>, whatever the model
+    writes there. thinking: False leaves it out. Errors as of `write_piece`.
+    """
+
+    def __init__(self, file: IO[str], *, wrap: bool = True, color: bool = True, thinking: bool = True) -> None:
+        self._file, self._thinking, self._dim = file, thinking, _styled(file, color=color)
+        self._text = answer_writer(file, wrap=wrap)
+        self._within = False  # of thoughts
+
+    def take(self, pieces: Iterable[Piece]) -> None:
+        """Write the next ones."""
+        for piece in pieces:
+            if isinstance(piece, Reasoning) and self._thinking:
+                self._turn(within=True)
+                self._text(piece.text)
+            elif isinstance(piece, Content):
+                self._turn(within=False)
+                self._text(piece.text)
+
+    def end(self) -> None:
+        """The answer is over, whether it came to its end or not."""
+        self._turn(within=False, last=True)
+        write_piece("\n", self._file)
+
+    def _turn(self, *, within: bool, last: bool = False) -> None:
+        """From what is said to thoughts, or back."""
+        if within == self._within:
+            return
+        self._within = within
+        if self._dim:
+            _write(DIM if within else NORMAL, self._file)
+        else:
+            self._text("<think>\n" if within else "\n</think>")
+        if not within and not last:
+            self._text("\n\n")
+
+
 def _columns(terminal: IO[str]) -> int:
     """How wide a terminal is now; 0 if it does not say."""
     try:
@@ -94,15 +136,20 @@ def console(*, color: bool = True, file: IO[str] | None = None) -> "Console":
     from rich.console import Console  # noqa: PLC0415  (commands that only stream text do without Rich)
 
     file = file or sys.stdout
-    styled = color and not os.environ.get("NO_COLOR") and file.isatty()
     return Console(
         file=file,
-        color_system="auto" if styled else None,
+        color_system="auto" if _styled(file, color=color) else None,
         width=None if file.isatty() else PIPE_WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
     )
+
+
+def _styled(file: IO[str], *, color: bool) -> bool:
+    """Whether styles are wanted there. A terminal that calls itself dumb has none."""
+    dumb = os.environ.get("TERM") == "dumb"
+    return color and not dumb and not os.environ.get("NO_COLOR") and file.isatty()
 
 
 def show(out: "Console", *content: "RenderableType", style: str | None = None) -> None:

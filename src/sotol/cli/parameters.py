@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sotol.cli.constraints import parse_schema
 from sotol.errors import plain
 
-__all__ = ["LOADING", "known", "merged", "parse_bias", "parse_memory", "parse_parameter", "parse_template"]
+__all__ = ["LOADING", "known", "merged", "parse_bias", "parse_memory", "parse_parameter", "parse_size",
+           "parse_template"]  # fmt: skip
 
 # What ollama and llama.cpp call the same parameters.
 OTHER_NAMES = {
@@ -53,7 +55,9 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
         return own, [text]
     if own == "logit_bias":
         return own, parse_bias([text])
-    if own in ("ignore_eos", "prefix_cache"):
+    if own in ("schema", "regex", "grammar"):
+        return own, _constraint(own, text)
+    if own in ("ignore_eos", "json", "prefix_cache"):
         return own, _yes_or_no(own, text)
     if own == "kv_memory":
         return own, parse_memory(text)
@@ -72,13 +76,19 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
 
 def parse_memory(text: str) -> int | float:
     """`2GB`, `512MiB` or `1000000` as bytes, `25%` as a share of the free memory."""
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?(%|[a-z]*)", text.strip().casefold(), re.ASCII)
-    number, unit = (float(found[1]), found[2].removesuffix("b")) if found else (0.0, None)
-    if unit == "%":
-        return number / 100
-    if unit not in UNITS:
-        raise ValueError(f"kv_memory is {plain(repr(text))}; it must be a size as 2GB, or a share as 25%")
-    return int(number * UNITS[unit])
+    share = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?%", text.strip(), re.ASCII)
+    if share:
+        return float(share[1]) / 100
+    return parse_size("kv_memory", text, " as 2GB, or a share as 25%")
+
+
+def parse_size(name: str, text: str, example: str = " as 2GB") -> int:
+    """`2GB`, `512MiB` or `1000000` as bytes."""
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?([a-z]*)", text.strip().casefold(), re.ASCII)
+    unit = found[2].removesuffix("b") if found else None
+    if found is None or unit not in UNITS:
+        raise ValueError(f"{name} is {plain(repr(text))}; it must be a size{example}")
+    return int(float(found[1]) * UNITS[unit])
 
 
 def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,6 +130,13 @@ def parse_template(given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             variables[name] = text
     return variables
+
+
+def _constraint(name: str, text: str) -> Any:
+    """What the answer must be; none: it is free again."""
+    if text in ("", "none"):
+        return None
+    return parse_schema(text) if name == "schema" else text
 
 
 def _yes_or_no(name: str, text: str) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sotol.answers.folding import Fold
 from sotol.cli import conversations
 from sotol.cli.conversations import Conversation
 from sotol.cli.guard import sentence
-from sotol.cli.output import answer_writer, printable
+from sotol.cli.output import AnswerWriter, printable
 from sotol.cli.parameters import LOADING, known, parse_parameter
 from sotol.cli.reading import read_file
 from sotol.cli.report import summary
@@ -60,6 +61,8 @@ class Repl:
     template: Mapping[str, Any] = field(default_factory=dict)
     verbose: bool = False
     wordwrap: bool = True
+    color: bool = True
+    hide_thinking: bool = False
     debug: bool = False
     loading: dict[str, Any] = field(default_factory=dict)  # what /set parameter changed
     attached: list[str] = field(default_factory=list)  # texts that go before the next message
@@ -111,29 +114,39 @@ class Repl:
     def answer(self, text: str) -> None:
         """Send a message and stream the answer; both join the conversation, unless nothing was answered."""
         asked = {"role": "user", "content": text}
-        ids = self.llm.chat_prompt([*self.messages(), asked], **self.template)
-        if len(ids) >= self.llm.context:
+        turn = self.llm.turn([*self.messages(), asked], template=self.template)
+        if (size := len(turn.ids)) >= self.llm.context:
             self.note(
-                f"the conversation and this message have {len(ids)} tokens, and the context holds {self.llm.context}"
+                f"the conversation and this message have {size} tokens, and the context holds {self.llm.context}"
                 " with the answer: /clear begins anew, /set parameter ctx N makes room"
             )
             return
         if self.debug:
-            self.note(self.llm.detokenize(ids, special=True))
-        pieces: list[str] = []
-        write = answer_writer(self.console.file, wrap=self.wordwrap)
+            self.note(self.llm.detokenize(turn.ids, special=True))
+        answer, begun = Fold(), False
+        writer = AnswerWriter(self.console.file, wrap=self.wordwrap, color=self.color, thinking=not self.hide_thinking)
         try:
-            with self.llm.stream(ids, sampling=self.sampling) as stream:
-                for piece in stream:
-                    pieces.append(piece)
-                    write(piece)
+            with self.llm.stream(turn, sampling=self.sampling) as stream:
+                for delta in stream.deltas():
+                    for piece in delta.pieces:
+                        answer.take(piece)
+                        begun = True
+                    writer.take(delta.pieces)
         finally:
-            if pieces:
-                self.turns += [asked, {"role": "assistant", "content": "".join(pieces)}]
-                self.console.print()
+            if begun:
+                writer.end()
+            said, thought, _ = answer.answer
+            if said:
+                kept = {"reasoning_content": thought} if thought and self._keeps_thoughts else {}
+                self.turns += [asked, {"role": "assistant", "content": said, **kept}]
         self.last = stream.completion
         if self.last is not None:
             self.remark(self.last)
+
+    @property
+    def _keeps_thoughts(self) -> bool:
+        """Whether the model's template has a use for earlier ones."""
+        return "reasoning_content" in self.llm.template.written
 
     def remark(self, done: "Completion") -> None:
         """What there is to say about an answer."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sotol.catalog import PACKAGED, default_model, find_model
 from sotol.cli import options as o
+from sotol.cli.constraints import grammar_of, parse_schema
 from sotol.cli.loading import load
-from sotol.cli.output import answer_writer, as_json, console, write_piece
+from sotol.cli.output import AnswerWriter, as_json, console, write_piece
 from sotol.cli.parameters import LOADING, merged, parse_bias, parse_memory, parse_parameter, parse_template
 from sotol.cli.reading import prompt_of
 from sotol.cli.report import speeds, summary
@@ -39,6 +40,7 @@ def run(
     system: o.System = None,
     raw: o.Raw = False,
     think: o.Think = None,
+    hide_thinking: o.HideThinking = False,
     template_option: o.TemplateOptions = None,
     max_tokens: o.MaxTokens = None,
     temperature: o.Temperature = None,
@@ -54,6 +56,11 @@ def run(
     logit_bias: o.LogitBias = None,
     logprobs: o.Logprobs = None,
     ignore_eos: o.IgnoreEos = False,
+    json_output: o.JsonOutput = False,
+    schema: o.Schema = None,
+    regex: o.Regex = None,
+    grammar: o.GrammarFile = None,
+    grammar_string: o.GrammarString = None,
     option: o.Pairs = None,
     threads: o.Threads = None,
     ctx: o.Context = None,
@@ -91,7 +98,9 @@ def run(
         "frequency_penalty": frequency_penalty, "presence_penalty": presence_penalty,
         "seed": seed, "stop": stop or None, "logprobs": logprobs,
         "logit_bias": parse_bias(logit_bias) if logit_bias else None,
-        "ignore_eos": ignore_eos or None, "threads": threads, "ctx": ctx,
+        "ignore_eos": ignore_eos or None, "json": json_output or None, "regex": regex,
+        "schema": None if schema is None else parse_schema(schema),
+        "grammar": grammar_of(grammar, grammar_string), "threads": threads, "ctx": ctx,
         "sequences": sequences, "step_tokens": step_tokens, "backend": backend,
         "kv_memory": None if kv_memory is None else parse_memory(kv_memory),
         "prefix_cache": False if no_prefix_cache else None,
@@ -105,21 +114,25 @@ def run(
     sampling = Sampling.of(**chosen)
     opened: Callable[..., LLM] = partial(load, **loading, precision=precision, quiet=quiet, color=not no_color)
     if text is None:
-        settings = {"system": system, "template": template, "verbose": verbose, "wordwrap": not nowordwrap}
+        settings = {
+            "system": system, "template": template, "verbose": verbose, "wordwrap": not nowordwrap,
+            "color": not no_color, "hide_thinking": hide_thinking,
+        }  # fmt: skip
         _talk(name, opened, sampling, settings, quiet=quiet, color=not no_color)
         return
     with opened(name) as llm, _begin(llm, text, system, template, sampling, raw=raw) as stream:
         if json:
             completion = stream.result()
             record = {"model": str(llm.path), **asdict(completion), "tokens_per_second": speeds(completion)}
+            record.pop("parsed")  # an object only for Python
             write_piece(as_json(record) + "\n", sys.stdout)
         else:
-            write = answer_writer(sys.stdout, wrap=not nowordwrap)
+            writer = AnswerWriter(sys.stdout, wrap=not nowordwrap, color=not no_color, thinking=not hide_thinking)
             try:
-                for piece in stream:
-                    write(piece)
+                for delta in stream.deltas():
+                    writer.take(delta.pieces)
             finally:
-                write_piece("\n", sys.stdout)
+                writer.end()
         if verbose and stream.completion is not None:
             say(summary(stream.completion))
 
@@ -157,7 +170,7 @@ def _begin(
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    return llm.stream(llm.chat_prompt(messages, **template), sampling=sampling)
+    return llm.stream_chat(messages, template=template, sampling=sampling)
 
 
 def _talk(

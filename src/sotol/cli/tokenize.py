@@ -39,7 +39,7 @@ def tokenize(
     given = read_input() if text in (None, "-") else text
     from sotol.tokenizers import Tokenizer  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    tokenizer = Tokenizer.from_gguf(path)
+    tokenizer = Tokenizer.from_path(path)
     tokens = _parse(given) if decode else tokenizer.encode(given, special=special)
     decoded = tokenizer.decode(tokens, special=special) if decode else given
     pieces = [_piece(tokenizer, token) for token in tokens]

@@ -9,11 +9,13 @@ from collections.abc import Sequence as List
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sotol.arrays import Float32Array
+from sotol.engine.constrain import Grammars
+from sotol.engine.masks import Complete, Masks
 from sotol.engine.outbox import Outbox
-from sotol.engine.sampling import Picked, pick
+from sotol.engine.sampling import Picked, pick, take
 from sotol.engine.scheduler import Batch, Load, Scheduler
 from sotol.engine.sequence import Sequence
 from sotol.errors import ModelError, QueueFullError, SotolError, own_copy
@@ -32,13 +34,21 @@ class Engine:
     current step, and so does garbage collection; unfinished requests fail.
     """
 
-    def __init__(self, runner: Runner, *, reuse: bool = True, slowdown: float = 1.8, queue: int = 65536) -> None:
-        """reuse, slowdown: see `Scheduler`. queue: the most requests that may wait.
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        grammars: Grammars | None = None,
+        reuse: bool = True,
+        slowdown: float = 1.8,
+        queue: int = 65536,
+    ) -> None:
+        """grammars: what makes the matchers of requests. reuse, slowdown: see `Scheduler`. queue: how many may wait.
 
         ValueError if the runner's memory can't hold one context, SotolError if no thread can be started.
         """
         self._scheduler = Scheduler(runner.limits, runner.groups, reuse=reuse, slowdown=slowdown)
-        self._queue = queue
+        self._queue, self.grammars = queue, grammars
         self.outbox = Outbox()
         self._inbox = _Inbox(self.outbox)
         serve = partial(_serve, runner, self._scheduler, self._inbox)
@@ -119,6 +129,7 @@ class _Inbox:
 
 def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
     """The engine's thread. It must not reference the Engine, which could then never be garbage-collected."""
+    masks = Masks()
     try:
         batch: Batch | None = None
         while inbox.closed is None:
@@ -127,10 +138,11 @@ def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
             requests = ()  # a sleeping thread must not keep requests alive
             batch = scheduler.next()
             if batch is not None:
-                _run(runner, scheduler, batch)
+                _run(runner, scheduler, batch, masks)
             inbox.outbox.flush()
     except Exception as error:  # noqa: BLE001  (whatever failed, callers wait for an answer)
         inbox.close(error)
+    masks.close()
     why = inbox.closed
     assert why is not None
     for request in scheduler.active():
@@ -138,41 +150,63 @@ def _serve(runner: Runner, scheduler: Scheduler, inbox: _Inbox) -> None:
     inbox.refuse(why)
 
 
-def _run(runner: Runner, scheduler: Scheduler, batch: Batch) -> None:
+class _Choice(NamedTuple):
+    """A request whose next token is to be chosen: the row of its logits, and what is added to them."""
+
+    request: Request
+    row: int
+    mask: Float32Array | None
+
+
+def _run(runner: Runner, scheduler: Scheduler, batch: Batch, masks: Masks) -> None:
     """Run one step, choose tokens, and deliver them."""
     if batch.copies:
         runner.copy(batch.copies)
+    ready = [share for share in batch.takes if share.rows.start < share.rows.stop]  # of others, more is to come
+    matchers = {
+        share.sequence: share.sequence.matcher
+        for share in ready
+        if share.sequence.matcher is not None and share.sequence.decided is None
+    }
+    computed = masks.start(list(matchers.values()))
     begin = perf_counter()
     try:
         logits = runner.run(batch.step)["logits"]
     except Exception as error:  # noqa: BLE001  (whatever failed, other requests must be served)
-        for take in batch.takes:
-            _fail(take.sequence, error)  # others are safe: it wrote only to its own blocks, and nothing is committed
+        for share in batch.takes:
+            _fail(share.sequence, error)  # others are safe: it wrote only to its own blocks, and nothing is committed
         return
     scheduler.advance(batch, perf_counter() - begin)
-    choosing: list[tuple[Request, int]] = []
-    for take in batch.takes:
-        if take.rows.start == take.rows.stop:
-            continue  # chunked prefill: more of its prompt is to come
-        if take.sequence.sampler is None:
-            _accept(take.sequence, logits[take.rows])
+    masked = dict(zip(matchers, computed(), strict=True))
+    choosing: list[_Choice] = []
+    for share in ready:
+        request, row = share.sequence, share.rows.start
+        if request.sampler is None:
+            _accept(request, logits[share.rows])
+        elif (token := request.decided) is not None:
+            _accept(request, take(logits[row], request.sampler, token))
+        elif isinstance(mask := masked.get(request), Exception):
+            _end(request, mask)
         else:
-            choosing.append((take.sequence, take.rows.start))
+            choosing.append(_Choice(request, row, mask))
     for request, picked in _choose(logits, choosing):
         _accept(request, picked)
 
 
-def _choose(logits: Float32Array, choosing: list[tuple[Request, int]]) -> list[tuple[Request, Picked]]:
+def _choose(logits: Float32Array, choosing: list[_Choice]) -> list[tuple[Request, Picked]]:
     """Choose a token for each request; a request whose logits are unusable fails alone."""
-    rows = logits[[row for _, row in choosing]] if len(choosing) != len(logits) else logits
+    if not choosing:
+        return []
+    rows = logits[[choice.row for choice in choosing]] if len(choosing) != len(logits) else logits
     try:
-        picks = pick(rows, [request.sampler for request, _ in choosing if request.sampler is not None])
-        return [(request, picked) for (request, _), picked in zip(choosing, picks, strict=True)]
+        samplers = [choice.request.sampler for choice in choosing if choice.request.sampler is not None]
+        picks = pick(rows, samplers, [choice.mask for choice in choosing])
+        return [(choice.request, picked) for choice, picked in zip(choosing, picks, strict=True)]
     except Exception as error:  # noqa: BLE001  (as above)
         if len(choosing) > 1 and isinstance(error, ModelError):  # no sampler has changed: try them one by one
             return [pair for one in choosing for pair in _choose(logits, [one])]
-        for request, _ in choosing:
-            _fail(request, error)
+        for choice in choosing:
+            _fail(choice.request, error)
         return []
 
 
@@ -184,6 +218,17 @@ def _accept(request: Request, result: Any) -> None:
         request.accept(result)
     except Exception as error:  # noqa: BLE001  (as above)
         _fail(request, error)
+
+
+def _end(request: Request, why: Exception) -> None:
+    """End a request that has no mask, unless it has ended."""
+    if not isinstance(why, Complete):
+        _fail(request, why)
+    elif not request.cancelled:
+        try:
+            request.complete()
+        except Exception as error:  # noqa: BLE001  (as above)
+            _fail(request, error)
 
 
 def _fail(request: Request, error: Exception) -> None:

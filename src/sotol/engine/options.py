@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
 OPTIONAL = frozenset({"seed", "logprobs", "max_tokens", "n"})
 UNSET: dict[str, tuple[int, ...]] = {"seed": (-1,), "max_tokens": (-1, -2)}
 MAX_STOPS = 64
+CONSTRAINTS = ("json", "schema", "regex", "grammar")
 
 
 class Options(TypedDict, total=False):
@@ -51,6 +52,10 @@ class Options(TypedDict, total=False):
     logprobs: int | None
     max_tokens: int | None
     ignore_eos: bool | None
+    json: bool | None
+    schema: Any
+    regex: str | None
+    grammar: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,13 @@ class Sampling:
     stop: the text ends before the first of these strings. One may spell tokens that answers do not show, "<|im_end|>".
     logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
     max_tokens: how many tokens to generate at most; None or -1 goes on to the end of the context.
-    ignore_eos: go on after the model's end-of-generation tokens.
+    ignore_eos: go on after the model's end-of-generation tokens; where the answer is constrained, which then decides
+        when it ends, only end where nothing else may follow.
+    json, schema, regex, grammar: what the answer must be, of which one may be given: a JSON object, JSON that a schema
+        describes, a text that a regular expression matches as a whole, or a sentence of a grammar. It is, or it is cut
+        ("length"). A model that thinks first does so freely. schema: a JSON schema, as a dict or text; or a Pydantic
+        model, dataclass or TypedDict, and the completion's `parsed` is an object of it. regex: in the syntax of Rust's
+        `regex`, without looking around. grammar: in GBNF (llama.cpp's) or in llguidance's form of Lark.
     n: how many answers to give to each prompt, in a list; the second's seed is one more than the first's, and so on.
         None gives one answer without a list. A type checker knows that there is a list where `n` is an argument of the
         call itself.
@@ -89,6 +100,10 @@ class Sampling:
     logprobs: int | None = None
     max_tokens: int | None = None
     ignore_eos: bool = False
+    json: bool = False
+    schema: Any = None
+    regex: str | None = None
+    grammar: str | None = None
     n: int | None = None
 
     def __post_init__(self) -> None:
@@ -96,8 +111,15 @@ class Sampling:
             object.__setattr__(self, name, _number(name, getattr(self, name), kind, least, most))
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         object.__setattr__(self, "stop", _stops(self.stop))
-        if not isinstance(self.ignore_eos, bool):
-            raise ValueError(f"ignore_eos is {self.ignore_eos!r:.100}; it must be True or False")
+        for name in ("ignore_eos", "json"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r:.100}; it must be True or False")
+        _check_constraints({name: value for name in CONSTRAINTS if (value := getattr(self, name)) not in (None, False)})
+
+    @property
+    def constrained(self) -> bool:
+        """Whether it says what the answer must be."""
+        return any(getattr(self, name) not in (None, False) for name in CONSTRAINTS)
 
     @classmethod
     def of(cls, base: "Sampling | None" = None, **options: object) -> "Sampling":
@@ -166,6 +188,17 @@ def _biases(given: object) -> dict[int, float]:
             )
         biases[int(token)] = float(value)
     return biases
+
+
+def _check_constraints(given: Mapping[str, object]) -> None:
+    """What the answer must be, as far as that can be seen without a model."""
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are given; an answer can have one of {', '.join(CONSTRAINTS)}")
+    for name, value in given.items():
+        if name in ("regex", "grammar") and not isinstance(value, str):
+            raise ValueError(f"{name} is {value!r:.100}; it must be text")
+        if name == "schema" and not isinstance(value, str | Mapping | type):
+            raise ValueError(f"schema is {value!r:.100}; it must be a dict, JSON text, or a class")
 
 
 def _stops(given: object) -> tuple[str, ...]:

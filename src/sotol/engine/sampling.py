@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sotol import numerics
-from sotol.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from sotol.arrays import Float32Array, Float64Array, Int64Array
 from sotol.engine.options import Sampling
 from sotol.errors import ModelError
 
-__all__ = ["Picked", "Sampler", "pick"]
+__all__ = ["Picked", "Sampler", "pick", "take"]
 
 
 PIECE = 4096
@@ -110,19 +110,19 @@ class Picked(NamedTuple):
 
 
 def pick(
-    logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[BoolArray | None] | None = None
+    logits: Float32Array, samplers: Sequence[Sampler], masks: Sequence[Float32Array | None] | None = None
 ) -> list[Picked]:
     """Choose a token for each row of `logits` [R, V], one sampler per row, and let each sampler accept it.
 
     A model may have more logits than its vocabulary has tokens: those beyond `sampler.vocabulary` are ignored. `masks`
-    may restrict a row to some tokens, bool [V]. `logits` is not changed. A sampler must not appear twice, since its
-    second row would depend on the choice in its first. ModelError for a row with NaN or without any token to choose;
-    then no sampler has accepted anything.
+    may restrict a row to some tokens: they are added to its logits [V], 0 for these and -inf for others. `logits` is
+    not changed. A sampler must not appear twice, since its second row would depend on the choice in its first.
+    ModelError for a row with NaN or without any token to choose; then no sampler has accepted anything.
     """
     known = [row[: sampler.vocabulary] for sampler, row in zip(samplers, logits, strict=True)]
     rows = [sampler.adjusted(row) for sampler, row in zip(samplers, known, strict=True)]
     if masks is not None:
-        rows = [r if m is None else np.where(m, r, np.float32(-np.inf)) for r, m in zip(rows, masks, strict=True)]
+        rows = [r if m is None else r + m for r, m in zip(rows, masks, strict=True)]
     tokens = [0] * len(rows)
     drawn: list[_Candidates] = []
     for i, (row, sampler) in enumerate(zip(rows, samplers, strict=True)):
@@ -141,6 +141,13 @@ def pick(
         Picked(token, None, ()) if s.sampling.logprobs is None else _report(row, token, s.sampling.logprobs)
         for row, s, token in zip(known, samplers, tokens, strict=True)
     ]
+
+
+def take(row: Float32Array, sampler: Sampler, token: int) -> Picked:
+    """A token of which there was no choice, from a row of logits [V]: no random number is drawn."""
+    known, count = row[: sampler.vocabulary], sampler.sampling.logprobs
+    sampler.accept(token)
+    return Picked(token, None, ()) if count is None else _report(known, token, count)
 
 
 class _Candidates(NamedTuple):
@@ -181,7 +188,8 @@ def _largest(row: Float32Array, k: int) -> tuple[Int64Array, Float64Array]:
         bound = np.partition(parts, len(parts) - k)[len(parts) - k]
     else:
         bound = np.partition(row, n - k)[n - k]
-    ids, values = _ranked(row, np.flatnonzero(row >= bound))
+    # A mask may leave fewer than k: those that it forbids are not worth sorting.
+    ids, values = _ranked(row, np.flatnonzero(row >= bound if bound > -np.inf else row > bound))
     return ids[:k], values[:k]
 
 

@@ -115,7 +115,10 @@ class Scheduler:
         for take in batch.takes:
             held = take.sequence.held
             assert held is not None
-            decoding, prompts = (decoding + 1, prompts) if take.count == 1 else (decoding, prompts + take.count)
+            if take.count <= max(take.sequence.new, 1):
+                decoding, prompts = decoding + 1, prompts + take.count - 1
+            else:
+                prompts += take.count
             self.memory.commit(held, take.sequence.tokens, held.length + take.count)
         if seconds is not None:
             self._pace.note(decoding, prompts, seconds)
@@ -260,23 +263,27 @@ class Scheduler:
         """Running sequences in the order in which a step serves them, and the step's token budget.
 
         Each comes with the number of sequences, itself included, that share the remaining tokens equally. Decoding
-        sequences need one token each and go first, so that no long prompt delays them. If several clients run, the
+        sequences need the tokens that their last step added, mostly one, and go first, so that no long prompt delays
+        them; those with one come before those with several. If several clients run, the
         budget for prefill beside decode is that of `Pace`. The first prompt of each client gets an equal share.
         """
         most = self._limits.tokens
         running = sorted(self._running, key=lambda s: -s.terms.priority)
         left = {s: len(s.tokens) - (s.held.length if s.held is not None else 0) for s in running}
-        decoding = [(s, 1) for s in running if left[s] <= 1]
+        answering = [s for s in running if left[s] <= max(s.new, 1)]
+        decoding = [(s, 1) for s in sorted(answering, key=lambda s: (-s.terms.priority, left[s]))]
         if len(decoding) == len(running):
             return decoding, most
-        prompts = [s for s in running if left[s] > 1]
+        prompts = [s for s in running if left[s] > max(s.new, 1)]
         client_of = {s: client for s, (client, _) in self._running.items()}
         first = {client_of[s]: s for s in reversed(prompts)}
         heads = [s for s in prompts if first[client_of[s]] is s]
         others = [(s, 1) for s in prompts if first[client_of[s]] is not s]
-        if paced and decoding and len(set(client_of.values())) > 1:
+        # One with a name may ask for many readers, as a server's clients do.
+        if paced and decoding and (len(set(client_of.values())) > 1 or running[0].terms.client is not None):
             waiting = len(prompts) + self.waiting
-            most = min(most, len(decoding) + self._pace.prompt_tokens(waiting, len(decoding)))
+            needed = sum(max(left[s], 1) for s in answering)
+            most = min(most, needed + self._pace.prompt_tokens(waiting, len(decoding)))
         return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others], most
 
     def _batch(self, counts: dict[Sequence, int]) -> Batch:

@@ -1,5 +1,6 @@
 """One request: its tokens, its cached memory, how its next token is chosen. Knows nothing of other requests."""
 
+from collections import deque
 from collections.abc import Callable, Hashable
 from collections.abc import Sequence as List
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from sotol.arrays import Float32Array
+from sotol.engine.constrain import Matcher
 from sotol.engine.policy import NO_TERMS, Terms
 from sotol.engine.sampling import Picked, Sampler
 from sotol.engine.stops import StopMatcher
@@ -45,12 +47,16 @@ class TokenText(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The end of a request: the last text, and why it ended. reused: prompt tokens taken from the prefix cache."""
+    """The end of a request: the last text, and why it ended. reused: prompt tokens taken from the prefix cache.
+
+    stop: the number of the stop that was found (`StopMatcher.found`).
+    """
 
     text: str
     reason: FinishReason
     timings: Timings
     reused: int = 0
+    stop: int | None = None
 
 
 class Failed(NamedTuple):
@@ -74,7 +80,8 @@ class Sequence(Protocol):
 
     tokens: prompt and answer so far. limit: how many there may be at most. held: its blocks, while it runs. key: what
     the contents of its blocks depend on besides tokens (`Memory.open`). every_row: it wants the logits of every token.
-    sampler: chooses the next token from a row of logits; None: the request takes rows of logits themselves.
+    sampler: chooses the next token from a row of logits; None: the request takes rows of logits themselves. matcher:
+    says what may be chosen. decided: the next token, if there is no choice. new: how many tokens the last step added.
     """
 
     tokens: list[int]
@@ -90,6 +97,12 @@ class Sequence(Protocol):
     @property
     def sampler(self) -> Sampler | None: ...
     @property
+    def matcher(self) -> Matcher | None: ...
+    @property
+    def decided(self) -> int | None: ...
+    @property
+    def new(self) -> int: ...
+    @property
     def reusable(self) -> int:
         """How many of its first tokens may come from the prefix cache; the others must run: their rows are wanted."""
         ...
@@ -104,6 +117,10 @@ class Sequence(Protocol):
 
     def accept(self, result: Any) -> None:
         """Take the result of a step: a Picked, or logits [rows, V]."""
+        ...
+
+    def complete(self) -> None:
+        """Its answer is complete, and nothing may follow it."""
         ...
 
     def fail(self, error: Exception) -> None:
@@ -124,14 +141,22 @@ class Generation:
     deliver: Callable[[Event], None]
     terms: Terms = NO_TERMS
     key: Hashable = ()
+    matcher: Matcher | None = None
     held: Held | None = None
     every_row: bool = field(default=False, init=False)
+    new: int = field(default=0, init=False)
     cancelled: bool = False
     done: bool = False
+    _decided: deque[int] = field(default_factory=deque)
     _reused: int = 0
     _submitted: float = field(default_factory=perf_counter)
     _started: float = 0.0
     _first: float = 0.0
+
+    @property
+    def decided(self) -> int | None:
+        """The next token, if its grammar leaves no choice, and its log-probability is wanted."""
+        return self._decided[0] if self._decided else None
 
     @property
     def reusable(self) -> int:
@@ -148,29 +173,55 @@ class Generation:
             self._started, self._reused = perf_counter(), _length(self.held)
 
     def accept(self, picked: Picked) -> None:
-        """Take the next token: deliver its text, and finish if it is the last one."""
+        """Take the next token, and those that must follow it: deliver their text, and finish if one is the last.
+
+        Tokens without a choice are not chosen and run together, unless log-probabilities are wanted, for which each
+        has to wait for its row: the same tokens, later.
+        """
         now = perf_counter()
-        self._first = self._first or now
+        self._first, self.new = self._first or now, 0
         if picked.token in self.end_tokens:
-            self.finish("stop")
+            self.finish("stop", picked.token)
             return
+        if self._decided:
+            self._decided.popleft()
+        elif self.matcher is not None:
+            self.matcher.accept(picked.token)
+            self._decided.extend(self.matcher.forced())
+        self._add(picked)
+        if self.sampler.sampling.logprobs is None:
+            while self._decided and not self.done:
+                token = self._decided.popleft()
+                if token in self.end_tokens:
+                    self.finish("stop", token)
+                    return
+                self.sampler.accept(token)
+                self._add(Picked(token, None, ()))
+
+    def _add(self, picked: Picked) -> None:
+        """Deliver a token's text, and finish if it is the last one."""
         self.tokens.append(picked.token)
+        self.new += 1
         text, stopped = self.stops.push(self.decoder.push(picked.token), picked.token)
         self.deliver(TokenText(text, picked))
-        if stopped:
+        if stopped or (self.matcher is not None and not self._decided and self.matcher.over):
             self.finish("stop")
         elif len(self.tokens) >= self.limit:
             self.finish("length")
 
-    def finish(self, reason: FinishReason) -> None:
-        """End the request: deliver the text that was held back."""
+    def complete(self) -> None:
+        """Its grammar allows nothing more."""
+        self.finish("stop")
+
+    def finish(self, reason: FinishReason, end: int | None = None) -> None:
+        """End the request: deliver the text that was held back. end: the token that ends it, which may be a stop."""
         self.done = True
-        text, stopped = self.stops.push(self.decoder.finish())
+        text, stopped = self.stops.push(self.decoder.finish(), end)
         if not stopped:
             text += self.stops.finish()
         now = perf_counter()
         timings = Timings(self._started - self._submitted, self._first - self._started, now - self._first)
-        self.deliver(Finished(text, reason, timings, self._reused))
+        self.deliver(Finished(text, reason, timings, self._reused, self.stops.found))
 
     def fail(self, error: Exception) -> None:
         """End the request with an error."""
@@ -188,6 +239,9 @@ class Scoring:
     key: Hashable = ()
     held: Held | None = None
     sampler: None = field(default=None, init=False)
+    matcher: None = field(default=None, init=False)
+    decided: None = field(default=None, init=False)
+    new: int = field(default=0, init=False)
     every_row: bool = field(default=True, init=False)
     cancelled: bool = False
     done: bool = False
@@ -217,6 +271,9 @@ class Scoring:
         if self._delivered == len(self.tokens):
             self.done = True
             self.deliver(None)
+
+    def complete(self) -> None:
+        """It has no answer that could be."""
 
     def fail(self, error: Exception) -> None:
         """End the request with an error."""

@@ -17,7 +17,8 @@ Symbol: TypeAlias = str | int  # a character, or the id of a token
 class StopMatcher:
     """Finds the stop that is completed first (the longest, if several end there) in text that comes in pieces.
 
-    The text before it is released as early as possible: only what may be the beginning of a stop is held back.
+    The text before it is released as early as possible: only what may be the beginning of a stop is held back. `found`
+    is the number of the stop, once it is found; of equal ones, the last.
     """
 
     def __init__(self, stops: Sequence[str | Sequence[str | int]]) -> None:
@@ -26,7 +27,9 @@ class StopMatcher:
         self._next: list[dict[Symbol, int]] = [{}]
         self._depth = [0]
         self._longest = [0]  # the length of the longest stop that ends here
-        for stop in stops:
+        self._which = [0]  # its number
+        self.found: int | None = None
+        for number, stop in enumerate(stops):
             symbols = [symbol for piece in stop for symbol in ([piece] if isinstance(piece, int) else piece)]
             if not symbols:
                 raise ValueError("a stop string is empty")
@@ -37,8 +40,9 @@ class StopMatcher:
                     self._next.append({})
                     self._depth.append(self._depth[node] + 1)
                     self._longest.append(0)
+                    self._which.append(0)
                 node = self._next[node][symbol]
-            self._longest[node] = len(symbols)
+            self._longest[node], self._which[node] = len(symbols), number
         self._link()
         self._tokens = {symbol for following in self._next for symbol in following if isinstance(symbol, int)}
         self._node = 0
@@ -51,7 +55,9 @@ class StopMatcher:
         queue = deque(self._next[0].values())
         while queue:
             node = queue.popleft()
-            self._longest[node] = max(self._longest[node], self._longest[self._suffix[node]])
+            if not self._longest[node]:
+                suffix = self._suffix[node]
+                self._longest[node], self._which[node] = self._longest[suffix], self._which[suffix]
             for symbol, child in self._next[node].items():
                 self._suffix[child] = self._step(self._suffix[node], symbol)
                 queue.append(child)
@@ -73,7 +79,7 @@ class StopMatcher:
         for end, symbol in enumerate(new, start=len(self._held) + 1):
             self._node = self._step(self._node, symbol)
             if found := self._longest[self._node]:
-                self._stopped, self._held = True, []
+                self._stopped, self._held, self.found = True, [], self._which[self._node]
                 return _shown(seen[: end - found]), True
         released = len(seen) - self._depth[self._node]
         self._held = seen[released:]

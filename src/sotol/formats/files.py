@@ -21,7 +21,7 @@ from sotol.arrays import UInt8Array
 from sotol.errors import FormatError, ModelNotFoundError, explained
 from sotol.formats.weights import Stored, Weight
 
-__all__ = ["ModelFile", "copy_bytes", "files_of", "in_memory"]
+__all__ = ["ModelFile", "copy_bytes", "files_of", "in_memory", "is_hub_model"]
 
 
 class ModelFile(mmap.mmap):
@@ -93,6 +93,11 @@ class OpenFile(FileIO):
     """An open file that garbage collection closes without a ResourceWarning."""
 
     __del__ = FileIO.close  # a C function: a signal handler could interrupt one in Python
+
+
+def is_hub_model(path: Path) -> bool:
+    """Whether it is the path of a folder, or of a SafeTensors file: a model as Hugging Face's tools write it."""
+    return path.suffix.lower() == ".safetensors" or path.is_dir()
 
 
 def check_kind(path: Path, found: os.stat_result) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sotol.errors import ModelError
+from sotol.formats.plain_numbers import as_float32
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.changes import Change
 
@@ -100,7 +101,7 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
     for full, shape in shapes.items():
         if full not in weights:
             continue
-        weight = weights[full] = _shaped(path, full, weights[full], shape)
+        weight = weights[full] = as_float32(_shaped(path, full, weights[full], shape))
         if weight.encoding.decode is None:
             raise ModelError(f"{path}: weight {full} is {weight.encoding.name}, which sotol can't run yet")
         change = table[LAYER.sub(".{}.", full, count=1)].change

@@ -1,9 +1,12 @@
-"""Character classes for regular expressions that compile and match quickly, however many characters they have."""
+"""White space, and character classes for regular expressions that are quick, however many characters they have."""
 
 import re
 from collections.abc import Iterable
 
-__all__ = ["character_class"]
+__all__ = ["WHITE", "character_class"]
+
+# White space as Unicode and Rust have it; Python's own has the separators U+001C to U+001F besides.
+WHITE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 ASTRAL = "[\U00010000-\U0010ffff]"
 FEW = 32  # characters beyond the Basic Multilingual Plane that a class lists

@@ -27,6 +27,7 @@ KEY = "tokenizer.chat_template"  # a key of GGUF's metadata; further templates h
 
 # Special tokens that templates know by name, as transformers has them (SPECIAL_TOKENS_ATTRIBUTES), besides bos_token
 # and eos_token -> the fields of GGUF's metadata with their ids. "seperator" is how the specification spells it.
+# tokenizer_config.json has their texts by the same names.
 TOKEN_FIELDS = {
     "unk_token": "unknown_token_id",
     "sep_token": "seperator_token_id",
@@ -64,7 +65,7 @@ class ChatTemplate:
         cls, metadata: Mapping[str, object], *, bos: str, eos: str, architecture: str, tokens: Callable[[str], bool],
         text_of: Callable[[int], str] | None = None, seconds: float = 2.0, characters: int = 4_000_000,
     ) -> "ChatTemplate":  # fmt: skip
-        """The templates of a GGUF file; without any, the preset that fits its special tokens.
+        """The templates of a model's metadata; without any, the preset that fits its special tokens.
 
         tokens(text): whether the vocabulary has a token. text_of(id): its text, ValueError for an unknown id; with it,
         templates can use the file's other special tokens. TemplateError for a template that isn't text.
@@ -78,6 +79,11 @@ class ChatTemplate:
         chosen = sources or preset_for(architecture, tokens)
         special = {} if text_of is None else _special_tokens(metadata, text_of)
         return cls(chosen, bos=bos, eos=eos, special=special, seconds=seconds, characters=characters)
+
+    @property
+    def written(self) -> str:
+        """The Jinja sources, all of them; "" for a preset."""
+        return "\n".join(self._sources.values())
 
     def render(
         self,
@@ -136,9 +142,13 @@ class ChatTemplate:
 
 
 def _special_tokens(metadata: Mapping[str, object], text_of: Callable[[int], str]) -> dict[str, str]:
-    """The special tokens that the metadata names by id: variable of templates -> text."""
-    texts = {}
+    """The special tokens that the metadata names, by id or by text: variable of templates -> text."""
+    texts, config = dict[str, str](), metadata.get("tokenizer_config")
     for name, field in TOKEN_FIELDS.items():
+        said = config.get(name) if isinstance(config, Mapping) else None
+        said = said.get("content") if isinstance(said, Mapping) else said
+        if isinstance(said, str):
+            texts[name] = said
         token = metadata.get(f"tokenizer.ggml.{field}")
         if isinstance(token, int):
             with suppress(ValueError):  # some files name ids that they don't have; few templates use the variable

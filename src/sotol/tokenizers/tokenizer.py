@@ -1,15 +1,16 @@
-"""Text to ids and back, by the rules in a GGUF file's metadata. Knows nothing of chats: that is `chat.py`."""
+"""Text to ids and back, by the rules of a GGUF file's metadata or a tokenizer.json. Knows no chats: `chat.py` does."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import index
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from sotol.errors import ModelError
+from sotol.formats.files import is_hub_model
 from sotol.formats.gguf import read_gguf
 from sotol.tokenizers.bpe import BYTE_OF_CHARACTER, ByteBpeEncoder, SpaceBpeEncoder
+from sotol.tokenizers.kinds import TokenizerModel, file_bytes, placed
 from sotol.tokenizers.pretokenize import pretokenizer
 from sotol.tokenizers.provenance import Marked, mask_of, unmarked
 from sotol.tokenizers.special import LongestMatcher
@@ -22,25 +23,6 @@ __all__ = ["Tokenizer"]
 HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED)
 
 SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-class Encoder(Protocol):
-    """Encodes text in which special tokens are ordinary characters; `bpe.py` and `spm.py` have the encoders."""
-
-    def encode(self, text: str) -> list[int]: ...
-
-
-class TokenizerModel(NamedTuple):
-    """How one kind of vocabulary (`tokenizer.ggml.model`) encodes and decodes.
-
-    bytes_of: the text of an ordinary token -> the bytes that it stands for. add_bos, space_prefix: what comes before a
-    text.
-    """
-
-    encoder: Encoder
-    bytes_of: Callable[[str], bytes]
-    add_bos: bool
-    space_prefix: bool
 
 
 def _byte_bpe(vocabulary: Vocabulary) -> TokenizerModel:
@@ -71,19 +53,11 @@ def _bytes_of_gpt2(text: str) -> bytes:
     try:
         return bytes([BYTE_OF_CHARACTER[character] for character in text])
     except KeyError:  # not in GPT-2's alphabet, so the token is plain text
-        return _file_bytes(text)
+        return file_bytes(text)
 
 
 def _bytes_of_sentencepiece(text: str) -> bytes:
-    return _file_bytes(text.replace("▁", " "))
-
-
-def _file_bytes(text: str) -> bytes:
-    """The bytes of a token's text in the file. Those that are not UTF-8 were read with "surrogateescape"."""
-    try:
-        return text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # can't come from a file
-        return text.encode(errors="replace")
+    return file_bytes(text.replace("▁", " "))
 
 
 def _trusted_room(mask: bytes) -> Callable[[int], int]:
@@ -107,10 +81,10 @@ class _TokenBytes(dict[int, bytes]):
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, bytes_of: Callable[[str], bytes], hidden: tuple[TokenType, ...], padding: int
+        self, vocabulary: Vocabulary, model: TokenizerModel, hidden: tuple[TokenType, ...], padding: int
     ) -> None:
         super().__init__()
-        self._vocabulary, self._bytes_of, self._hidden, self._padding = vocabulary, bytes_of, hidden, padding
+        self._vocabulary, self._model, self._hidden, self._padding = vocabulary, model, hidden, padding
 
     def __missing__(self, token: int) -> bytes:
         tokens = self._vocabulary.tokens
@@ -122,11 +96,11 @@ class _TokenBytes(dict[int, bytes]):
         if kind in self._hidden:
             data = b""
         elif kind is TokenType.NORMAL:
-            data = self._bytes_of(text)
+            data = self._model.bytes_of(text)
         elif kind is TokenType.BYTE:
             data = bytes([BYTE_TEXTS.index(text)])
         else:
-            data = _file_bytes(text)
+            data = self._model.bytes_of_added(text)
         self[token] = data
         return data
 
@@ -150,26 +124,27 @@ class Tokenizer:
 
     Attributes: `bos` and `eos` (ids, or None if the model has none); `end_of_generation` (the ids that end an answer);
     `adds_bos` and `adds_eos` (what `encode` puts around a text); `space_prefix` (whether a text is encoded with a space
-    before it).
+    before it, which `decode` takes away again); `kind` (of the vocabulary, as its file calls it).
     """
 
-    def __init__(self, vocabulary: Vocabulary, padding: int = 0) -> None:
+    def __init__(self, vocabulary: Vocabulary, model: TokenizerModel, padding: int = 0) -> None:
         """padding: how many ids the model has after those of the vocabulary; they stand for nothing."""
-        if vocabulary.model not in MODELS:
-            raise ModelError(
-                f"{vocabulary.source}: the tokenizer {vocabulary.model!r:.60} (tokenizer.ggml.model) is not supported;"
-                f" these are: {', '.join(MODELS)}"
-            )
-        model = MODELS[vocabulary.model](vocabulary)
-        self._vocabulary = vocabulary
-        self._encode_plain = model.encoder.encode
-        self._bytes = _TokenBytes(vocabulary, model.bytes_of, HIDDEN, padding)
-        self._bytes_with_special = _TokenBytes(vocabulary, model.bytes_of, (), padding)
+        self._vocabulary, self._added = vocabulary, model.added
+        self._encode_plain: Callable[[str], list[int]] = model.encoder.encode
+        self._encode_after = model.encode_after or model.encoder.encode
+        self._bytes = _TokenBytes(vocabulary, model, HIDDEN, padding)
+        self._bytes_with_special = _TokenBytes(vocabulary, model, (), padding)
+        self.kind = vocabulary.model
         self.bos, self.eos = vocabulary.bos, vocabulary.eos
         self.end_of_generation = vocabulary.end_of_generation
-        self.adds_bos = model.add_bos and self.bos is not None
-        self.adds_eos = vocabulary.add_eos is True and self.eos is not None
-        self.space_prefix = model.space_prefix
+        self._before, self._behind = model.around or (
+            (self.bos,) if model.add_bos and self.bos is not None else (),
+            (self.eos,) if vocabulary.add_eos and self.eos is not None else (),
+        )
+        self.adds_bos = self.bos is not None and self._before[:1] == (self.bos,)
+        self.adds_eos = self.eos is not None and self._behind[-1:] == (self.eos,)
+        self._leading = " " if model.space_prefix else ""
+        self.space_prefix = model.space_prefix or model.drops_space
         remarks = list(vocabulary.remarks)
         for name, wanted, adds in (("bos", model.add_bos, self.adds_bos), ("eos", vocabulary.add_eos, self.adds_eos)):
             if wanted and not adds:
@@ -204,8 +179,39 @@ class Tokenizer:
         padding and stand for nothing. FormatError names a field that can't be used; ModelError lists the supported
         kinds of tokenizers. Lesser faults of the metadata are one warning in the log.
         """
-        vocabulary = read_vocabulary(metadata, source)
-        return cls(vocabulary, max(0, logits - len(vocabulary.tokens)))
+        return cls._of(read_vocabulary(metadata, source), logits)
+
+    @classmethod
+    def _of(cls, vocabulary: Vocabulary, logits: int) -> "Tokenizer":
+        """The tokenizer of GGUF's vocabularies."""
+        if vocabulary.model not in MODELS:
+            raise ModelError(
+                f"{vocabulary.source}: the tokenizer {vocabulary.model!r:.60} (tokenizer.ggml.model) is not supported;"
+                f" these are: {', '.join(MODELS)}"
+            )
+        return cls(vocabulary, MODELS[vocabulary.model](vocabulary), max(0, logits - len(vocabulary.tokens)))
+
+    @classmethod
+    def from_folder(cls, path: str | Path, *, logits: int = 0) -> "Tokenizer":
+        """The tokenizer of a folder with a tokenizer.json, or a tokenizer.model, or of the folder of this file.
+
+        logits: as above. FormatError names the file and the field that is wrong; ModelError all parts that sotol does
+        not have.
+        """
+        from sotol.formats.folder import Folder  # noqa: PLC0415  (these take 10 ms: GGUF files do without)
+        from sotol.tokenizers.hub import read_hub_tokenizer, read_model_file  # noqa: PLC0415
+
+        path = Path(path)
+        folder = Folder(path if path.is_dir() else path.parent)
+        if (of_pieces := read_model_file(folder)) is not None:
+            return cls._of(of_pieces, logits)
+        vocabulary, model = read_hub_tokenizer(folder)
+        return cls(vocabulary, model, max(0, logits - len(vocabulary.tokens)))
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> "Tokenizer":
+        """The tokenizer of what lies at a path: `from_folder`, or `from_gguf`."""
+        return cls.from_folder(path) if is_hub_model(Path(path)) else cls.from_gguf(path)
 
     def __len__(self) -> int:
         """The size of the vocabulary."""
@@ -215,19 +221,21 @@ class Tokenizer:
         """The token as the vocabulary writes it, for instance `Ġthe`, `▁the` or `<|im_end|>`."""
         if not 0 <= _whole(token) < len(self):
             raise ValueError(f"token id {token} is not in the vocabulary, which has the ids 0 to {len(self) - 1}")
-        return _file_bytes(self._vocabulary.tokens[token]).decode(errors="replace")
+        return file_bytes(self._vocabulary.tokens[token]).decode(errors="replace")
 
     def id_of(self, text: str) -> int | None:
         """The id of the token that the vocabulary writes as `text`, or None."""
         return self._vocabulary.ids.get(text)
 
-    def encode(self, text: str, *, special: bool = False, add_special: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, add_special: bool = True, continued: bool = False
+    ) -> list[int]:
         """The ids of `text`.
 
         With `special`, control tokens such as `<|im_end|>` in the text become their ids; without, they are plain text,
         as a user's text must be. In a text that `ChatTemplate.render` made, which knows the origin of its characters
         (`provenance.py`), only control tokens that the template wrote in full become ids. `add_special` adds bos and
-        eos if the model uses them.
+        eos if the model uses them. continued: the text is from the middle of another, so no space comes before it.
         """
         if not isinstance(text, str):
             raise ValueError(f"the text is {text!r:.60}; it must be a string")
@@ -235,22 +243,18 @@ class Tokenizer:
         text = unmarked(text)
         if not text.isascii():
             text = SURROGATES.sub("\ufffd", text)  # half a surrogate pair can't be encoded as UTF-8
-        ids = [self.bos] if add_special and self.adds_bos and self.bos is not None else []
-        end = 0
-        for start, stop in self._special(text, mask) if special else self._user_defined.find(text):
-            ids += self._encode_between(text[end:start])
-            ids.append(self._vocabulary.ids[text[start:stop]])
-            end = stop
-        ids += self._encode_between(text[end:])
-        if add_special and self.adds_eos and self.eos is not None:
-            ids.append(self.eos)
-        return ids
-
-    def _encode_between(self, text: str) -> list[int]:
-        """The ids of the text between two special tokens."""
-        if not text:
-            return []
-        return self._encode_plain(" " + text if self.space_prefix else text)
+        ids = list(self._before) if add_special else []
+        leading = "" if continued else self._leading
+        end, encode = 0, self._encode_plain  # of the text up to the first token that is found as a whole
+        found = self._special(text, mask) if special else self._user_defined.find(text)
+        for start, stop, token in placed(text, found, self._vocabulary.ids, self._added):
+            if start > end:
+                ids += encode(leading + text[end:start])
+            ids.append(token)
+            end, encode = stop, self._encode_after
+        if end < len(text):
+            ids += encode(leading + text[end:])
+        return [*ids, *self._behind] if add_special else ids
 
     def _special(self, text: str, mask: bytes | None) -> Iterator[tuple[int, int]]:
         """Start and end of special tokens: leftmost first, of those the longest; control tokens only if trusted."""

@@ -1,0 +1,1 @@
+"""Anthropic's dialect: https://docs.anthropic.com/en/api/messages"""
