@@ -83,9 +83,16 @@ def _each(operations: int) -> Callable[[Node, Setting], Cost]:
     return lambda node, setting: Cost(f32=operations * setting.count(node.shape))
 
 
+ACTIVATIONS = {"silu": EXP + 3, "gelu_tanh": TANH + 7, "relu2": 2}  # operations
+
+
+def _activate(node: Node, setting: Setting) -> Cost:
+    return Cost(f32=ACTIVATIONS[node.attributes["act"]] * setting.count(node.shape))
+
+
 def _glu(node: Node, setting: Setting) -> Cost:
-    operations = {"silu": EXP + 4, "gelu_tanh": TANH + 8}[node.attributes["act"]]
-    return Cost(f32=operations * setting.count(node.shape))
+    operations = {**{act: count + 1 for act, count in ACTIVATIONS.items()}, "clamped_swiglu": EXP + 10}
+    return Cost(f32=operations[node.attributes["act"]] * setting.count(node.shape))
 
 
 def _embed(node: Node, setting: Setting) -> Cost:
@@ -103,6 +110,35 @@ def _linear(node: Node, setting: Setting) -> Cost:
         else:
             cost += Cost(memory=weight.nbytes, f32=products)
     return cost
+
+
+def _expert_linear(node: Node, setting: Setting) -> Cost:
+    """Each choice times one expert's matrix. Of the experts, at least those of one token are read; at most all.
+
+    Which ones tokens share, only their hidden states say: taken as if all chose evenly, independently of each other.
+    """
+    _, choice, weight = node.inputs
+    assert isinstance(weight, Weight)
+    experts, (tokens, k) = weight.shape[0], (setting.count((d,)) for d in node.shape[:2])
+    assert isinstance(choice, Tensor)
+    read = experts * (1 - (1 - k / experts) ** tokens)
+    products, memory = tokens * k * math.prod(weight.shape[1:]), round(read * weight.nbytes / experts)
+    if setting.int8 and weight.encoding.integer:
+        return Cost(memory=memory, int8=products)
+    return Cost(memory=memory, f32=products)
+
+
+def _choose_experts(node: Node, setting: Setting) -> Cost:
+    """A score for each expert, and as many comparisons for each choice."""
+    logits = node.inputs[0]
+    assert isinstance(logits, Tensor)
+    return Cost(f32=setting.count(logits.shape) * (EXP + 3 + int(node.attributes["k"])))
+
+
+def _combine(node: Node, setting: Setting) -> Cost:
+    rows = node.inputs[0]
+    assert isinstance(rows, Tensor)
+    return Cost(f32=setting.count(rows.shape))
 
 
 def _row(layout: Paged, setting: Setting) -> int:
@@ -140,11 +176,18 @@ def _moving_average(node: Node, setting: Setting) -> Cost:
 
 RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
     {
+        "activate": _activate,
         "add": _each(1),
         "add_bias": _each(1),
+        "add_expert_bias": _each(1),
         "attention": _attention,
+        "attention_with_sinks": _attention,
+        "combine": _combine,
         "embed": _embed,
+        "expert_linear": _expert_linear,
+        "gate_rows": _each(1),
         "glu": _glu,
+        "layer_norm": _each(6),
         "linear": _linear,
         "moving_average": _moving_average,
         "quantize": _each(8),
@@ -153,8 +196,11 @@ RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
         "reshape": _each(0),
         "rms_norm": _each(3),
         "rope": _each(2),
+        "choose_experts": _choose_experts,
         "rows": _each(0),
         "scale": _each(1),
+        "scale_by_position": _each(1),
         "soft_cap": _each(TANH + 2),
+        "spread": _each(1),
     }
 )

@@ -1,6 +1,7 @@
 """`bench/roofline.py` and its parts: what ops cost, against numbers by hand, and what is made of their times."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sotol.program import ops
 from sotol.program.fuse import RULES as FUSED
 from sotol.program.fuse import fuse, quantize_inputs
 from sotol.program.memory import Cache, Paged, State
-from sotol.program.program import Node, Op, Result, Tensor
+from sotol.program.program import Constant, Node, Op, Result, Tensor
 from sotol.program.step import Step
 
 
@@ -74,6 +75,20 @@ def test_rows_with_logits_are_all_that_the_head_computes() -> None:
     setting = Setting(step_of((0, 5), rows=2))
     assert cost_of(node_of(ops.linear(x, matrix(96, 64))), setting).f32 == 2 * 96 * 64
     assert cost_of(node_of(x), setting) == Cost(cached=5 * 64 * 4 + 2 * 64 * 4)
+
+
+@pytest.mark.parametrize(("tokens", "read"), [(1, 2.0), (2, 8 * (1 - 0.75**2))])
+def test_tokens_read_their_experts_alone(tokens: int, read: float) -> None:
+    """One reads 2 of 8; two may share some. Each computes with its own."""
+    start, setting = Inputs(), Setting(step_of((0, tokens)))
+    none = Constant("none", np.zeros(8, np.float32))
+    chosen = ops.choose_experts(start.rows(np.ones((5, 8), np.float32), "x"), none, k=2, scores="softmax")
+    choice, weights = cast("tuple[Tensor, Tensor]", chosen)
+    experts = weight(np.ones((8, 96, 64), np.float32), "Q8_0", "w")
+    rows = ops.expert_linear(start.rows(np.ones((5, 64), np.float32), "y"), choice, experts)
+    cost = cost_of(node_of(rows), setting)
+    assert (cost.memory, cost.int8) == (round(read * 96 * 64 * 34 / 32), tokens * 2 * 96 * 64)
+    assert cost_of(node_of(ops.combine(rows, weights)), setting).f32 == tokens * 2 * 96
 
 
 def test_an_embedding_reads_the_rows_of_the_tokens() -> None:

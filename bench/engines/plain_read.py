@@ -16,8 +16,14 @@ __all__ = ["PlainRead", "token_bytes"]
 def token_bytes(model: str | Path) -> int:
     """Bytes of all matrices that a token multiplies, as the file stores them."""
     program = trace_model(read_gguf(model), 1)
-    matrices = {x for n in program.nodes if n.op is ops.linear for x in n.inputs if isinstance(x, Weight)}
-    return sum(weight.nbytes for weight in matrices)
+    share = {  # of its bytes that a token reads, by weight
+        x: int(n.shape[1]) / x.shape[0] if n.op is ops.expert_linear else 1
+        for n in program.nodes
+        if n.op in (ops.linear, ops.expert_linear)
+        for x in n.inputs
+        if isinstance(x, Weight)
+    }
+    return round(sum(weight.nbytes * part for weight, part in share.items()))
 
 
 class PlainRead:

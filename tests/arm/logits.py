@@ -36,9 +36,13 @@ SIZES: dict[str, object] = {
     "feed_forward_length": 512,
     "attention.head_count": 4,
     "attention.head_count_kv": 2,
+    "expert_feed_forward_length": 256,
+    "expert_shared_feed_forward_length": 256,
 }
 OTHERS: dict[str, dict[str, object]] = {
-    "gemma3": {"attention.sliding_window": 24, "block_count": 7, "final_logit_softcapping": 8.0}
+    "gemma3": {"attention.sliding_window": 24, "block_count": 7, "final_logit_softcapping": 8.0},
+    "cohere2": {"attention.sliding_window": 24, "block_count": 4},
+    "mistral3": {"attention.temperature_scale": 0.1, "rope.scaling.original_context_length": 32},
 }
 ODD: dict[str, object] = {  # widths that are no whole vectors
     "embedding_length": 60,

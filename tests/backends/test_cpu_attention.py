@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.running import make_step, make_table
-from tests.support.single_op import Inputs, cpu, ended, ids, reference
+from tests.support.single_op import Inputs, cpu, ended, ids, reference, weight
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.layout import SPAN
@@ -30,14 +30,18 @@ def random_tables(heads: int, kv_heads: int, width: int, seed: int) -> dict[str,
     return {name: rng.normal(size=(VOCABULARY, count, width)).astype(np.float32) for name, count in counts.items()}
 
 
-def program_of(tables: Tables, *, window: int = 0, cap: float = 0.0) -> Program:
+def program_of(tables: Tables, *, window: int = 0, cap: float = 0.0, sinks: Float32Array | None = None) -> Program:
     """Attention whose q, k and v are rows of three tables, named by the token."""
     inputs = Inputs()
     q, k, v = (inputs.rows(x.reshape(VOCABULARY, -1), name).reshape("T", *x.shape[1:]) for name, x in tables.items())
     _, kv_heads, width = tables["k"].shape
     cache = Cache("kv.0", Paged(kv_heads, width, width, window))
     ops.remember(k, v, cache, inputs.step)
-    ops.attention(q, cache, inputs.step, scale=width**-0.5, cap=cap).reshape("T", tables["q"][0].size)
+    if sinks is None:
+        out = ops.attention(q, cache, inputs.step, scale=width**-0.5, cap=cap)
+    else:
+        out = ops.attention_with_sinks(q, cache, inputs.step, weight(sinks), scale=width**-0.5, cap=cap)
+    out.reshape("T", tables["q"][0].size)
     return ended(inputs.program)
 
 
@@ -131,6 +135,41 @@ def test_shared_out_spans_give_the_same_bits(
     monkeypatch.setattr(sharing, "SPAN_ROWS", 0)
     whole = cpu(program, steps, target, threads=1, codecs="f16", limits=limits)
     np.testing.assert_array_equal(split.view(np.int32), whole.view(np.int32))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**31),
+    shape=SHAPES,
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4),
+    chunk=st.sampled_from([1, 7, 90]),
+    window=st.sampled_from([0, 1, 40]),
+    size=st.sampled_from([1.0, 30.0]),
+)
+def test_sinks(
+    target: Target, seed: int, shape: tuple[int, int, int], lengths: list[int], chunk: int, window: int, size: float
+) -> None:
+    """Some larger than all scores, some smaller; of every head its own."""
+    sinks = size * np.random.default_rng(seed).normal(size=shape[0]).astype(np.float32)
+    program = program_of(random_tables(*shape, seed), window=window, sinks=sinks)
+    steps, limits = ragged_steps(np.random.default_rng(seed), lengths, chunk)
+    got = [cpu(program, steps, target, threads=n, codecs="f32", limits=limits) for n in (1, 5)]
+    want = reference(program, steps, limits).reshape(got[0].shape)
+    np.testing.assert_allclose(got[0], want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(got[0].view(np.int32), got[1].view(np.int32))
+
+
+def test_a_sink_counts_once_however_many_spans_there_are(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one pass, in chunks, and with sums of spans that went through memory: the same bits, and the meaning's."""
+    program = program_of(random_tables(6, 2, 64, 7), sinks=np.linspace(-3, 9, 6, dtype=np.float32))
+    results = []
+    for chunk, rows in ((900, 0), (64, 0), (233, 2048)):
+        monkeypatch.setattr(sharing, "SPAN_ROWS", rows)
+        steps, limits = ragged_steps(np.random.default_rng(7), [900], chunk)
+        results.append(cpu(program, steps, target, threads=3, codecs="f32", limits=limits)[-1:])
+        want = reference(program, steps, limits).reshape(-1, 6 * 64)[-1:]
+        np.testing.assert_allclose(results[-1], want, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(results[0].view(np.int32), results[-1].view(np.int32))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.target import Target, host_target, levels, target_for
 from sotol.catalog import find_model
 from sotol.formats import read_gguf
-from sotol.models import trace_model
+from sotol.models import ARCHITECTURES, trace_model
 from sotol.program.fuse import quantize_inputs
 from sotol.program.program import Program
 from sotol.program.step import Limits
@@ -20,13 +20,20 @@ from sotol.quant import Float32Array
 
 LENGTH = 150
 SIZES = {"embedding_length": 256, "feed_forward_length": 256, "context_length": 256}
+EXPERTS = {"expert_count": 6, "expert_used_count": 3, "expert_feed_forward_length": 256}
+EXTRA = {
+    "llama": {"block_count": 3},
+    "gemma3": {"attention.sliding_window": 40, "block_count": 7},
+    "gpt-oss": {**EXPERTS, "attention.sliding_window": 40, "block_count": 3},
+    "qwen2moe": {**EXPERTS, "expert_shared_feed_forward_length": 256, "block_count": 3},
+}
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3"])
+@pytest.fixture(scope="module", params=EXTRA)
 def program(request: pytest.FixtureRequest) -> Program:
-    """A small model with every encoding; Gemma's window of 40 is shorter than the text."""
-    extra = {"attention.sliding_window": 40, "block_count": 7} if request.param == "gemma3" else {"block_count": 3}
-    checkpoint = mixed_encodings(random_checkpoint(request.param, {**SIZES, **extra}))
+    """A small model with every encoding; windows of 40 are shorter than the text."""
+    fields, whole = {**SIZES, **EXTRA[request.param]}, request.param == "gpt-oss"
+    checkpoint = mixed_encodings(random_checkpoint(request.param, fields, optional=whole))
     return trace_model(checkpoint, 256)
 
 
@@ -91,6 +98,21 @@ def test_company(program: Program, text: list[int]) -> None:
             step = make_step(other, begins, tables, rows, groups=len(runner.groups))
             parts.append(runner.run(step)["logits"].copy())
     same_bits(alone, np.concatenate(parts))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_chunks_and_threads_of_every_architecture(architecture: str) -> None:
+    """With windows that are shorter than the text, where it has some, and the least CPU level."""
+    keys = {"attention.sliding_window": 40, "block_count": 4}
+    keys |= {"expert_feed_forward_length": 256, "expert_shared_feed_forward_length": 256}
+    program = trace_model(mixed_encodings(random_checkpoint(architecture, {**SIZES, **keys}), first=3), 256)
+    ids = np.random.default_rng(3).integers(0, 48, LENGTH).tolist()
+    whole = logits(program, ids, [LENGTH])
+    assert np.isfinite(whole).all()
+    assert len(np.unique(whole, axis=0)) > 48  # not the tokens alone, but what comes before them
+    for size, threads in ((1, 2), (7, 5), (64, 1)):
+        same_bits(whole, logits(program, ids, in_chunks(size), threads=threads))
+    same_bits(whole, logits(program, ids, in_chunks(64), target=target_for(levels()[0])))
 
 
 @pytest.mark.parametrize("level", levels()[:-1])

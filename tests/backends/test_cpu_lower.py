@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.support.checkpoints import random_checkpoint
+from tests.support.checkpoints import is_matrix, random_checkpoint
 from tests.support.running import limits_for, make_step, run_text
 from tests.support.single_op import Inputs, cpu, ended, reference, single_step, weight
 
@@ -172,7 +172,7 @@ def test_models_of_odd_widths(architecture: str, encoding: str) -> None:
     """Heads of 12, 60 channels, 92 of the feed-forward network; biases, where an architecture has them."""
     checkpoint = random_checkpoint(architecture, {**ODD, "final_logit_softcapping": 20.0}, optional=True)
     weights = {
-        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 else w
+        name: Weight.from_values(name, w.decode(), encoding) if is_matrix(w) else w
         for name, w in checkpoint.weights.items()
     }
     program = trace_model(checkpoint._replace(weights=weights), 64)

@@ -49,7 +49,7 @@ def test_embed_of_floats(target: Target, width: int) -> None:
 @pytest.mark.parametrize("encoding", RUNNABLE)
 def test_embed(target: Target, encoding: str) -> None:
     """A decoded row is exact; 37 rows leave the last panel incomplete."""
-    inputs, width = Inputs(), 512 if "K" in encoding else 96
+    inputs, width = Inputs(), max(96, 2 * ENCODINGS[encoding].values)
     tokens = Inputs.rows(inputs, numbers(1, 37, 16), "ids")
     inputs.program.nodes.clear()
     ops.embed(weight(numbers(2, 37, width), encoding), inputs._tokens)
@@ -75,10 +75,34 @@ def test_rms_norm_of_heads(target: Target, seed: int, tokens: int, heads: int, w
     check(inputs, tokens, target)
 
 
+@quickly
+@given(seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([1, 8, 16, 24, 64, 100]))
+def test_layer_norm(target: Target, seed: int, tokens: int, heads: int, width: int) -> None:
+    """Of rows that are far from 0, too; eps is not small beside the smallest of their variances."""
+    inputs = Inputs()
+    values = numbers(seed, tokens, heads * width) + np.float32(3)
+    x = inputs.rows(values, "x").reshape("T", heads, width)
+    ops.layer_norm(x, weight(numbers(seed + 1, width)), eps=0.1).reshape("T", heads * width)
+    check(inputs, tokens, target, tolerance=1e-5)
+
+
+@quickly
+@given(seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([1, 8, 24, 64]))
+def test_scale_by_position(target: Target, seed: int, tokens: int, heads: int, width: int) -> None:
+    inputs = Inputs()
+    x = inputs.rows(numbers(seed, tokens, heads * width), "x").reshape("T", heads, width)
+    table = Constant("table", np.random.default_rng(seed).uniform(0.5, 2, tokens).astype(np.float32))
+    ops.scale_by_position(x, inputs.positions, table).reshape("T", heads * width)
+    check(inputs, tokens, target)
+
+
 ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda x, y: ops.add(x, y),
+    "activate": lambda x, _: ops.activate(x, act="relu2"),
+    "activate gelu": lambda x, _: ops.activate(x, act="gelu_tanh"),
     "glu silu": lambda x, y: ops.glu(x, y, act="silu"),
     "glu gelu": lambda x, y: ops.glu(x, y, act="gelu_tanh"),
+    "glu clamped": lambda x, y: ops.glu(ops.scale(x, factor=4.0), ops.scale(y, factor=4.0), act="clamped_swiglu"),
     "scale": lambda x, _: ops.scale(x, factor=25.3),
     "soft_cap": lambda x, _: ops.soft_cap(x, cap=30.0),
     "bias": lambda x, _: ops.add_bias(x, weight(numbers(3, int(x.shape[-1])))),
@@ -93,6 +117,15 @@ def test_elementwise(target: Target, name: str, seed: int, tokens: int, width: i
     x, y = (inputs.rows(numbers(seed + i, tokens, width), f"x{i}") for i in range(2))
     ELEMENTWISE[name](x, y)
     check(inputs, tokens, target)
+
+
+@pytest.mark.parametrize("act", ["relu2", "gelu_tanh", "silu"])
+def test_what_is_not_a_number_stays_so(target: Target, act: str) -> None:
+    inputs, x = Inputs(), numbers(4, 3, 40)
+    x[1, 7] = np.nan
+    ops.activate(inputs.rows(x, "x"), act=act)
+    result = cpu(inputs.program, [single_step(3)], target)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(x))
 
 
 @pytest.mark.parametrize("style", ["halves", "pairs"])

@@ -16,9 +16,11 @@ from sotol.errors import SotolError
 PACKAGE = Path(sotol.__file__).parent
 # One of each kind, as children get them.
 KEYS = [
-    ("add",), ("add_bias",), ("attend", "f16", "f16", 0, 0, 2), ("embed", "q4_32x1_m"), ("glu", "silu"),
-    ("glu_quantize", "silu"), ("linear", "q4_32x1_m", "int8"), ("moving_average",), ("pack", "Q4_1"), ("quantize",),
-    ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"), ("rows",), ("scale",), ("soft_cap",),
+    ("activate", "relu2"), ("add",), ("add_bias",), ("add_expert_bias",), ("attend", "f16", "f16", 0, 0, 2),
+    ("choose_experts", "softmax"), ("combine",), ("embed", "q4_32x1_m"), ("expert_linear", "q4_32x1_m", "int8"),
+    ("gate_rows",), ("glu", "silu"), ("glu_quantize", "silu"), ("layer_norm",), ("linear", "q4_32x1_m", "int8"),
+    ("moving_average",), ("pack", "Q4_1"), ("quantize",), ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"),
+    ("rows",), ("scale",), ("scale_by_position",), ("soft_cap",), ("sort_choices",), ("spread",),
     ("store_cache", "f16", "f16"),
 ]  # fmt: skip
 # Loaded on the way, by packages or for what is around the compiling.

@@ -148,9 +148,9 @@ def test_what_the_backend_lacks_is_named() -> None:
     limits = Limits(4, 1, 4, 16, ())
     inputs = Inputs()
     x = inputs.rows(np.ones((4, 256), np.float32), "x")
-    known = ENCODINGS["Q2_K"]
+    known = ENCODINGS["Q8_K"]
     ops.linear(x, Weight.from_bytes("blk.0.w", known, (16, 256), np.zeros(16 * known.size, np.uint8)))
-    with pytest.raises(ModelError, match=r"can't run Q2_K \(linear of blk.0.w\)"):
+    with pytest.raises(ModelError, match=r"can't run Q8_K \(linear of blk.0.w\)"):
         CpuRunner(ended(inputs.program), limits, threads=1)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.cli.conftest import Sotol
+from tests.support.checkpoints import random_checkpoint
 from tests.support.folders import tiny_folder
 from tests.support.tiny_model import tiny_model
 
@@ -58,6 +59,13 @@ def test_tables_in_a_pipe_are_plain_text(sotol: Sotol) -> None:
     assert rows["Q8_0"] == ["1", "28,311,552", "30.08", "MB", "8.50"]
     assert rows["llama.block_count"] == ["30"]
     assert all(line == line.rstrip() for line in result.stdout.splitlines())
+
+
+def test_how_many_experts_a_model_has(sotol: Sotol, tmp_path: Path) -> None:
+    model = random_checkpoint("qwen3moe")
+    write_gguf(tmp_path / "mixture.gguf", model.metadata, model.weights.values())
+    shown = sotol("info", str(tmp_path / "mixture.gguf")).stdout
+    assert "kv heads 1, experts 5, of which a token takes 2, expert width 32" in re.sub(r"\s+", " ", shown)
 
 
 def test_a_model_that_sotol_cannot_run(sotol: Sotol, tmp_path: Path) -> None:

@@ -203,20 +203,18 @@ def test_what_fails_in_a_mask_ends_one_request(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_thread_of_masks_ends_with_the_model() -> None:
-    def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("sotol-masks")]
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("sotol-masks")}
 
-    before = len(threads())
+    others = threads()  # of earlier tests, which may end at any moment
     llm = LLM(random_model())
     llm.generate("x", max_tokens=3)
-    assert len(threads()) == before
+    assert not threads() - others
     llm.generate("x", max_tokens=3, json=True)
-    assert len(threads()) == before + 1
+    (own,) = threads() - others
     llm.close()
-    for thread in threading.enumerate():
-        if thread.name.startswith("sotol-masks") and len(threads()) > before:
-            thread.join(20)
-    assert len(threads()) == before
+    own.join(20)
+    assert not own.is_alive()
 
 
 # ---- vocabularies

@@ -112,7 +112,7 @@ def test_the_gguf_package_reads_what_we_write(tmp_path: Path) -> None:
     weights = [
         Weight.from_values(f"{name}.weight", np.linspace(-1, 1, 1024, dtype=np.float32).reshape(2, 512), name)
         for name, encoding in ENCODINGS.items()
-        if encoding.encode is not None
+        if encoding.encode is not None and name not in ("Q1_0", "Q2_0")  # which the package can't decode
     ]
     path = tmp_path / "ours.gguf"
     write_gguf(path, metadata, weights)
@@ -132,7 +132,9 @@ def test_the_gguf_package_reads_what_we_write(tmp_path: Path) -> None:
         assert (tensor.name, tensor.tensor_type.name) == (weight.name, weight.encoding.name)
         assert tuple(tensor.shape) == weight.shape[::-1]
         assert tensor.data_offset % 64 == 0
-        assert np.array_equal(gguf.quants.dequantize(tensor.data, tensor.tensor_type), weight.decode())
+        plain = tensor.data.dtype == np.float64  # which the package reads, and does not decode
+        found = tensor.data.astype(np.float32) if plain else gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        assert np.array_equal(found, weight.decode())
 
 
 def test_a_small_model_is_not_split(tmp_path: Path) -> None:

@@ -134,9 +134,11 @@ def test_rows_may_be_made_of_several_tensors() -> None:
 
 
 def test_encodings_that_are_only_described() -> None:
-    weight = Weight.from_bytes("w", ENCODINGS["MXFP4"], (2, 32), np.zeros(34, np.uint8))
-    with pytest.raises(ModelError, match="w is stored as MXFP4, which sotol can't decode; it can F32, F16, BF16, Q4_0"):
+    weight = Weight.from_bytes("w", ENCODINGS["Q8_1"], (2, 32), np.zeros(80, np.uint8))
+    with pytest.raises(
+        ModelError, match="w is stored as Q8_1, which sotol can't decode; it can F32, F16, BF16, F64, I8"
+    ):
         weight.decode()
-    for name in ("MXFP4", "Q9"):
+    for name in ("Q8_1", "I8", "Q9"):
         with pytest.raises(ValueError, match=f"w: no encoder for '{name}'; there is one for F32"):
             Weight.from_values("w", np.zeros(32, np.float32), name)

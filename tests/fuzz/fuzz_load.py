@@ -14,7 +14,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tests.support.checkpoints import DEFAULTS, VOCABULARY, full_name, fused, optional_names, random_checkpoint
+from tests.support.checkpoints import (
+    DEFAULTS,
+    VOCABULARY,
+    full_name,
+    fused,
+    is_matrix,
+    optional_names,
+    random_checkpoint,
+)
 from tests.support.fuzzing import Broken, run
 from tests.support.running import make_step, make_table
 
@@ -30,7 +38,8 @@ TELLING: tuple[object, ...] = (
     0, 1, 2, 3, 5, 7, 15, 16, 17, 20, 31, 32, 33, 48, 63, 64, 100, 255, 256, 4095, 4096, 65535, 1 << 20, (1 << 31) - 1,
     1 << 31, (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1, -1, -2, -(1 << 31), -(1 << 63), 0.0, -0.0, 1e-45, 1e-30, 1e-6,
     0.5, 0.999, 1.0, 1.001, 2.5, 10000.0, 1e30, 3e38, -1.0, math.inf, -math.inf, math.nan, True, False, "", "none",
-    "linear", "yarn", "llama", "x" * 5000, "a\nb", [], [0], [1, 1], [1, 2], [True, False], [0.5], ["a"], [[1]],
+    "linear", "yarn", "longrope", "llama", "x" * 5000, "a\nb", [], [0], [1, 1], [1, 2], [True, False], [0.5], ["a"],
+    [[1]],
 )  # fmt: skip
 KEYS = (
     *DEFAULTS, "attention.key_length", "attention.value_length", "attention.sliding_window",
@@ -38,7 +47,11 @@ KEYS = (
     "rope.freq_base_swa", "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear",
     "rope.scaling.original_context_length", "rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor",
     "rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-    "rope.scaling.yarn_ext_factor", "vocab_size",
+    "rope.scaling.yarn_ext_factor", "vocab_size", "attention.layer_norm_epsilon", "attention.scale", "logit_scale",
+    "attention.temperature_scale", "embedding_scale", "residual_scale", "rope.scaling.finetuned",
+    "rope.dimension_sections", "expert_count", "expert_used_count", "expert_feed_forward_length",
+    "expert_shared_feed_forward_length", "expert_weights_norm", "expert_weights_scale", "expert_gating_func",
+    "expert_group_count", "expert_group_used_count",
 )  # fmt: skip
 TOKENIZER_KEYS = (
     "model", "pre", "tokens", "token_type", "scores", "merges", "bos_token_id", "eos_token_id", "eot_token_id",
@@ -111,7 +124,7 @@ def reencode_all(weights: Weights, rng: random.Random) -> None:
     one = rng.choice(ABLE)
     mixed = rng.random() < 0.5
     for name, weight in weights.items():
-        if len(weight.shape) == 2:
+        if is_matrix(weight):
             weights[name] = encode(weight, rng.choice(ABLE) if mixed else one)
 
 
@@ -297,7 +310,7 @@ def warm_up(folder: Path) -> None:
             sizes |= rng.choice([{}, {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}])
             sizes |= rng.choice([{}, {"attention.key_length": 16}])
             checkpoint = random_checkpoint(architecture, sizes)
-            weights = [encode(w, name) if len(w.shape) == 2 else w for w in checkpoint.weights.values()]
+            weights = [encode(w, name) if is_matrix(w) else w for w in checkpoint.weights.values()]
             write_gguf(folder / "case.gguf", {**checkpoint.metadata, **vocabulary(rng)}, weights)
             if not load(folder / "case.gguf", rng):
                 raise Broken(f"{architecture} in {name} does not run")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-SEEDS = {"fuzz_load": 22, "fuzz_templates": 2, "fuzz_tokenizer": 3, "fuzz_folder": 4, "fuzz_hub": 5}
+SEEDS = {"fuzz_load": 24, "fuzz_templates": 2, "fuzz_tokenizer": 3, "fuzz_folder": 4, "fuzz_hub": 5}
 
 
 @pytest.mark.parametrize(("module", "seed"), SEEDS.items())

@@ -1,5 +1,6 @@
 """Checkpoints with Hugging Face's names: the same program over the same numbers as their conversions to GGUF."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,69 @@ from sotol.quant import Float32Array
 
 IDS = np.random.default_rng(6).integers(0, 48, 20).tolist()
 CONFIGS: dict[str, dict[str, object]] = {
+    "cohere2": {"layer_norm_eps": 1e-5, "logit_scale": 0.5, "sliding_window": 9},
+    "command-r": {"layer_norm_eps": 1e-5, "logit_scale": 0.5},
+    "exaone4": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5},
+    "gemma": {"hidden_act": "gelu"},
+    "gemma2": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 5,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 7.0,
+        "final_logit_softcapping": 3.0,
+        "hidden_activation": "gelu_pytorch_tanh",
+    },
+    "glm4": {"partial_rotary_factor": 0.5},
+    "granite": {
+        "attention_multiplier": 0.3,
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 3.0,
+    },
+    "hunyuan-dense": {
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0},
+    },
+    "mistral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e6,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+        "sliding_window": 11,
+    },
+    "olmo2": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 5,
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
+    },
+    "phi3": {
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.5,
+            "short_factor": [1.0, 1.5, 2.0, 2.5],
+            "long_factor": [1.0, 3.0, 5.0, 7.0],
+        },
+        "original_max_position_embeddings": 16,
+        "sliding_window": 9,
+    },
+    "arcee": {"hidden_act": "relu2"},
+    "nemotron": {"hidden_act": "relu2", "norm_eps": 1e-5, "partial_rotary_factor": 0.5},
+    "stablelm": {"hidden_act": "silu", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25},
+    "starcoder2": {"hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5, "sliding_window": 9},
+    "smollm3": {"no_rope_layers": [1, 1], "no_rope_layer_interval": 4},
     "gemma3": {
         "layer_types": ["sliding_attention", "full_attention"],
         "sliding_window": 5,
@@ -30,12 +94,35 @@ CONFIGS: dict[str, dict[str, object]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
         },
     },
-}
+    "gpt-oss": {
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "intermediate_size": 32,
+        "sliding_window": 5,
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 300.0, "factor": 4.0, "original_max_position_embeddings": 16,
+            "truncate": False,
+        },
+    },
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32},
+    "olmoe": {"num_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32, "norm_topk_prob": False},
+    "qwen2moe": {
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 64,
+        "norm_topk_prob": False,
+    },
+    "qwen3moe": {
+        "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True,
+        "mlp_only_layers": [], "decoder_sparse_step": 1,
+    },
+}  # fmt: skip
 
 
 def hf_checkpoint(architecture: str, **config: object) -> Checkpoint:
     """A checkpoint of transformers' names with the random numbers of `random_checkpoint`, taken as they are."""
-    ours = random_checkpoint(architecture, optional=True)
+    ours = _as_joined(architecture, random_checkpoint(architecture, optional=True))
     weights = dict[str, Weight]()
     for key, (name, *_) in ARCHITECTURES[architecture].WEIGHTS.items():
         for i in range(2 if "{}" in key and name else bool(name)):
@@ -56,6 +143,19 @@ def hf_checkpoint(architecture: str, **config: object) -> Checkpoint:
         **config,
     }
     return Checkpoint(Path("config.json"), described, weights)
+
+
+def _as_joined(architecture: str, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with weights joined as Hugging Face's files of the architecture join them, by a part's name."""
+    table, weights = ARCHITECTURES[architecture].WEIGHTS, dict(checkpoint.weights)
+    for names, whole in ((("attn_q", "attn_k", "attn_v"), "attn_q"), (("ffn_gate", "ffn_up"), "ffn_up")):
+        for i in range(2):
+            parts = [f"blk.{i}.{part}.weight" for part in names]
+            rows_of = [table.get(f"blk.{{}}.{part}") for part in names]
+            if all(rows_of) and not all(name.hf for name in rows_of if name):
+                rows = np.concatenate([weights[part].decode() for part in parts])
+                weights[f"blk.{i}.{whole}.weight"] = Weight.from_values("", rows, "F32")
+    return checkpoint._replace(weights=weights)
 
 
 def logits_of(checkpoint: Checkpoint, backend: str = "reference") -> Float32Array:
@@ -162,10 +262,17 @@ def test_what_is_missing_or_misshapen_is_named(changes: dict[str, Any], message:
         ("qwen2", "use_sliding_window", True),
         ("gemma3", "hidden_activation", "silu"),
         ("gemma3", "use_bidirectional_attention", True),
+        ("qwen3moe", "mlp_only_layers", [1]),
+        ("qwen3moe", "decoder_sparse_step", 2),
+        ("qwen2moe", "qkv_bias", False),
+        ("gpt-oss", "swiglu_limit", 9.0),
+        ("olmoe", "clip_qkv", 8.0),
     ],
 )
 def test_a_config_of_another_model_is_refused(architecture: str, key: str, value: object) -> None:
-    with pytest.raises(ModelError, match=f"^config.json's {key} is {value!r}: sotol runs {architecture} with "):
+    with pytest.raises(
+        ModelError, match=f"^config.json's {key} is {re.escape(repr(value))}: sotol runs {architecture} with "
+    ):
         trace_model(hf_checkpoint(architecture, **{key: value}), 48)
 
 

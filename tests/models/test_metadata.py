@@ -52,6 +52,13 @@ def test_numbers() -> None:
     assert fields(0.0).number("other", 0.5) == 0.5
 
 
+def test_lists_of_numbers() -> None:
+    assert fields([1, 2.5]).numbers("key", 2) == (1.0, 2.5)
+    for wrong in ([1.0], [1.0, 0.0], [1.0, -2.0], [1.0, float("nan")], [1.0, True], [1.0, "2"], 1.0, "ab"):
+        with pytest.raises(ModelError, match=r"arch\.key is .*, not 2 positive numbers"):
+            fields(wrong).numbers("key", 2)
+
+
 def test_text() -> None:
     assert fields("yarn").text("key", "none") == "yarn"
     assert fields("yarn").text("other", "none") == "none"

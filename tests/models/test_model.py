@@ -1,6 +1,9 @@
 """Every architecture: weights are bound by name, shape and encoding; a prompt's chunks and neighbours do not matter."""
 
+import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.checkpoints import full_name, fused, optional_names, random_checkpoint, with_weights
+from tests.support.checkpoints import full_name, fused, joined_gates, optional_names, random_checkpoint, with_weights
 from tests.support.running import limits_for, make_step, run_text
 
 from sotol.backends.reference import ReferenceRunner
@@ -20,7 +23,8 @@ from sotol.program import ops
 from sotol.quant import ENCODINGS, Float32Array
 
 CONTEXT = 48
-WINDOWED = {"gemma3": {"attention.sliding_window": 5, "attention.sliding_window_pattern": 2}}
+WINDOW = {"attention.sliding_window": 5, "attention.sliding_window_pattern": 2}
+WINDOWED = dict.fromkeys(("gemma2", "gemma3", "mistral3", "olmo2", "phi3"), WINDOW)
 
 
 def checkpoint_of(architecture: str, *, optional: bool = False) -> Checkpoint:
@@ -64,7 +68,7 @@ def test_a_misshapen_weight_is_named(architecture: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", ["blk.2.attn_q.weight", "blk.0.attn_r.weight", "blk.0.attn_norm.bias", "surprise"])
+@pytest.mark.parametrize("name", ["blk.2.attn_q.weight", "blk.0.attn_r.weight", "blk.0.attn_norm.scale", "surprise"])
 def test_an_extra_weight_is_named(architecture: str, name: str) -> None:
     extra = with_weights(checkpoint_of(architecture), {name: np.zeros((32, 32), np.float32)})
     with pytest.raises(ModelError, match=rf"weight '{re.escape(name.removesuffix('.weight'))}' \(of 1\) is not part"):
@@ -80,6 +84,19 @@ def test_an_encoding_that_can_not_be_decoded_is_named() -> None:
     changed = Checkpoint(checkpoint.path, checkpoint.metadata, {**checkpoint.weights, other.name: other})
     with pytest.raises(ModelError, match=rf"weight blk\.1\.ffn_up is {unknown.name}, which sotol can't run yet"):
         trace_model(changed, CONTEXT)
+
+
+def test_an_architecture_is_imported_when_it_is_asked_for() -> None:
+    program = (
+        "import sys\n"
+        "from sotol.models import ARCHITECTURES\n"
+        "def there(): return sorted(n for n in ARCHITECTURES if f'sotol.models.{n}' in sys.modules)\n"
+        "before, asked = there(), 'olmo2' in ARCHITECTURES\n"
+        "assert ARCHITECTURES['qwen3'].__name__ == 'sotol.models.qwen3'\n"
+        "print(before, asked, there())"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert said.strip() == "[] True ['qwen3']"
 
 
 @pytest.mark.parametrize("name", ["gpt17", None, 5])
@@ -152,7 +169,8 @@ def test_each_bias_that_a_file_may_have_counts(architecture: str, name: str) -> 
     shape = checkpoint_of(architecture, optional=True).weights[full].shape
     expected = reference_logits(plain)
     np.testing.assert_array_equal(reference_logits(with_weights(plain, {full: np.zeros(shape, np.float32)})), expected)
-    other = with_weights(plain, {full: np.linspace(-1, 2, shape[0], dtype=np.float32)})
+    numbers = np.linspace(-1, 2, math.prod(shape), dtype=np.float32).reshape(shape)
+    other = with_weights(plain, {full: numbers})
     # A constant on keys would cancel in the softmax, were it not rotated.
     assert np.abs(reference_logits(other) - expected).max() > 1e-3
 
@@ -172,6 +190,20 @@ def test_queries_keys_and_values_may_lie_in_one_weight(architecture: str, encodi
     np.testing.assert_array_equal(reference_logits(joined), reference_logits(plain))
 
 
+@pytest.mark.parametrize("encoding", ["F32", "Q8_0"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gate_and_up_may_lie_in_one_weight(architecture: str, encoding: str) -> None:
+    plain = checkpoint_of(architecture, optional=True)
+    encoded = {
+        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 else w
+        for name, w in plain.weights.items()
+    }
+    plain = plain._replace(weights=encoded)
+    joined = joined_gates(plain)
+    assert "blk.0.ffn_gate.weight" not in joined.weights
+    np.testing.assert_array_equal(reference_logits(joined), reference_logits(plain))
+
+
 def test_a_joined_weight_beside_its_parts_is_extra() -> None:
     plain = checkpoint_of("llama")
     both = plain._replace(weights={**plain.weights, **fused(plain).weights})
@@ -183,6 +215,12 @@ def test_a_joined_weight_of_other_rows_is_named() -> None:
     wrong = {"blk.1.attn_qkv.weight": np.zeros((96, 32), np.float32)}
     with pytest.raises(ModelError, match=r"weight blk\.1\.attn_qkv has shape \[96, 32\], not \[64, 32\]$"):
         trace_model(with_weights(fused(checkpoint_of("llama")), wrong), CONTEXT)
+
+
+def test_joined_gates_of_other_rows_are_the_part_alone() -> None:
+    wrong = {"blk.1.ffn_up.weight": np.zeros((80, 32), np.float32)}
+    with pytest.raises(ModelError, match=r"weight blk\.1\.ffn_up has shape \[80, 32\], not \[64, 32\]$"):
+        trace_model(with_weights(joined_gates(checkpoint_of("llama")), wrong), CONTEXT)
 
 
 def test_a_joined_bias_that_can_not_be_cut_is_named() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sotol.errors import ModelError
 from sotol.models.metadata import Metadata
-from sotol.models.rope import ROPE_KEYS, Rope, read_rope
+from sotol.models.rope import PARTIAL, ROPE_KEYS, Rope, read_rope
 from sotol.quant import Float32Array
 
 CONTEXT = 70
@@ -82,6 +82,19 @@ def test_yarn(width: int, factor: float, context: int, base: float) -> None:
     assert all(s == 1 for s, n in zip(stretched, turns, strict=True) if n < base ** (-1 / pairs))
 
 
+def test_yarns_ramp_may_begin_and_end_between_pairs() -> None:
+    """As in gpt-oss: pairs 8.09 and 17.40, by hand of the paper's formula, are where the ramp begins and ends."""
+    config = {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "original_max_position_embeddings": 4096}
+    rope = read_config(64, rope_parameters={**config, "truncate": False})
+    low, high = (32 * math.log(4096 / (turns * 2 * math.pi), 150000.0) for turns in (32, 1))
+    assert (round(low, 2), round(high, 2)) == (8.09, 17.40)
+    stretched = [min(max((i - low) / (high - low), 0), 1) for i in range(32)]
+    mixed = [(1 - s) * f + s * f / 32 for f, s in zip(plain(32, 150000.0), stretched, strict=True)]
+    np.testing.assert_allclose(rope.table("rope", CONTEXT).value, turned(mixed, 0.1 * math.log(32) + 1), atol=1e-6)
+    rounded = read_config(64, rope_parameters={**config, "truncate": True})
+    assert rounded == read_config(64, rope_parameters=config) == rope._replace(rounded=True)
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -89,6 +102,7 @@ def test_yarn(width: int, factor: float, context: int, base: float) -> None:
         ({"attn_factor": 2.0}, 2 * (0.1 * math.log(8) + 1)),
         ({"yarn_attn_factor": 1.25}, 1.25),
         ({"yarn_log_multiplier": 0.5}, (0.1 * math.log(8) + 1) / (0.05 * math.log(8) + 1)),
+        ({"yarn_log_multiplier": 0.0}, 0.1 * math.log(8) + 1),  # "none"
         ({"factor": 0.5}, 1.0),
     ],
 )
@@ -142,6 +156,15 @@ def test_part_of_a_head_may_be_rotated() -> None:
     assert read(64, dimension_count=32).pairs == 16
 
 
+def test_a_share_of_a_head_is_rotated_where_the_architecture_has_one() -> None:
+    keys = {**ROPE_KEYS, "rope.partial_rotary_factor": PARTIAL}
+    for place in ({"partial_rotary_factor": 0.75}, {"rope_parameters": {"partial_rotary_factor": 0.75}}):
+        assert read_rope(Metadata(place, "arch", keys), 64).pairs == 24
+    assert read_rope(Metadata({}, "arch", keys), 64).pairs == 32
+    with pytest.raises(ModelError, match="dimension_count is 5: it must be even"):
+        read_rope(Metadata({"partial_rotary_factor": 0.32}, "arch", keys), 16)
+
+
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -185,6 +208,8 @@ def test_yarn_of_a_config() -> None:
     )
     both = read_config(rope_parameters={**yarn, "mscale": 0.7, "mscale_all_dim": 0.5})
     assert both.attention_factor == pytest.approx((0.07 * math.log(4) + 1) / (0.05 * math.log(4) + 1))
+    alone = read_config(rope_parameters={**yarn, "mscale_all_dim": 0.5})  # without the other it has no say
+    assert alone.attention_factor == pytest.approx(0.1 * math.log(4) + 1)
 
 
 def test_what_can_not_be_read_of_a_config() -> None:

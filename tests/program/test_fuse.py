@@ -1,12 +1,12 @@
 """Rewrites of programs: the original and the rewritten form give the same results on the reference backend."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.checkpoints import random_checkpoint
+from tests.support.checkpoints import is_matrix, random_checkpoint
 from tests.support.running import limits_for, make_step, run_text
 from tests.support.single_op import Inputs, ended, reference, single_step
 
@@ -17,7 +17,7 @@ from sotol.models import trace_model
 from sotol.program import ops
 from sotol.program.fuse import RULES, Rule, Uses, chain, fuse, quantize_inputs
 from sotol.program.memory import Cache, State
-from sotol.program.program import INNER, Op, Program, Tensor, op
+from sotol.program.program import INNER, Constant, Op, Program, Tensor, op
 from sotol.quant import Float32Array
 
 
@@ -84,7 +84,7 @@ def test_a_whole_model(architecture: str) -> None:
         floats.path,
         floats.metadata,
         {
-            name: Weight.from_values(name, w.decode(), "Q8_0") if len(w.shape) == 2 else w
+            name: Weight.from_values(name, w.decode(), "Q8_0") if is_matrix(w) else w
             for name, w in floats.weights.items()
         },
     )
@@ -124,7 +124,7 @@ def test_a_result_with_two_readers_stays() -> None:
     assert [node.op.name for node in joined.nodes] == ["embed", "rms_norm", "quantize", "linear", "add", "add"]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3", "qwen2moe"])
 def test_a_joined_model_is_the_model(architecture: str) -> None:
     program = quantize_inputs(trace_model(random_checkpoint(architecture), 64))
     text = np.random.default_rng(0).integers(0, 48, 20).tolist()
@@ -135,6 +135,28 @@ def test_a_joined_model_is_the_model(architecture: str) -> None:
         assert {part.layer for part in node.parts} <= {node.layer}
     got, want = (run_text(ReferenceRunner(p, limits_for(p, 64)), text, [7, 13]) for p in (joined, program))
     np.testing.assert_array_equal(got, want)
+
+
+def test_products_with_experts_share_an_input_and_their_sum_takes_in_the_residual() -> None:
+    start = Inputs()
+    x = start.rows(values(5, 64), "x")
+    none = Constant("none", np.zeros(4, np.float32))
+    chosen = ops.choose_experts(start.rows(values(5, 4, seed=1), "logits"), none, k=2, scores="softmax")
+    choice, weights = cast("tuple[Tensor, Tensor]", chosen)
+    gate, up = (ops.expert_linear(x, choice, experts(name, i)) for i, name in enumerate(("gate", "up")))
+    down = ops.expert_linear(ops.glu(gate, up, act="silu"), choice, experts("down", 5))
+    x + ops.combine(down, weights)
+    joined = fuse(quantize_inputs(ended(start.program)))
+    assert [node.op.name for node in joined.nodes] == [
+        "embed", "embed", "choose_experts", "quantize", "expert_linear", "expert_linear", "glu_quantize",
+        "expert_linear", "combine_add",
+    ]  # fmt: skip
+    assert [part.op.name for part in joined.nodes[-1].parts] == ["combine", "add"]
+
+
+def experts(name: str, seed: int) -> Weight:
+    """Four matrices [64, 64]."""
+    return Weight.from_values(name, values(4, 64, 64, seed=seed), "Q8_0")
 
 
 # ---- rules of other sizes

@@ -1,5 +1,6 @@
 """The op vocabulary: rules give the shapes that the meanings have, and the meanings are those of the papers."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -73,22 +74,34 @@ def attention_case(t: int, k: int, n: int, begin: int = 0, window: int = 0) -> C
     return (numbers(t, 2 * k, n), pool(begin + t, k, n, window), one_sequence(t, begin)), {"scale": n**-0.5}
 
 
+def chosen(t: int, k: int) -> Array:
+    """k of 2 k experts for each of t tokens."""
+    return np.stack([np.random.default_rng(i).permutation(2 * k)[:k] for i in range(t)]).astype(np.int32)
+
+
 # By op: inputs whose shapes depend on three sizes.
 CASES: dict[str, Callable[[int, int, int], Case]] = {
     "embed": lambda t, m, n: ((numbers(m, n), np.zeros(t, np.int32)), {}),
     "rms_norm": lambda t, m, n: ((numbers(t, m, n), numbers(n)), {"eps": 1e-6}),
+    "layer_norm": lambda t, m, n: ((numbers(t, m, n), numbers(n)), {"eps": 1e-6}),
     "quantize": lambda t, _, n: ((numbers(t, 32 * n),), {}),
     "linear": lambda t, m, n: ((numbers(t, n), numbers(m, n)), {}),
     "add_bias": lambda t, m, _: ((numbers(t, m), numbers(m)), {}),
     "add": lambda t, m, n: ((numbers(t, m, n), numbers(t, m, n)), {}),
     "scale": lambda t, m, n: ((numbers(t, m, n),), {"factor": 3.0}),
+    "scale_by_position": lambda t, m, n: (
+        (numbers(t, m, n), np.arange(t, dtype=np.int32), numbers(t + n)),
+        {},
+    ),
     "soft_cap": lambda t, m, n: ((numbers(t, m, n),), {"cap": 3.0}),
     "glu": lambda t, _, n: ((numbers(t, n), numbers(t, n)), {"act": "silu"}),
+    "activate": lambda t, _, n: ((numbers(t, n),), {"act": "relu2"}),
     "rope": lambda t, m, n: (
         (numbers(t, m, 2 * n), np.arange(t, dtype=np.int32), numbers(t, 2, n)),
         {"style": "halves"},
     ),
     "attention": attention_case,
+    "attention_with_sinks": lambda t, k, n: ((*attention_case(t, k, n)[0], numbers(2 * k)), attention_case(t, k, n)[1]),
     "remember": lambda t, k, n: ((numbers(t, k, n), numbers(t, k, n + 1), pool(t, k, n), one_sequence(t)), {}),
     "remember_latent": lambda t, k, n: ((numbers(t, k, n), pool(t, k, n, latent=True), one_sequence(t)), {}),
     "moving_average": lambda t, _, n: (
@@ -96,6 +109,12 @@ CASES: dict[str, Callable[[int, int, int], Case]] = {
         {},
     ),
     "rows": lambda t, m, n: ((numbers(t, n), np.zeros(m, np.int32)), {}),
+    "choose_experts": lambda t, m, n: ((numbers(t, m + n), numbers(m + n)), {"k": m, "scores": "softmax"}),
+    "expert_linear": lambda t, m, n: ((numbers(t, n), chosen(t, m), numbers(2 * m, n + 1, n)), {}),
+    "add_expert_bias": lambda t, m, n: ((numbers(t, m, n), chosen(t, m), numbers(2 * m, n)), {}),
+    "combine": lambda t, m, n: ((numbers(t, m, n), numbers(t, m)), {}),
+    "spread": lambda t, m, n: ((numbers(t, n), numbers(t, m)), {}),
+    "gate_rows": lambda t, _, n: ((numbers(t, n), numbers(t, 1)), {}),
     "reshape": lambda t, m, n: ((numbers(t, m * n),), {"shape": (t, m, n)}),
 }
 
@@ -114,6 +133,11 @@ def symbol(program: Program, x: Any) -> Operand:
     return StepInput(program, "ids", x.shape) if x.dtype == np.int32 else Constant("x", x)
 
 
+def results_of(given_: Any) -> tuple[Array, ...]:
+    """None, an array or several as several."""
+    return () if given_ is None else given_ if isinstance(given_, tuple) else (given_,)
+
+
 @pytest.mark.parametrize("name", CASES)
 @given(sizes=st.tuples(*[st.integers(1, 9)] * 3))
 def test_the_shape_rule_is_the_shape_of_the_meaning(name: str, sizes: tuple[int, int, int]) -> None:
@@ -122,8 +146,7 @@ def test_the_shape_rule_is_the_shape_of_the_meaning(name: str, sizes: tuple[int,
     operands = tuple(symbol(program, x) for x in inputs)
     op = OPS[name]
     shapes = tuple(result.shape for result in op.results_of(operands, op.complete(attributes)))
-    given_ = op(*inputs, **attributes)
-    assert shapes == (() if given_ is None else (given_.shape,))
+    assert shapes == tuple(x.shape for x in results_of(op(*inputs, **attributes)))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -131,8 +154,9 @@ def test_meanings_keep_the_type_of_activations(name: str) -> None:
     for kind in (np.float32, np.float64):
         inputs, attributes = CASES[name](3, 2, 4)
         given_ = [x.astype(kind) if getattr(x, "dtype", None) == np.float32 else x for x in inputs]
-        result = OPS[name](*given_, **attributes)
-        assert (None if result is None else result.dtype) == (kind if OPS[name].outputs else None)
+        results = results_of(OPS[name](*given_, **attributes))
+        kinds = [np.dtype(np.int32) if rule.kind == "i32" else np.dtype(kind) for rule in OPS[name].outputs]
+        assert [x.dtype for x in results] == kinds
 
 
 def naive_attention(case: Case, window: int, cap: float) -> Array:
@@ -162,6 +186,90 @@ def test_attention_is_its_naive_twin(t: int, begin: int, window: int, cap: float
     inputs = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in case[0]]
     got = ops.attention(*inputs, **case[1], cap=cap)
     np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@given(st.integers(1, 20), st.integers(0, 30), st.integers(0, 25))
+def test_a_sink_is_a_score_without_a_value(t: int, begin: int, window: int) -> None:
+    """Attention without it, times the weight that it leaves to the keys."""
+    case = attention_case(t, 2, 4, begin, window)
+    inputs = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in case[0]]
+    q, keys = inputs[0], case[0][1].keys
+    sinks, out = np.array([-2.0, 0.0, 1.0, 30.0]), ops.attention(*inputs, **case[1])
+    got = ops.attention_with_sinks(*inputs, sinks, **case[1])
+    for i in range(t):
+        for h in range(4):
+            seen = range(max(0, begin + i - window + 1) if window else 0, begin + i + 1)
+            scores = [float(q[i, h] @ keys[p, h // 2]) * case[1]["scale"] for p in seen]
+            left = sum(map(math.exp, scores)) / (sum(map(math.exp, scores)) + math.exp(sinks[h]))
+            np.testing.assert_allclose(got[i, h], left * out[i, h], atol=1e-12)
+
+
+def naive_choice(
+    logits: Array, bias: Array, k: int, scores: str, groups: int, groups_used: int, best: int
+) -> list[int]:  # fmt: skip
+    """One token's experts, by sorting pairs."""
+    top = max(logits)
+    total = sum(math.exp(x - top) for x in logits)
+    rated = {
+        "softmax": [math.exp(x - top) / total for x in logits],
+        "sigmoid": [1 / (1 + math.exp(-x)) for x in logits],
+        "chosen": list(logits),
+    }[scores]
+    ranked = [(-(x + b), i) for i, (x, b) in enumerate(zip(rated, bias, strict=True))]
+    each = len(ranked) // groups
+    of_groups = [sorted(ranked[g * each : (g + 1) * each])[:best] for g in range(groups)]
+    kept = sorted((sum(x for x, _ in members), g) for g, members in enumerate(of_groups))[:groups_used]
+    able = [pair for _, g in kept for pair in ranked[g * each : (g + 1) * each]]
+    return [i for _, i in sorted(able)[:k]]
+
+
+@given(
+    seed=st.integers(0, 2**31), scores=st.sampled_from(["softmax", "sigmoid", "chosen"]),
+    groups=st.sampled_from([1, 2, 4]), each=st.integers(1, 8), best=st.integers(1, 2), data=st.data(),
+)  # fmt: skip
+def test_choices_are_those_of_the_naive_twin(
+    seed: int, scores: str, groups: int, each: int, best: int, data: st.DataObject
+) -> None:
+    """Weights: of the scores without the bias; normalised they sum to the factor."""
+    rng, used = np.random.default_rng(seed), data.draw(st.integers(1, groups))
+    k = data.draw(st.integers(1, used * each))
+    logits, bias = rng.normal(size=(5, groups * each)), rng.normal(size=groups * each) / 10
+    options = {"k": k, "scores": scores, "groups": groups, "groups_used": used, "best": best}
+    choice, weights = ops.choose_experts(logits, bias, **options)
+    _, plain = ops.choose_experts(logits, bias, **options, normalised=True, factor=2.5)
+    for t in range(5):
+        assert choice[t].tolist() == naive_choice(logits[t], bias, k, scores, groups, used, best)
+    picked = np.take_along_axis(logits, choice, axis=1)
+    want = {
+        "softmax": np.exp(picked) / np.exp(logits).sum(axis=1, keepdims=True),
+        "sigmoid": 1 / (1 + np.exp(-picked)),
+        "chosen": np.exp(picked) / np.exp(picked).sum(axis=1, keepdims=True),
+    }[scores]
+    np.testing.assert_allclose(weights, want, rtol=1e-12)
+    np.testing.assert_allclose(plain, 2.5 * want / want.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_products_with_experts_and_what_is_made_of_them() -> None:
+    """By plain loops: of one row for all choices, or one for each; weighed before or after."""
+    x, w, b = numbers(3, 5).astype(float), numbers(4, 6, 5).astype(float), numbers(4, 6).astype(float)
+    choice, weights = np.array([[0, 3], [3, 1], [2, 0]], np.int32), numbers(3, 2).astype(float)
+    rows = ops.add_expert_bias(ops.expert_linear(x, choice, w), choice, b)
+    spread = ops.expert_linear(ops.spread(x, weights), choice, w)
+    for t in range(3):
+        for i in range(2):
+            np.testing.assert_allclose(rows[t, i], w[choice[t, i]] @ x[t] + b[choice[t, i]])
+            np.testing.assert_allclose(spread[t, i], w[choice[t, i]] @ x[t] * weights[t, i])
+        np.testing.assert_allclose(ops.combine(rows, weights)[t], weights[t] @ rows[t])
+        np.testing.assert_allclose(ops.combine(rows, weights, weighted=False)[t], rows[t].sum(axis=0))
+    gate = np.array([[0.0], [100.0], [-100.0]])
+    np.testing.assert_allclose(ops.gate_rows(x, gate), [x[0] / 2, x[1], 0 * x[2]], atol=1e-30)
+
+
+def test_a_clamped_swiglu() -> None:
+    gate, up = np.array([[0.0, 1.0, 9.0, -50.0, 1.0, 1.0]]), np.array([[5.0, 2.0, 1.0, 1.0, 9.0, -9.0]])
+    s = [1 / (1 + math.exp(-1.702 * g)) for g in (0, 1, 7)]
+    want = [[0, s[1] * 3, 7 * s[2] * 2, 0, s[1] * 8, s[1] * -6]]
+    np.testing.assert_allclose(ops.glu(gate, up, act="clamped_swiglu"), want, atol=1e-9)
 
 
 def rotation(context: int, pairs: int) -> Array:
@@ -209,7 +317,27 @@ def test_norms_and_activations() -> None:
     np.testing.assert_allclose(ops.soft_cap(np.array([0.1, 1e4, -1e4]), cap=5.0), [0.1, 5, -5], atol=1e-4)
     gate, up = np.array([[0.0, 30.0, -30.0, 1.0]]), np.full((1, 4), 3.0)
     np.testing.assert_allclose(ops.glu(gate, up, act="silu"), [[0, 90, 0, 3 / (1 + np.exp(-1))]], atol=1e-9)
+    np.testing.assert_allclose(ops.activate(gate, act="silu"), ops.glu(gate, np.ones((1, 4)), act="silu"))
+    np.testing.assert_array_equal(ops.activate(np.array([[-2.0, 0.0, 3.0]]), act="relu2"), [[0, 0, 9]])
     np.testing.assert_allclose(ops.glu(gate, up, act="gelu_tanh"), [[0, 90, 0, 3 * 0.841192]], atol=1e-5)
+
+
+def test_a_layer_norm_has_mean_0_and_deviation_1() -> None:
+    """Whatever is added to all of a row, or multiplied with it."""
+    x, weight = numbers(4, 3, 16).astype(np.float64), numbers(16).astype(np.float64)
+    normed = ops.layer_norm(x, np.ones(16), eps=0.0)
+    np.testing.assert_allclose(normed.mean(axis=-1), 0.0, atol=1e-14)
+    np.testing.assert_allclose(normed.std(axis=-1), 1.0)
+    np.testing.assert_allclose(ops.layer_norm(7 * x - 3, weight, eps=0.0), normed * weight, atol=1e-12)
+    np.testing.assert_allclose(ops.layer_norm(x, weight, eps=1.0)[0, 0], (
+        weight * (x[0, 0] - x[0, 0].mean()) / np.sqrt(x[0, 0].var() + 1.0)
+    ))  # fmt: skip
+
+
+def test_a_scale_by_position_is_the_tables() -> None:
+    x, table = numbers(3, 2, 4), np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+    scaled = ops.scale_by_position(x, np.array([3, 0, 2], np.int32), table)
+    np.testing.assert_array_equal(scaled, np.stack([8 * x[0], x[1], 4 * x[2]]))
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from sotol.quant import ENCODINGS
 from sotol.quant.floats import decode_bf16, decode_f16, decode_f32, encode_bf16, encode_f16, encode_f32
 
 ANY = hnp.arrays(np.float32, hnp.array_shapes(max_dims=2, max_side=8), elements=st.floats(width=32))
@@ -40,3 +41,29 @@ def test_bf16_equals_gguf(x: np.ndarray) -> None:
 @given(x=hnp.arrays(np.float32, 8, elements=st.floats(2.0**-120, 2.0**100, width=32)))
 def test_bf16_errs_by_at_most_one_part_in_256(x: np.ndarray) -> None:
     assert (np.abs(decode_bf16(encode_bf16(x)) - x) <= x * 2.0**-8).all()
+
+
+@given(x=ANY)
+def test_f64_holds_every_f32(x: np.ndarray) -> None:
+    encoding = ENCODINGS["F64"]
+    assert encoding.encode is not None
+    assert encoding.decode is not None
+    np.testing.assert_array_equal(encoding.decode(encoding.encode(x)), x)
+
+
+def test_f64_is_rounded_and_becomes_infinite_beyond_f32() -> None:
+    decode = ENCODINGS["F64"].decode
+    assert decode is not None
+    x = np.array([1 + 2.0**-24, 1 + 3 * 2.0**-24, 1e300, -1e300, 0.1], "<f8")
+    assert decode(x.view(np.uint8)).tolist() == [1, 1 + 2.0**-22, np.inf, -np.inf, np.float32(0.1)]
+
+
+@pytest.mark.parametrize("name", ["I8", "I16", "I32", "I64"])
+def test_whole_numbers(name: str) -> None:
+    """The least and the largest of the type, and some between; 2^53 + 1 is rounded."""
+    encoding = ENCODINGS[name]
+    assert encoding.decode is not None
+    info = np.iinfo(f"i{encoding.size}")
+    x = np.array([info.min, -1, 0, 1, 100, info.max], f"<i{encoding.size}")
+    assert encoding.decode(x.view(np.uint8)).tolist() == x.astype(np.float32).tolist()
+    assert encoding.encode is None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sotol.quant import ENCODINGS
-from sotol.quant.kquants import encode_lines, pack_scales, split_scales
+from sotol.quant.kquants import encode_lines, pack_scales, pack_signed_scales, split_scales, split_signed_scales
 
 WEIGHTS = hnp.arrays(np.float32, (2, 256), elements=st.floats(-100, 100, width=32))
 NORMAL = np.random.default_rng(7).standard_normal((32, 1024)).astype(np.float32)
@@ -58,6 +58,34 @@ def test_q6_k_bound(x: np.ndarray) -> None:
     assert (error <= (1.5 * step + TINY * 128 * 32)[:, None]).all()
 
 
+@given(scales=hnp.arrays(np.int8, (3, 16), elements=st.integers(-32, 31)))
+def test_packed_signed_scales_come_back(scales: np.ndarray) -> None:
+    np.testing.assert_array_equal(split_signed_scales(pack_signed_scales(scales)), scales)
+
+
+@given(x=WEIGHTS)
+def test_q2_k_bound(x: np.ndarray) -> None:
+    """A step and a half of the block's coarsest group, and half a step of its minimums (15 for the lowest)."""
+    groups = x.reshape(2, 16, 16).astype(np.float64)
+    error = np.abs(coded("Q2_K", x).reshape(groups.shape) - groups)
+    low = np.minimum(groups.min(-1), 0)
+    step = ((groups.max(-1) - low) / 3).max(-1)
+    bound = 1.5 * step + np.abs(low).max(-1) / 30 + np.abs(groups).max((-1, -2)) * 2.0**-10 + TINY * 15 * 4
+    assert (error <= bound[:, None, None]).all()
+
+
+@given(x=WEIGHTS)
+def test_q3_k_bound(x: np.ndarray) -> None:
+    """A step and a half of the block's coarsest group: one for what lies opposite its largest weight."""
+    error = np.abs(coded("Q3_K", x) - x).reshape(2, 256)
+    assert (error <= (1.5 * np.abs(x).max(-1) / 4 + TINY * 32 * 4)[:, None]).all()
+
+
+@pytest.mark.parametrize(("name", "most", "finer"), [("Q2_K", 0.277, "Q3_K"), ("Q3_K", 0.155, "Q4_K")])
+def test_error_of_few_bits_on_normal_weights(name: str, most: float, finer: str) -> None:
+    assert rms(finer, NORMAL) < rms(name, NORMAL) < most
+
+
 @pytest.mark.parametrize(
     ("name", "coarser", "most"), [("Q4_K", "Q4_1", 0.0725), ("Q5_K", "Q5_1", 0.0368), ("Q6_K", "Q5_1", 0.018)]
 )
@@ -75,14 +103,19 @@ def test_the_search_beats_spreading_the_range(name: str, bits: int) -> None:
     assert rms(name, NORMAL) < 0.95 * float(np.sqrt(np.mean((plain - NORMAL) ** 2)))
 
 
-@pytest.mark.parametrize("name", ["Q4_K", "Q5_K", "Q6_K"])
-@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 1e-30, 5e6])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K") for value in (0.0, 1.0, -1.0, 1e-30)),
+        *((name, 5e6) for name in ("Q3_K", "Q4_K", "Q5_K", "Q6_K")),
+    ],
+)
 def test_constant_blocks(name: str, value: float) -> None:
     x = np.full(512, value, np.float32)
     assert np.allclose(coded(name, x), x, rtol=2e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("name", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
 def test_many_blocks_are_encoded_as_each_alone(name: str) -> None:
     encode = ENCODINGS[name].encode
     assert encode is not None

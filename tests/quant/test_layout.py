@@ -8,27 +8,30 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.support.layouts import random_fields, values_of
 
-from sotol.quant import ENCODINGS, BlockParts, Layout, encoding_named, join_plain, plain_encoding
+from sotol.quant import ENCODINGS, FACTORS, BlockParts, Layout, encoding_named, join_plain, plain_encoding
 
 TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
 @st.composite
 def layouts(draw: st.DrawFn) -> Layout:
-    bits = draw(st.sampled_from([4, 5, 6, 8]))
-    kind = draw(st.sampled_from(["bias", "zeros", *(["table"] if bits == 4 else [])]))
+    bits = draw(st.integers(1, 8))
+    kind = draw(st.sampled_from(["bias", "zeros", *(["table"] if bits <= 4 else [])]))
     width = draw(st.sampled_from([16, 32, 64, 96, 128, 256, 512]))
     groups = draw(st.integers(1, 512 // width))
     assume(width * groups % 32 == 0)
-    numbers: int | tuple[int, ...] = TABLE if kind == "table" else 0 if kind == "zeros" else draw(st.integers(0, 128))
+    factor = draw(st.sampled_from(list(FACTORS)))
+    numbers: int | tuple[int, ...] = (
+        TABLE[: 1 << bits] if kind == "table" else 0 if kind == "zeros" else draw(st.integers(0, 128))
+    )
     return Layout(
         bits,
         width,
         groups,
         numbers=numbers,
-        factor=draw(st.sampled_from(["f16", "f32"])),
+        factor=factor,
         scales=draw(st.booleans()),
-        minimum=draw(st.booleans()),
+        minimum=draw(st.booleans()) and FACTORS[factor].signed,
         zeros=kind == "zeros",
     ).check()
 
@@ -49,9 +52,27 @@ def test_keys_of_known_encodings() -> None:
         "Q5_0": "q5_32x1_b16",
         "Q5_1": "q5_32x1_m",
         "Q8_0": "q8_32x1_b128",
+        "Q2_K": "q2_16x16_s_m",
+        "Q3_K": "q3_16x16_b4_s",
         "Q4_K": "q4_32x8_s_m",
         "Q5_K": "q5_32x8_s_m",
         "Q6_K": "q6_16x16_b32_s",
+        "F64": "F32",
+        "IQ4_NL": "q4_32x1_t8198adbfcfddeaf6010d192635455971",
+        "IQ4_XS": "q4_32x8_t8198adbfcfddeaf6010d192635455971_s",
+        "MXFP4": "q4_32x1_t000102030406080c00fffefdfcfaf8f4_e8m0",
+        "NVFP4": "q4_16x4_t000102030406080c00fffefdfcfaf8f4_e4m3",
+        "TQ1_0": "q2_256x1_b1",
+        "TQ2_0": "q2_256x1_b1",
+        "Q1_0": "q1_128x1_tff01",
+        "Q2_0": "q2_64x1_b1",
+        "IQ2_XXS": "q3_32x8_t08192b00f8e7d500_f32_s",
+        "IQ2_XS": "q3_16x16_t08192b00f8e7d500_f32_s",
+        "IQ2_S": "q3_16x16_t08192b00f8e7d500_f32_s",
+        "IQ3_XXS": "q4_32x8_t040c141c242c343efcf4ece4dcd4ccc2_f32_s",
+        "IQ3_S": "q4_32x8_t01030507090b0d0ffffdfbf9f7f5f3f1_f32_s",
+        "IQ1_S": "q3_32x8_tf9010900f7ff0700_f32_s",
+        "IQ1_M": "q3_16x16_tf9010900f7ff0700_f32_s",
     }
 
 
@@ -66,20 +87,19 @@ def test_other_texts_are_no_keys(key: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bits": 3}, "codes have 4 or 5 or 6 or 8 bits"),
-        ({"width": 48}, "groups have 16 numbers or a multiple of 32"),
-        ({"width": 0}, "groups have 16 numbers or a multiple of 32"),
-        ({"width": 16, "groups": 3}, "a block has a multiple of 32 numbers"),
-        ({"groups": 0}, "a block has a multiple of 32 numbers"),
-        ({"width": 1024}, "up to 512"),
+        ({"bits": 0}, "codes have 1 to 8 bits"),
+        ({"bits": 9}, "codes have 1 to 8 bits"),
+        ({"width": 0}, "groups have one number or more"),
+        ({"groups": 0}, "a block has one group or more"),
         ({"numbers": 129}, "a bias is from 0 to 128"),
         ({"numbers": -1}, "a bias is from 0 to 128"),
         ({"numbers": 8, "zeros": True}, "zero points and a bias exclude each other"),
         ({"numbers": TABLE, "zeros": True}, "zero points and a table exclude each other"),
-        ({"numbers": TABLE[:15]}, "a table has an int8 for each of the 16 codes of 4 bits"),
+        ({"numbers": TABLE[:15]}, "a table has an int8 for each code"),
         ({"numbers": (*TABLE[:15], 128)}, "a table has an int8"),
         ({"numbers": TABLE, "bits": 5}, "a table has an int8"),
-        ({"factor": "bf16"}, "factors are one of f16, f32"),
+        ({"factor": "bf16"}, "factors are one of f16, f32, e8m0, e4m3"),
+        ({"factor": "e8m0", "minimum": True}, "a minimum has a factor with a sign"),
     ],
 )
 def test_what_is_no_layout_is_said(changes: dict[str, Any], message: str) -> None:
@@ -88,6 +108,11 @@ def test_what_is_no_layout_is_said(changes: dict[str, Any], message: str) -> Non
         layout.check()
     with pytest.raises(ValueError, match=r"no (such )?layout of numbers"):
         plain_encoding(layout)
+
+
+def test_plain_blocks_of_codes_of_4_bits_are_runs_of_32() -> None:
+    with pytest.raises(ValueError, match="48 codes of 4 bits, not runs of 32"):
+        plain_encoding(Layout(4, 48))
 
 
 @given(layout=layouts(), blocks=st.integers(1, 3), seed=st.integers(0, 99))

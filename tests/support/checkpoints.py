@@ -1,7 +1,7 @@
 """Small checkpoints of every architecture with random weights, without any file or other library."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,12 @@ from sotol.quant import ENCODINGS, Float32Array
 
 __all__ = [
     "DEFAULTS",
+    "NEEDED",
     "RUNNABLE",
     "full_name",
     "fused",
+    "is_matrix",
+    "joined_gates",
     "mixed_encodings",
     "optional_names",
     "random_checkpoint",
@@ -31,15 +34,30 @@ DEFAULTS: dict[str, object] = {
     "attention.layer_norm_rms_epsilon": 1e-6,
     "rope.freq_base": 10000.0,
 }
+EXPERTS: dict[str, object] = {"expert_count": 5, "expert_used_count": 2, "expert_feed_forward_length": 32}
+# What architectures need besides, or instead.
+NEEDED: dict[str, dict[str, object]] = {
+    "cohere2": {"attention.layer_norm_epsilon": 1e-5, "attention.sliding_window": 9, "logit_scale": 0.25},
+    "command-r": {"attention.layer_norm_epsilon": 1e-5, "logit_scale": 0.25},
+    **{name: {"attention.layer_norm_epsilon": 1e-5} for name in ("nemotron", "stablelm", "starcoder2")},
+    "gpt-oss": {**EXPERTS, "attention.sliding_window": 5},
+    **dict.fromkeys(("mixtral", "olmoe", "qwen3moe"), EXPERTS),
+    "qwen2moe": {**EXPERTS, "expert_shared_feed_forward_length": 64},
+}
 VOCABULARY = 48
 RUNNABLE = [name for name, encoding in ENCODINGS.items() if encoding.encode]  # each of them has kernels
-BIASED = {"qwen2": {"blk.{}.attn_q.bias", "blk.{}.attn_k.bias", "blk.{}.attn_v.bias"}}  # that may not be missing
+PROJECTIONS = {"blk.{}.attn_q.bias", "blk.{}.attn_k.bias", "blk.{}.attn_v.bias"}
+NORMS = {"output_norm.bias", "blk.{}.attn_norm.bias", "blk.{}.ffn_norm.bias"}
+BIASED = {  # that may not be missing
+    **dict.fromkeys(("qwen2", "qwen2moe", "qwen2vl"), PROJECTIONS),
+    **dict.fromkeys(("nemotron", "stablelm", "starcoder2"), NORMS),
+}
 
 
 def optional_names(architecture: str) -> frozenset[str]:
     """Names of an architecture's table that a checkpoint may lack."""
     table = ARCHITECTURES[architecture].WEIGHTS
-    names = {name for name in table if name in {"output", "rope_freqs"} or name.endswith(".bias")}
+    names = {name for name in table if name == "output" or name.startswith("rope_") or name.endswith(".bias")}
     return frozenset(names - BIASED.get(architecture, set()))
 
 
@@ -51,11 +69,15 @@ def full_name(name: str) -> str:
 def random_checkpoint(
     architecture: str, metadata: Mapping[str, object] | None = None, *, optional: bool = False, seed: int = 0
 ) -> Checkpoint:
-    """A checkpoint of `DEFAULTS` changed by `metadata`, F32, with the optional weights or without.
+    """A checkpoint of `DEFAULTS` and `NEEDED` changed by `metadata`, F32, with the optional weights or without.
 
     Keys are without the architecture's prefix; a value of None takes a key out.
     """
-    fields = {key: value for key, value in {**DEFAULTS, **(metadata or {})}.items() if value is not None}
+    fields = {
+        key: value
+        for key, value in {**DEFAULTS, **NEEDED.get(architecture, {}), **(metadata or {})}.items()
+        if value is not None
+    }
     rng = np.random.default_rng(seed)
     dims = _dims(fields)
     weights, left_out = list[Weight](), frozenset[str]() if optional else optional_names(architecture)
@@ -64,7 +86,7 @@ def random_checkpoint(
             continue
         sizes = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in shape.split())
         for i in range(dims["layers"] if "{}" in name else 1):
-            values = rng.normal(size=sizes) * 1.5 / math.sqrt(sizes[-1]) if len(sizes) == 2 else rng.uniform(
+            values = rng.normal(size=sizes) * 1.5 / math.sqrt(sizes[-1]) if len(sizes) > 1 else rng.uniform(
                 0.5, 1.5, sizes
             )  # fmt: skip
             weights.append(Weight.from_values(full_name(name.format(i)), values.astype(np.float32), "F32"))
@@ -77,7 +99,7 @@ def mixed_encodings(checkpoint: Checkpoint, first: int = 0) -> Checkpoint:
 
     Rows must be multiples of 256 numbers.
     """
-    matrices = [weight for weight in checkpoint.weights.values() if len(weight.shape) == 2]
+    matrices = [weight for weight in checkpoint.weights.values() if is_matrix(weight)]
     changed = {
         w.name: Weight.from_values(w.name, w.decode(), RUNNABLE[(first + i) % len(RUNNABLE)])
         for i, w in enumerate(matrices)
@@ -85,15 +107,30 @@ def mixed_encodings(checkpoint: Checkpoint, first: int = 0) -> Checkpoint:
     return checkpoint._replace(weights={**checkpoint.weights, **changed})
 
 
+def is_matrix(weight: Weight) -> bool:
+    """Whether files have it encoded: matrices, and those of experts; norms, biases and the like they have in F32."""
+    return len(weight.shape) > 1 and not weight.name.endswith(".bias")
+
+
 def fused(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with the rows of each layer's queries, keys and values in one weight, as some files have them."""
+    return _joined(checkpoint, ("attn_q", "attn_k", "attn_v"), "attn_qkv")
+
+
+def joined_gates(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with the rows of each layer's gate before those of its up-projection, as some files have them."""
+    return _joined(checkpoint, ("ffn_gate", "ffn_up"), "ffn_up")
+
+
+def _joined(checkpoint: Checkpoint, names: Sequence[str], to: str) -> Checkpoint:
+    """The checkpoint with the rows of several weights of each layer in one."""
     weights = dict(checkpoint.weights)
     for name in checkpoint.weights:
-        if ".attn_q." in name:
-            parts = [weights.pop(name.replace("attn_q", f"attn_{part}")) for part in "qkv"]
+        if f".{names[0]}." in name:
+            parts = [weights.pop(name.replace(names[0], part)) for part in names]
             shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
             data = np.concatenate([part.rows().reshape(-1) for part in parts])
-            whole = Weight.from_bytes(name.replace("attn_q", "attn_qkv"), parts[0].encoding, shape, data)
+            whole = Weight.from_bytes(name.replace(names[0], to), parts[0].encoding, shape, data)
             weights[whole.name] = whole
     return checkpoint._replace(weights=weights)
 
@@ -122,6 +159,9 @@ def _dims(fields: Mapping[str, object]) -> dict[str, int]:
         "K": number("attention.head_count_kv", heads),
         "d": head_width,
         "F": number("feed_forward_length"),
+        "E": number("expert_count"),
+        "f": number("expert_feed_forward_length", number("feed_forward_length")),
+        "s": number("expert_shared_feed_forward_length"),
         "V": VOCABULARY,
         "r": number("rope.dimension_count", head_width) // 2,
     }

@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
-from tests.support.checkpoints import RUNNABLE, random_checkpoint
+from tests.support.checkpoints import NEEDED, RUNNABLE, is_matrix, random_checkpoint
 from tests.support.layers import Layer, chunked, plan_of, program_of, step_of
 from tests.support.running import make_step
 
@@ -99,32 +99,42 @@ def memory_in(guard: Guard) -> type:
             panels = {number: guard.copy(x, "panels") for number, x in packed.items()}
             super().__init__(program, plan, limits, groups, codecs, panels)
             self._arena, self._offsets = _results(guard, program, limits)
-            self._caches = {cache: guard.copy(x, "cache") for cache, x in self._caches.items()}
-            self._inputs = {name: guard.copy(x, "inputs") for name, x in self._inputs.items()}
-            for tables in self._tables:
-                for name in ("blocks", "firsts", "slots"):
-                    setattr(tables, name, guard.copy(getattr(tables, name), "inputs"))
-            self._tiles.arrays = {name: guard.copy(x, "inputs") for name, x in self._tiles.arrays.items()}
-            for work in self._work.values():
-                work.arrays = {name: guard.copy(x, "inputs") for name, x in work.arrays.items()}
+            _move(self, guard)
 
         def attention_scratch(self, number: int) -> tuple[int, int]:
-            known = number in self._scratch
-            super().attention_scratch(number)
-            if not known:
+            if number not in self._scratch:
+                super().attention_scratch(number)
                 sums, finished = self._scratch[number]
                 self._scratch[number] = guard.copy(sums, "sums"), guard.copy(finished, "inputs")
             return super().attention_scratch(number)
 
+        def sorted_choices(self, node: int, count: int) -> tuple[int, int]:
+            if node not in self._sorted:
+                super().sorted_choices(node, count)
+                order, runs = self._sorted[node]
+                self._sorted[node] = guard.copy(order, "inputs"), guard.copy(runs, "inputs")
+            return super().sorted_choices(node, count)
+
         def vector(self, x: Operand) -> int:
-            known = id(x) in self._vectors
-            super().vector(x)
-            if not known:
+            if id(x) not in self._vectors:
+                super().vector(x)
                 name, values = self._vectors[id(x)]
                 self._vectors[id(x)] = name, guard.copy(values, "vectors")
             return super().vector(x)
 
     return Guarded
+
+
+def _move(memory: Memory, guard: Guard) -> None:
+    """Caches and the arrays of steps, to guarded memory."""
+    memory._caches = {cache: guard.copy(x, "cache") for cache, x in memory._caches.items()}
+    memory._inputs = {name: guard.copy(x, "inputs") for name, x in memory._inputs.items()}
+    for tables in memory._tables:
+        for name in ("blocks", "firsts", "slots"):
+            setattr(tables, name, guard.copy(getattr(tables, name), "inputs"))
+    memory._tiles.arrays = {name: guard.copy(x, "inputs") for name, x in memory._tiles.arrays.items()}
+    for work in memory._work.values():
+        work.arrays = {name: guard.copy(x, "inputs") for name, x in work.arrays.items()}
 
 
 def _results(guard: Guard, program: Program, limits: Limits) -> tuple[Bytes, tuple[tuple[int, ...], ...]]:
@@ -160,13 +170,17 @@ def model(rng: random.Random) -> tuple[Checkpoint, int]:
     }
     if rng.random() < 0.3:
         sizes["rope.dimension_count"] = 2 * rng.randint(1, width // 2)
+    if "expert_count" in NEEDED.get(architecture, {}):
+        count = rng.choice([1, 3, 8, 20])
+        sizes |= {"expert_count": count, "expert_used_count": rng.randint(1, min(count, 9))}
+        sizes |= {"expert_feed_forward_length": rng.choice([1, 17, 32, 256])}
     if architecture == "gemma3":
         sizes |= {"attention.sliding_window": rng.choice([1, 7, 64]), "final_logit_softcapping": rng.choice([0.0, 9.0])}
     checkpoint = random_checkpoint(architecture, sizes, optional=rng.random() < 0.5, seed=rng.randrange(1000))
     weights = dict(checkpoint.weights)
     for name, weight in weights.items():
-        if len(weight.shape) == 2:
-            able = [e for e in RUNNABLE if weight.shape[1] % ENCODINGS[e].values == 0]
+        if is_matrix(weight):
+            able = [e for e in RUNNABLE if weight.shape[-1] % ENCODINGS[e].values == 0]
             weights[name] = Weight.from_values(name, weight.decode(), rng.choice(able))
     return checkpoint._replace(weights=weights), context
 

@@ -10,7 +10,7 @@ from tests.support.single_op import Inputs, cpu, single_step
 from sotol.backends.cpu.target import Target
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.quant import BlockParts, Float32Array, Layout, join_plain, plain_encoding
+from sotol.quant import FACTORS, BlockParts, Float32Array, Layout, join_plain, plain_encoding
 
 __all__ = ["BY_LEVEL", "LAYOUTS", "layout_results", "random_fields", "random_weight", "values_of"]
 
@@ -20,6 +20,10 @@ DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # twice E2M
 LAYOUTS = {
     "a table": Layout(4, 32, numbers=CURVE),
     "a table of sixteens with factors": Layout(4, 16, 2, numbers=DOUBLED, factor="f32"),
+    "two signs": Layout(1, 64, 2, numbers=(-1, 1), minimum=True),
+    "three bits of 64": Layout(3, 64, numbers=4, factor="f32"),
+    "a table of eight": Layout(3, 16, 4, numbers=(-128, -9, 0, 1, 2, 3, 64, 127), scales=True, minimum=True),
+    "a table of four with powers of two": Layout(2, 32, 2, numbers=(-3, 0, 1, 9), factor="e8m0"),
     "a table of sixteens with scales and minimums": Layout(4, 16, 16, numbers=CURVE, scales=True, minimum=True),
     "zero points of 128": Layout(4, 128, zeros=True),
     "zero points of sixteens": Layout(6, 16, 4, zeros=True),
@@ -39,8 +43,10 @@ def random_fields(layout: Layout, rows: int, blocks: int, seed: int) -> BlockPar
     shape = lead if layout.factors == 1 else (*lead, layout.factors)
 
     def factors() -> Any:
+        if not FACTORS[layout.factor].signed:
+            return rng.integers(110, 126, shape, np.uint8)  # E8M0: small numbers; E4M3: large ones
         drawn = rng.normal(size=shape) * np.exp(rng.normal(size=shape)) / 64
-        return drawn.astype({"f16": np.float16, "f32": np.float32}[layout.factor])
+        return drawn.astype(FACTORS[layout.factor].dtype)
 
     def small(low: int, high: int, kind: npt.DTypeLike) -> Any:
         return rng.integers(low, high, (*lead, layout.groups), kind)
@@ -61,7 +67,9 @@ def values_of(layout: Layout, fields: BlockParts) -> npt.NDArray[np.float64]:
     table = layout.numbers if isinstance(layout.numbers, tuple) else np.arange(256) - layout.numbers
 
     def of_groups(factors: Any, multipliers: Any) -> Any:
-        wide = factors.astype(np.float64).reshape(*fields.q.shape[:2], -1)  # [rows, blocks, 1 or groups]
+        wide = (
+            FACTORS[layout.factor].decode(factors).astype(np.float64).reshape(*fields.q.shape[:2], -1)
+        )  # [rows, blocks, 1 or groups]
         return wide * (one if multipliers is None else multipliers.astype(np.float64))
 
     numbers = np.array(table, np.float64)[fields.q]

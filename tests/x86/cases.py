@@ -72,7 +72,8 @@ def _products(target: Target, encoding: str) -> Iterator[tuple[str, Float32Array
 
 
 def _linear(encoding: str, tokens: int, outputs: int, least: int, *, extreme: bool) -> Program:
-    width = max(least, 2 * ENCODINGS[encoding].values)
+    values = ENCODINGS[encoding].values
+    width = -(-max(least, 2 * values) // values) * values
     x, w = numbers(3, tokens, width), numbers(4, outputs, width)
     if extreme:  # all at an end of their range; the first row and the first token nowhere differ in sign
         x, w = (np.where(values > 0, 1, -1) for values in (x, w))
@@ -149,6 +150,14 @@ def _small_ops() -> Iterator[tuple[str, Program]]:
         inputs = Inputs()
         ops.rms_norm(inputs.rows(numbers(8, 5, width), "x"), weight(numbers(9, width)), eps=1e-5)
         yield f"rms_norm {width}", inputs.program
+        inputs = Inputs()
+        ops.layer_norm(inputs.rows(numbers(8, 5, width), "x"), weight(numbers(9, width)), eps=1e-5)
+        yield f"layer_norm {width}", inputs.program
+    inputs = Inputs()
+    table = Constant("table", np.random.default_rng(10).normal(size=5).astype(np.float32))
+    heads = inputs.rows(numbers(8, 5, 60), "x").reshape("T", 5, 12)
+    ops.scale_by_position(heads, inputs.positions, table).reshape("T", 60)
+    yield "scale_by_position", inputs.program
     inputs = Inputs()
     heads = inputs.rows(numbers(8, 5, 60), "x").reshape("T", 5, 12)
     ops.rms_norm(heads, weight(numbers(9, 12)), eps=1e-5).reshape("T", 60)

@@ -26,6 +26,9 @@ SIZES = {
     "feed_forward_length": "feed-forward",
     "attention.head_count": "heads",
     "attention.head_count_kv": "kv heads",
+    "expert_count": "experts",
+    "expert_used_count": "of which a token takes",
+    "expert_feed_forward_length": "expert width",
 }
 TOKEN_NAMES = ("bos", "eos", "eot", "eom", "unknown", "padding")
 

@@ -23,6 +23,7 @@ from sotol.formats.folder import Folder
 from sotol.formats.strict_json import parse_object
 from sotol.formats.weights import Weight
 from sotol.quant import ENCODINGS, Encoding
+from sotol.quant.floats import UNSIGNED
 
 __all__ = ["DTYPES", "INDEX", "SUFFIX", "read_safetensors", "shards_of"]
 
@@ -45,6 +46,7 @@ DTYPES: Mapping[str, tuple[int, str]] = {
     "U64": (64, "U64"), "U32": (32, "U32"), "U16": (16, "U16"), "U8": (8, "U8"), "BOOL": (8, "BOOL"),
     "F8_E4M3": (8, "F8_E4M3"), "F8_E5M2": (8, "F8_E5M2"), "F8_E8M0": (8, "F8_E8M0"), "C64": (64, "C64"),
 }  # fmt: skip
+NUMBERS = {encoding.name: encoding for encoding in UNSIGNED}
 
 
 class TensorInfo(NamedTuple):
@@ -130,8 +132,9 @@ def tensor_info(path: Path, name: str, said: object) -> TensorInfo:
 
 
 def numbers(name: str, bits: int) -> Encoding:
-    """The encoding of plain numbers of this name: of sotol's table, or one of which only the size is known."""
-    return ENCODINGS[name] if name in ENCODINGS else Encoding(name, values=1, size=bits // 8)
+    """The encoding of plain numbers of this name: one that sotol decodes, or one of which only the size is known."""
+    known = NUMBERS.get(name) or ENCODINGS.get(name)
+    return known or Encoding(name, values=1, size=bits // 8)
 
 
 def is_count(value: object) -> bool:

@@ -1,23 +1,111 @@
 """The table of architectures: GGUF's `general.architecture` -> the module that defines it; also by config.json."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from types import ModuleType
 
 from sotol.errors import ModelError, plain
 from sotol.formats.weights import Checkpoint
-from sotol.models import gemma3, llama, qwen2, qwen3
 from sotol.models.metadata import Metadata
 from sotol.models.model import trace
 from sotol.program.program import Program
 
 __all__ = ["ARCHITECTURES", "MODEL_TYPES", "architecture_of", "described", "trace_model"]
 
-ARCHITECTURES: dict[str, ModuleType] = {"gemma3": gemma3, "llama": llama, "qwen2": qwen2, "qwen3": qwen3}
+
+class _Modules(Mapping[str, ModuleType]):
+    """Modules of this package by other names, each imported when it is asked for: a start needs one of many."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> ModuleType:
+        return import_module(f"{__name__}.{self._names[name]}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+ARCHITECTURES: Mapping[str, ModuleType] = _Modules(
+    {
+        "gemma3": "gemma3",
+        "llama": "llama",
+        "qwen2": "qwen2",
+        "qwen3": "qwen3",
+        "arcee": "arcee",
+        "cohere2": "cohere2",
+        "command-r": "command_r",
+        "ernie4_5": "ernie4_5",
+        "exaone4": "exaone4",
+        "gemma": "gemma",
+        "gemma2": "gemma2",
+        "glm4": "glm4",
+        "gpt-oss": "gpt_oss",
+        "granite": "granite",
+        "hunyuan-dense": "hunyuan_dense",
+        "mistral3": "mistral3",
+        "mixtral": "mixtral",
+        "nemotron": "nemotron",
+        "olmo2": "olmo2",
+        "olmoe": "olmoe",
+        "phi3": "phi3",
+        "qwen2moe": "qwen2moe",
+        "qwen3moe": "qwen3moe",
+        # Of models that see, their text: all of a token's positions are one then, so the rotation is a plain one.
+        "qwen2vl": "qwen2",
+        "qwen3vl": "qwen3",
+        "seed_oss": "seed_oss",
+        "smollm3": "smollm3",
+        "stablelm": "stablelm",
+        "starcoder2": "starcoder2",
+    }
+)
+
+# What architectures are whose files speak of experts.
+MIXTURES = {"llama": "mixtral"}
 
 # What config.json says of itself -> the architecture, by GGUF's name.
-MODEL_TYPES = {"gemma3_text": "gemma3", "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-# Of these, whose layers all have a window if config.json gives one: sotol runs them up to that many tokens.
-WINDOWED = ("mistral",)
+MODEL_TYPES = {
+    "gemma3_text": "gemma3",
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "arcee": "arcee",
+    "cohere": "command-r",
+    "cohere2": "cohere2",
+    "ernie4_5": "ernie4_5",
+    "exaone4": "exaone4",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "glm4": "glm4",
+    "gpt_oss": "gpt-oss",
+    "granite": "granite",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "ministral": "mistral3",
+    "ministral3": "mistral3",
+    "mistral": "mistral3",
+    "mixtral": "mixtral",
+    "nemotron": "nemotron",
+    "olmo2": "olmo2",
+    "olmo3": "olmo2",
+    "olmoe": "olmoe",
+    "phi3": "phi3",
+    "qwen2_5_vl_text": "qwen2vl",
+    "qwen2_moe": "qwen2moe",
+    "qwen2_vl_text": "qwen2vl",
+    "qwen3_moe": "qwen3moe",
+    "qwen3_vl_text": "qwen3vl",
+    "seed_oss": "seed_oss",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
+}
 
 
 def architecture_of(metadata: Mapping[str, object]) -> str | None:
@@ -44,11 +132,9 @@ def trace_model(checkpoint: Checkpoint, context: int) -> Program:
         raise ModelError(
             f"{checkpoint.path}: its weights are quantized by {plain(repr(method), 40)}: not supported yet"
         )
-    window = checkpoint.metadata.get("sliding_window")
-    if checkpoint.metadata.get("model_type") in WINDOWED and isinstance(window, int) and context > window:
-        raise ModelError(f"{checkpoint.path}: its layers see {window} tokens: give a ctx of at most so many")
     if name is None or name not in ARCHITECTURES:
         known, data = ", ".join(ARCHITECTURES), checkpoint.metadata
         said = name or data.get("general.architecture", data.get("model_type"))
         raise ModelError(f"{checkpoint.path}: architecture {said!r:.60} is not one that sotol runs: {known}")
-    return trace(ARCHITECTURES[name], name, checkpoint, context)
+    mixture = name in MIXTURES and checkpoint.metadata.get(f"{name}.expert_count")
+    return trace(ARCHITECTURES[MIXTURES[name] if mixture else name], name, checkpoint, context)

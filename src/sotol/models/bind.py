@@ -1,22 +1,23 @@
 """From the weights of a file to those of an architecture: each by its one name, in its shape, as programs read it.
 
 The one name is GGUF's, without ".weight". A table says what Hugging Face's checkpoints call each weight, what shape it
-has, and what changes on the way from there. Files may write two things in another way, as llama.cpp takes them: the
-rows of attn_q, attn_k and attn_v as one attn_qkv, and shapes with ones before them. Every weight of a file is bound, or
-an error names it.
+has, and what changes on the way from there. Files may write three things in another way, as llama.cpp takes them:
+several matrices as one (`JOINED`), shapes with ones before them, and experts (`expert_weights.py`). Every weight of a
+file is bound, or an error names it.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sotol.errors import ModelError
-from sotol.formats.plain_numbers import as_float32
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.changes import Change
+from sotol.models.expert_weights import whole_experts
 
 __all__ = ["Config", "Name", "Table", "bind", "is_gguf", "renamed"]
 
@@ -34,6 +35,14 @@ Table = Mapping[str, Name]  # by GGUF's name with {} for the layer
 # RoPE's frequencies as buffers of the trained model: the metadata says them, so converters leave these out, most times.
 DERIVED = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd|.*rotary_emb\.inv_freq")
 LAYER = re.compile(r"\.(\d+)\.")
+# Weights that have the rows of several, one after another. One that goes by the name of a part has them if its rows are
+# so many and the other parts are not there. Where Hugging Face's checkpoints join some, the table gives that part the
+# whole's name, and the others none.
+JOINED = (
+    ("attn_qkv", ("attn_q", "attn_k", "attn_v")),
+    ("attn_q", ("attn_q", "attn_k", "attn_v")),
+    ("ffn_up", ("ffn_gate", "ffn_up")),
+)
 TIED = "output"  # the head, which a checkpoint of Hugging Face's may have and not use
 
 
@@ -61,6 +70,7 @@ def renamed(checkpoint: Checkpoint, table: Table) -> Checkpoint:
         twice = next(name for name in checkpoint.weights if f"{name}.weight" in checkpoint.weights)
         raise ModelError(f"{checkpoint.path}: weight {twice!r:.80} is there twice, with and without .weight")
     weights = {name: weight for name, weight in plain.items() if not DERIVED.fullmatch(name)}
+    weights = whole_experts(checkpoint.path, weights)
     if not is_gguf(checkpoint):
         ours = {name.hf: key for key, name in table.items() if name.hf}
         if checkpoint.metadata.get("tie_word_embeddings") and TIED in table:
@@ -91,17 +101,15 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
     for key, name in table.items():
         for layer in range(config.layers) if "{}" in key else (None,):
             shapes[key.format(layer)] = _shape(name.shape, config.dims(layer))
-    for layer in range(config.layers):
-        for suffix in ("", ".bias"):
-            parts = [f"blk.{layer}.attn_{part}{suffix}" for part in "qkv"]
-            _split(path, weights, f"blk.{layer}.attn_qkv{suffix}", parts, shapes)
+    for layer, suffix, (whole, of) in product(range(config.layers), ("", ".bias"), JOINED):
+        _split(path, weights, f"blk.{layer}.{whole}{suffix}", [f"blk.{layer}.{part}{suffix}" for part in of], shapes)
     if extra := sorted(weights.keys() - shapes.keys()):
         raise _extra(path, extra)
     changing = not is_gguf(checkpoint)
     for full, shape in shapes.items():
         if full not in weights:
             continue
-        weight = weights[full] = as_float32(_shaped(path, full, weights[full], shape))
+        weight = weights[full] = _shaped(path, full, weights[full], shape)
         if weight.encoding.decode is None:
             raise ModelError(f"{path}: weight {full} is {weight.encoding.name}, which sotol can't run yet")
         change = table[LAYER.sub(".{}.", full, count=1)].change
@@ -127,10 +135,14 @@ def _split(
     path: Path, weights: dict[str, Weight], name: str, parts: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Put the rows of a weight, if the file has it, in the place of weights that the file has not."""
-    if name not in weights or any(part in weights for part in parts) or not all(part in shapes for part in parts):
+    others = [part for part in parts if part != name]
+    if name not in weights or any(part in weights for part in others) or not all(part in shapes for part in parts):
         return  # what is left of it is extra
     counts = [shapes[part][0] for part in parts]
-    weight = _shaped(path, name, weights.pop(name), (sum(counts), *shapes[parts[0]][1:]))
+    shape = (sum(counts), *shapes[parts[0]][1:])
+    if name in parts and weights[name].shape[-len(shape) :] != shape:
+        return  # it is that part alone
+    weight = _shaped(path, name, weights.pop(name), shape)
     end = 0
     for part, count in zip(parts, counts, strict=True):
         begin, end = end, end + count

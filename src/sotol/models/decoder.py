@@ -11,13 +11,15 @@ from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
 from sotol.models.bind import Name, Table
 from sotol.models.metadata import Keys, Metadata
-from sotol.models.model import Layer
+from sotol.models.model import Layer, Model, StepSymbols
 from sotol.models.rope import ROPE_KEYS, Rope, read_rope
 from sotol.program import ops
-from sotol.program.program import Tensor
+from sotol.program.memory import Paged
+from sotol.program.program import Constant, Tensor
 
 __all__ = [
-    "KEYS", "WEIGHTS", "Config", "LayerSizes", "Sizes", "feed_forward", "heads", "project", "read_sizes",
+    "KEYS", "WEIGHTS", "WINDOW_KEYS", "Config", "LayerSizes", "Sizes", "attend", "attention", "feed_forward", "heads",
+    "logits", "plain_feed_forward", "project", "queries_keys_values", "read_sizes", "read_windows", "rotated",
 ]  # fmt: skip
 
 WIDEST_HEAD = 4096  # far beyond any model's
@@ -55,6 +57,13 @@ KEYS: Keys = {
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
     **ROPE_KEYS,
 }
+
+# Of architectures some of whose layers have a window.
+WINDOW_KEYS: Keys = {
+    "attention.sliding_window": ("sliding_window",),
+    "attention.sliding_window_pattern": ("layer_types", "sliding_window_pattern"),
+}
+KINDS = ("sliding_attention", "full_attention")  # of layers, by config.json
 
 
 class LayerSizes(NamedTuple):
@@ -142,6 +151,17 @@ def read_sizes(metadata: Metadata, checkpoint: Checkpoint) -> Sizes:
     return Sizes(layers, width, embedding.shape[-2], heads, kv_heads, head_width, ffn_width)
 
 
+def read_windows(metadata: Metadata, layers: int, period: int, window: int | None = 0) -> tuple[int, ...]:
+    """Of each layer: how many keys a token sees, itself included; 0: all.
+
+    period, window: where the file says nothing, each `period`-th layer sees all (0: none does), and windows are so
+    large; None: the file must say it.
+    """
+    size = metadata.integer("attention.sliding_window", window, least=0)
+    local = metadata.layer_flags("attention.sliding_window_pattern", layers, period, KINDS)
+    return tuple(size if flag else 0 for flag in local)
+
+
 def project(x: Tensor, w: Layer, name: str, *, biased: bool = False) -> Tensor:
     """x [T, N] times the matrix of this name, plus its bias: [T, M]. biased: the file must have one; else it may."""
     projected = ops.linear(x, w(name))
@@ -154,7 +174,58 @@ def heads(x: Tensor, w: Layer, name: str, count: int, *, biased: bool = False) -
     return projected.reshape("T", count, int(projected.shape[1]) // count)
 
 
+def queries_keys_values(h: Tensor, w: Layer, s: LayerSizes, *, biased: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's projections of its input h [T, D], cut into heads: q [T, H, d], k and v [T, K, d]."""
+    q, k = heads(h, w, "attn_q", s.heads, biased=biased), heads(h, w, "attn_k", s.kv_heads, biased=biased)
+    return q, k, heads(h, w, "attn_v", s.kv_heads, biased=biased)
+
+
+def rotated(q: Tensor, k: Tensor, step: StepSymbols, table: Constant, style: str) -> tuple[Tensor, Tensor]:
+    """q and k, turned to their positions (`ops.rope`)."""
+    return ops.rope(q, step.positions, table, style=style), ops.rope(k, step.positions, table, style=style)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, w: Layer, step: StepSymbols, *, scale: float = 0.0, window: int = 0,
+    cap: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """q [T, H, d] over the layer's keys and values so far, with k and v [T, K, d] among them, projected to [T, D].
+
+    scale: of scores; 0: d**-0.5. window, cap: as of `Paged` and `ops.attention`.
+    """
+    _, of_queries, width = q.shape
+    cache = w.cache(Paged(int(k.shape[1]), int(width), int(width), window))
+    ops.remember(k, v, cache, step.step)
+    out = ops.attention(q, cache, step.step, scale=scale or int(width) ** -0.5, cap=cap)  # [T, H, d]
+    return project(out.reshape("T", int(of_queries) * int(width)), w, "attn_output")
+
+
+def attend(
+    h: Tensor, w: Layer, s: LayerSizes, step: StepSymbols, table: Constant | None, style: str, *, scale: float = 0.0,
+    window: int = 0, cap: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Self-attention of a layer over its input h [T, D], with nothing between projections and rotation.
+
+    table, style: as of `ops.rope`; None where nothing rotates. scale, window, cap: as of `attention`.
+    """
+    q, k, v = queries_keys_values(h, w, s)
+    if table is not None:
+        q, k = rotated(q, k, step, table, style)
+    return attention(q, k, v, w, step, scale=scale, window=window, cap=cap)
+
+
+def logits(m: Model, x: Tensor, step: StepSymbols, eps: float) -> Tensor:
+    """The norm of the rows that are wanted of x [T, D], times the head, which may be the embedding: [R, V]."""
+    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=eps)  # [R, D]
+    return ops.linear(x, m.w("output", otherwise="token_embd"))
+
+
 def feed_forward(h: Tensor, w: Layer, act: str) -> Tensor:
     """The gated feed-forward network, act(h G') * (h U') down to [T, D] (Shazeer 2020, arXiv 2002.05202)."""
     gated = ops.glu(project(h, w, "ffn_gate"), project(h, w, "ffn_up"), act=act)  # [T, F]
     return project(gated, w, "ffn_down")
+
+
+def plain_feed_forward(h: Tensor, w: Layer, act: str) -> Tensor:
+    """The feed-forward network without a gate, act(h U') down to [T, D]."""
+    return project(ops.activate(project(h, w, "ffn_up"), act=act), w, "ffn_down")

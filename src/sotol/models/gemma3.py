@@ -13,12 +13,21 @@ from sotol.formats.weights import Checkpoint
 from sotol.models import decoder
 from sotol.models.bind import Name, Table
 from sotol.models.changes import plus_one
-from sotol.models.decoder import Sizes, feed_forward, heads, project, read_sizes
+from sotol.models.decoder import (
+    WINDOW_KEYS,
+    Sizes,
+    attention,
+    feed_forward,
+    logits,
+    queries_keys_values,
+    read_sizes,
+    read_windows,
+    rotated,
+)
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Layer, Model, StepSymbols
 from sotol.models.rope import ROPE_KEYS, Rope, read_rope
 from sotol.program import ops
-from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
@@ -42,13 +51,11 @@ KEYS: Keys = {
        for key, places in ROPE_KEYS.items()},
     "rope.freq_base_swa": ("rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"),
     "attention.query_scale": ("query_pre_attn_scalar",),  # GGUF has no such key
-    "attention.sliding_window": ("sliding_window",),
-    "attention.sliding_window_pattern": ("layer_types", "sliding_window_pattern"),
+    **WINDOW_KEYS,
     "attn_logit_softcapping": ("attn_logit_softcapping",),
     "final_logit_softcapping": ("final_logit_softcapping",),
 }  # fmt: skip
 
-KINDS = ("sliding_attention", "full_attention")  # of layers, by config.json
 LAYERS_OF_27B = 62
 
 
@@ -71,15 +78,13 @@ class Config(NamedTuple):
         metadata.expect("use_bidirectional_attention", False)
         s = read_sizes(metadata, checkpoint)
         rope = read_rope(metadata, s.head_width)
-        window = metadata.integer("attention.sliding_window", 0, least=0)
-        local = metadata.layer_flags("attention.sliding_window_pattern", s.layers, 6, KINDS)
         # No key of GGUF tells the 27B model from the others; it alone scales by its width per head (llama.cpp's rule).
         width = s.width // s.heads[0] if s.layers == LAYERS_OF_27B else s.head_width
         return cls(
             s,
             metadata.number("attention.layer_norm_rms_epsilon"),
             metadata.number("attention.query_scale", width) ** -0.5,
-            tuple(window if flag else 0 for flag in local),
+            read_windows(metadata, s.layers, 6),
             rope,
             Rope(rope.pairs, metadata.number("rope.freq_base_swa", 10000.0)),
             metadata.number("attn_logit_softcapping", 0.0, zero=True),
@@ -105,18 +110,13 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
         x = x + ops.rms_norm(h, w("post_attention_norm"), eps=c.eps)
         h = feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "gelu_tanh")
         x = x + ops.rms_norm(h, w("post_ffw_norm"), eps=c.eps)
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=c.eps)  # [R, D]
-    logits = ops.linear(x, m.w("output", otherwise="token_embd"))
-    return ops.soft_cap(logits, cap=c.logit_cap) if c.logit_cap else logits
+    x = logits(m, x, step, c.eps)
+    return ops.soft_cap(x, cap=c.logit_cap) if c.logit_cap else x
 
 
 def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
-    s = c.sizes.of(w.index)
-    q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)
+    q, k, v = queries_keys_values(h, w, c.sizes.of(w.index))
     q, k = ops.rms_norm(q, w("attn_q_norm"), eps=c.eps), ops.rms_norm(k, w("attn_k_norm"), eps=c.eps)
-    q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
-    cache = w.cache(Paged(s.kv_heads, s.head_width, s.head_width, c.windows[w.index]))
-    ops.remember(k, v, cache, step.step)
-    out = ops.attention(q, cache, step.step, scale=c.scale, cap=c.attention_cap)  # [T, H, d]
-    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")
+    q, k = rotated(q, k, step, table, "halves")
+    return attention(q, k, v, w, step, scale=c.scale, window=c.windows[w.index], cap=c.attention_cap)

@@ -8,11 +8,10 @@ V vocabulary.
 from sotol.models import decoder
 from sotol.models.bind import Name, Table
 from sotol.models.changes import pairs_together
-from sotol.models.decoder import KEYS, Config, feed_forward, heads, project
-from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.decoder import KEYS, Config, attend, feed_forward, logits
+from sotol.models.model import Model, StepSymbols
 from sotol.program import ops
-from sotol.program.memory import Paged
-from sotol.program.program import Constant, Tensor
+from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
@@ -34,19 +33,7 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     table = c.rope.table("rope", m.context, m.divisors("rope_freqs"))
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        # GGUF stores Llama's q and k with the channels of a pair side by side, as Meta's own checkpoints do.
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c.sizes.of(w.index), step, table, "pairs")
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=c.eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
-
-
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
-    """Self-attention of a layer over its input's norm, h [T, D]."""
-    s = c.sizes.of(w.index)
-    q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)
-    # GGUF stores Llama's q and k with the channels of a pair side by side, as Meta's own checkpoints do.
-    q, k = (ops.rope(x, step.positions, table, style="pairs") for x in (q, k))
-    cache = w.cache(Paged(s.kv_heads, s.head_width, s.head_width))
-    ops.remember(k, v, cache, step.step)
-    out = ops.attention(q, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
-    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")
+    return logits(m, x, step, c.eps)

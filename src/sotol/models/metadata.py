@@ -60,6 +60,21 @@ class Metadata(NamedTuple):
             raise self._wrong(key, value, "a positive number")
         return float(value)  # type: ignore[arg-type]
 
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """So many finite positive numbers."""
+        value = self._get(key, None)
+        good = isinstance(value, list) and len(value) == count
+        if not good or not all(type(v) in (int, float) and 0 < v < float("inf") for v in value):  # type: ignore[attr-defined]
+            raise self._wrong(key, value, f"{count} positive numbers")
+        return tuple(float(v) for v in value)  # type: ignore[attr-defined]
+
     def layer_flags(self, key: str, layers: int, period: int, kinds: tuple[str, str]) -> tuple[bool, ...]:
         """A truth value for each layer: a list of them, or a period n: true but for each n-th layer (0: for none).
 

@@ -74,7 +74,11 @@ class Model:
 
     def divisors(self, name: str) -> Float64Array | None:
         """A small vector weight as numbers, if the checkpoint has it: Llama 3's divisors of RoPE's frequencies."""
-        return in_memory(self.w(name)).decode().astype(np.float64) if self.has(name) else None
+        return self.numbers(name) if self.has(name) else None
+
+    def numbers(self, name: str) -> Float64Array:
+        """A small vector weight as numbers; ModelError if it is missing."""
+        return in_memory(self.w(name)).decode().astype(np.float64)
 
     def check_all_asked(self) -> None:
         """ModelError that names a weight of the checkpoint which nothing asked for."""

@@ -7,10 +7,9 @@ V vocabulary.
 
 from sotol.models import decoder
 from sotol.models.bind import Name, Table
-from sotol.models.decoder import KEYS, Config, feed_forward, heads, project
+from sotol.models.decoder import KEYS, Config, attention, feed_forward, heads, logits, rotated
 from sotol.models.model import Layer, Model, StepSymbols
 from sotol.program import ops
-from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
@@ -29,8 +28,7 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=c.eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+    return logits(m, x, step, c.eps)
 
 
 def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
@@ -39,8 +37,5 @@ def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -
     q = ops.rms_norm(heads(h, w, "attn_q", s.heads), w("attn_q_norm"), eps=c.eps)  # [T, H, d]
     k = ops.rms_norm(heads(h, w, "attn_k", s.kv_heads), w("attn_k_norm"), eps=c.eps)  # [T, K, d]
     v = heads(h, w, "attn_v", s.kv_heads)
-    q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
-    cache = w.cache(Paged(s.kv_heads, s.head_width, s.head_width))
-    ops.remember(k, v, cache, step.step)
-    out = ops.attention(q, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
-    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")
+    q, k = rotated(q, k, step, table, "halves")
+    return attention(q, k, v, w, step)

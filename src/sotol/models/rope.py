@@ -14,7 +14,7 @@ from sotol.errors import ModelError
 from sotol.models.metadata import Keys, Metadata
 from sotol.program.program import Constant
 
-__all__ = ["ROPE_KEYS", "Rope", "read_rope"]
+__all__ = ["ROPE_KEYS", "Rope", "read_longrope", "read_ntk", "read_rope"]
 
 NEAR = 64  # positions whose angles are near: few enough that arrays of them stay in the cache
 # transformers 5 has all in rope_parameters, transformers 4 a scaling beside the base.
@@ -30,12 +30,14 @@ ROPE_KEYS: Keys = {
             "yarn_beta_fast": "beta_fast",
             "yarn_beta_slow": "beta_slow",
             "yarn_log_multiplier": "mscale_all_dim",
-            "yarn_mscale": "mscale",  # GGUF has no such key, nor the next two
+            "yarn_mscale": "mscale",  # GGUF has no such key, nor the next ones
+            "truncate": "truncate",
             "low_freq_factor": "low_freq_factor",
             "high_freq_factor": "high_freq_factor",
         }.items()
     },
 }
+PARTIAL = ("rope_parameters.partial_rotary_factor", "partial_rotary_factor")  # of an architecture's keys, if it is so
 FASTEST = 8.0  # radians a token; no model's pairs turn faster than 1, and sines are exact to 1e7 radians
 
 
@@ -44,7 +46,9 @@ class Rope(NamedTuple):
 
     scaling: "none"; "linear" (positions / factor: arXiv 2306.15595); "yarn" (arXiv 2309.00071: fast pairs stay, slow
     ones are divided by factor, between them a ramp, and cosines and sines grow by `attention_factor`); "llama3" (short
-    waves stay, long ones are divided by factor, between them a ramp: transformers' modeling_rope_utils.py).
+    waves stay, long ones are divided by factor, between them a ramp: transformers' modeling_rope_utils.py); "longrope"
+    (arXiv 2402.13753: each pair has a divisor of its own, one for contexts up to the original one, and one for longer
+    ones; cosines and sines grow by `attention_factor`).
     """
 
     pairs: int
@@ -57,6 +61,9 @@ class Rope(NamedTuple):
     slow: float = 1.0  # and up to which it is slow
     long: float = 1.0  # waves longer than the original context over this are long
     short: float = 4.0  # and shorter than the original context over this are short
+    rounded: bool = True  # whether YaRN's ramp begins and ends at whole pairs
+    short_factors: tuple[float, ...] = ()  # LongRoPE's divisors up to the original context
+    long_factors: tuple[float, ...] = ()  # and beyond
 
     def table(self, name: str, context: int, divisors: Float64Array | None = None) -> Constant:
         """Cosines and sines, float32 [context, 2, r]. divisors: [r] of the frequencies, as Llama 3's files give.
@@ -67,6 +74,9 @@ class Rope(NamedTuple):
         frequency = numerics.exp(-exponent * float(numerics.log(self.base)))
         if self.scaling == "llama3":
             divisors = self.divisors()
+        elif self.scaling == "longrope":
+            given = self.long_factors if context > self.original_context else self.short_factors
+            divisors = np.array(given, np.float32).astype(np.float64)
         if divisors is not None:
             with np.errstate(divide="ignore"):
                 frequency = frequency / divisors
@@ -75,6 +85,8 @@ class Rope(NamedTuple):
             frequency = frequency / self.factor
         elif self.scaling == "yarn":
             frequency, size = self._yarn(frequency), self.attention_factor
+        elif self.scaling == "longrope":
+            size = self.attention_factor
         if not (np.abs(frequency) <= FASTEST).all():
             raise ModelError(
                 f"{name}: the file's scaling of RoPE turns a pair by more than {FASTEST:g} radians a token"
@@ -101,8 +113,11 @@ class Rope(NamedTuple):
             """The pair that turns so often over the original context (a real number)."""
             return self.pairs * math.log(self.original_context / (turns * 2 * math.pi)) / math.log(self.base)
 
-        low, high = max(math.floor(pair_of(self.fast)), 0), min(math.ceil(pair_of(self.slow)), 2 * self.pairs - 1)
-        ramp = np.clip((np.arange(self.pairs) - low) / max(high - low, 0.001), 0, 1)
+        low, high = pair_of(self.fast), pair_of(self.slow)
+        if self.rounded:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0.0), min(high, 2.0 * self.pairs - 1)
+        ramp: Float64Array = np.clip((np.arange(self.pairs) - low) / max(high - low, 0.001), 0, 1)
         return frequency * (1 - ramp) + frequency / self.factor * ramp
 
 
@@ -111,26 +126,73 @@ def read_rope(metadata: Metadata, width: int) -> Rope:
 
     As in llama.cpp, a factor without a type is linear. ModelError for a scaling that sotol does not have.
     """
-    for place in ("partial_rotary_factor", "rope_parameters.partial_rotary_factor"):
-        metadata.expect(place, 1)
-    metadata.expect("rope_parameters.truncate", True)
-    rotated = metadata.integer("rope.dimension_count", width, least=2)
+    pairs, base = _pairs_and_base(metadata, width)
+    scaling = metadata.text("rope.scaling.type", "linear")
+    factor = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0))
+    if scaling == "default":  # as config.json says it
+        return Rope(pairs, base)
+    if scaling in {"none", "linear"}:
+        return Rope(pairs, base, scaling, factor)
+    if scaling == "llama3":
+        return _read_llama3(metadata, Rope(pairs, base, scaling, factor))
+    if scaling == "yarn":
+        return _read_yarn(metadata, pairs, base, factor)
+    raise ModelError(f"rope.scaling.type is {scaling!r:.60}: sotol has none, linear and yarn, and config.json's llama3")
+
+
+def _pairs_and_base(metadata: Metadata, width: int) -> tuple[int, float]:
+    """How many pairs of a head rotate, and the base of their frequencies.
+
+    config.json gives a share of the head; architectures that do not rotate by it leave it out of their keys.
+    """
+    if not metadata.has("rope.partial_rotary_factor"):
+        for place in PARTIAL:
+            metadata.expect(place, 1)
+    share = metadata.number("rope.partial_rotary_factor", 1.0)
+    rotated = metadata.integer("rope.dimension_count", max(2, int(width * share)), least=2)
     if rotated % 2 or rotated > width:
         raise ModelError(f"rope.dimension_count is {rotated}: it must be even and at most the head width {width}")
     base = metadata.number("rope.freq_base", 10000.0)
     if base <= 1:
         raise ModelError(f"rope.freq_base is {base}: it must be more than 1")
-    scaling = metadata.text("rope.scaling.type", "linear")
-    factor = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0))
-    if scaling == "default":  # as config.json says it
-        return Rope(rotated // 2, base)
-    if scaling in {"none", "linear"}:
-        return Rope(rotated // 2, base, scaling, factor)
-    if scaling == "llama3":
-        return _read_llama3(metadata, Rope(rotated // 2, base, scaling, factor))
-    if scaling == "yarn":
-        return _read_yarn(metadata, rotated // 2, base, factor)
-    raise ModelError(f"rope.scaling.type is {scaling!r:.60}: sotol has none, linear and yarn, and config.json's llama3")
+    return rotated // 2, base
+
+
+def read_longrope(metadata: Metadata, width: int) -> Rope:
+    """LongRoPE, for heads of this width, as `transformers` has it (modeling_rope_utils.py).
+
+    GGUF files have its divisors as weights, and the attention factor as a key; config.json may leave the latter to be
+    computed. ModelError names what is missing or wrong.
+    """
+    pairs, base = _pairs_and_base(metadata, width)
+    context = metadata.integer("context_length")
+    original = metadata.integer("rope.scaling.original_context_length", context, least=2)
+    factor = metadata.number("rope.scaling.factor", context / original)
+    attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    for key in ("rope.scaling.yarn_attn_factor", "rope.scaling.attn_factor"):
+        attention = metadata.number(key, attention)
+    attention = float(np.float32(attention))  # as GGUF has it
+    short, long = (
+        metadata.numbers(key, pairs) if metadata.has(key) else ()
+        for key in ("rope.scaling.short_factor", "rope.scaling.long_factor")
+    )
+    return Rope(pairs, base, "longrope", factor, original, attention, short_factors=short, long_factors=long)
+
+
+def read_ntk(metadata: Metadata, width: int) -> Rope:
+    """A rotation whose base is stretched by a fixed alpha, to base * alpha**(r / (r - 1)): NTK-aware scaling.
+
+    Without alpha, as `read_rope` reads it. config.json calls it "dynamic", as it does another one, which depends on the
+    sequence's length; GGUF has the stretched base.
+    """
+    alpha = metadata.number("rope.scaling.alpha", 0.0, zero=True)
+    if not alpha or metadata.text("rope.scaling.type", "dynamic") != "dynamic":
+        return read_rope(metadata, width)
+    pairs, base = _pairs_and_base(metadata, width)
+    if pairs == 1:
+        raise ModelError("rope.scaling.alpha is for heads of which more than one pair rotates")
+    stretched = base * float(numerics.exp(numerics.log(alpha) * pairs / (pairs - 1)))
+    return Rope(pairs, float(np.float32(stretched)))  # as GGUF has it
 
 
 def _read_llama3(metadata: Metadata, rope: Rope) -> Rope:
@@ -152,13 +214,13 @@ def _read_yarn(metadata: Metadata, pairs: int, base: float, factor: float) -> Ro
         """The paper's equation 22, which recommends an mscale of 1: the square root of 1 / t."""
         return 1.0 + 0.1 * mscale * math.log(max(factor, 1.0))
 
-    attention = temperature(1.0)
+    attention, config = temperature(1.0), metadata.keys is not None
     if metadata.has("rope.scaling.yarn_attn_factor"):
         attention = metadata.number("rope.scaling.yarn_attn_factor")
-    elif metadata.has("rope.scaling.yarn_log_multiplier"):
-        attention = temperature(metadata.number("rope.scaling.yarn_mscale", 1.0)) / temperature(
-            metadata.number("rope.scaling.yarn_log_multiplier")
-        )
+    elif (all_dimensions := metadata.number("rope.scaling.yarn_log_multiplier", 0.0, zero=True)) and (
+        not config or metadata.has("rope.scaling.yarn_mscale")  # one without the other has no say
+    ):
+        attention = temperature(metadata.number("rope.scaling.yarn_mscale", 1.0)) / temperature(all_dimensions)
     if metadata.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise ModelError("rope.scaling.yarn_ext_factor must be 1: sotol has no other mixture of YaRN's frequencies")
     original = metadata.integer(
@@ -174,4 +236,5 @@ def _read_yarn(metadata: Metadata, pairs: int, base: float, factor: float) -> Ro
         attention * metadata.number("rope.scaling.attn_factor", 1.0),
         metadata.number("rope.scaling.yarn_beta_fast", 32.0),
         metadata.number("rope.scaling.yarn_beta_slow", 1.0),
+        rounded=metadata.find("rope.scaling.truncate") is not False,
     )

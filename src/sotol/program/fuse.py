@@ -14,10 +14,13 @@ from sotol.program.program import INNER, Node, Op, Operand, Program, Tensor, map
 __all__ = ["RULES", "Rule", "Uses", "chain", "fuse", "quantize_inputs"]
 
 
-def quantize_inputs(program: Program) -> Program:
-    """The program with int8 activations: a `quantize` before every linear with integer weights.
+PRODUCTS = (ops.linear, ops.expert_linear)  # activations come first, weights last
 
-    Linears with the same input share one `quantize`. This changes the arithmetic, so it is part of the model's
+
+def quantize_inputs(program: Program) -> Program:
+    """The program with int8 activations: a `quantize` before every product with integer weights.
+
+    Products with the same input share one `quantize`. This changes the arithmetic, so it is part of the model's
     definition on every backend; `precision="f32"` leaves it out.
     """
     new, moved = Program(), _TensorMap()
@@ -25,12 +28,12 @@ def quantize_inputs(program: Program) -> Program:
     for i, node in enumerate(program.nodes):
         node = map_tensors(node, moved)
         x, weight = node.inputs[0], node.inputs[-1]
-        if node.op is ops.linear and isinstance(x, Tensor) and isinstance(weight, Weight) and weight.encoding.integer:
+        if node.op in PRODUCTS and isinstance(x, Tensor) and isinstance(weight, Weight) and weight.encoding.integer:
             at = x.index, x.output
             if at not in quantized:
                 results = ops.quantize.results_of((x,), {})
                 quantized[at] = new.add(Node(ops.quantize, (x,), {}, results, node.layer))[0]
-            node = node._replace(inputs=(quantized[at], weight))
+            node = node._replace(inputs=(quantized[at], *node.inputs[1:]))
         moved.record(i, new.add(node))
     new.results = {name: moved(x) for name, x in program.results.items()}
     return new
@@ -90,6 +93,7 @@ RULES = (
     chain("glu_quantize", ops.glu, ops.quantize),
     chain("linear_add", ops.linear, ops.add),
     chain("rms_norm_add", ops.rms_norm, ops.add),
+    chain("combine_add", ops.combine, ops.add),
 )
 
 

@@ -1,10 +1,11 @@
 """The op vocabulary: every op once, as its meaning in NumPy. Kernels of every backend are tested against it.
 
 T tokens, N and M widths, V vocabulary, H query heads, K key-value heads, d channels of a key, e of a value, C
-positions, r rotated pairs, R rows with logits. Activations are float32 (the reference backend may use float64);
-weights are already decoded. `program.py` explains the rules.
+positions, r rotated pairs, R rows with logits, E experts, k of them chosen for each token. Activations are float32
+(the reference backend may use float64); weights are already decoded. `program.py` explains the rules.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,25 @@ from sotol.program.step import Step
 __all__ = [
     "GROUP",
     "OPS",
+    "activate",
     "add",
     "add_bias",
+    "add_expert_bias",
     "attention",
+    "attention_with_sinks",
     "cached",
+    "choose_experts",
+    "combine",
     "embed",
+    "expert_linear",
+    "gate_rows",
     "gelu_tanh",
     "glu",
+    "layer_norm",
     "linear",
     "moving_average",
     "quantize",
+    "relu2",
     "remember",
     "remember_latent",
     "reshape",
@@ -33,8 +43,11 @@ __all__ = [
     "rope",
     "rows",
     "scale",
+    "scale_by_position",
+    "sigmoid",
     "silu",
     "soft_cap",
+    "spread",
 ]
 
 GROUP = 32  # consecutive activations that share one int8 scale
@@ -52,7 +65,14 @@ def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
 
-@op("T N -> T N:int8")
+@op("... N, N -> ... N")
+def layer_norm(x: Array, weight: Array, *, eps: float) -> Array:
+    """(x - mean) / standard deviation * weight (Ba et al. 2016, arXiv 1607.06450); eps is added to the variance."""
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    return centred / np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + eps) * weight
+
+
+@op("... N -> ... N:int8")
 def quantize(x: Array) -> Array:
     """x rounded to int8 with one scale per 32 numbers: the input of a linear with integer weights.
 
@@ -89,6 +109,12 @@ def scale(x: Array, *, factor: float) -> Array:
     return x * np.float32(factor)
 
 
+@op("T H d, T:i32, C -> T H d")
+def scale_by_position(x: Array, positions: Array, table: Array) -> Array:
+    """x * table[position]: a temperature of attention that changes with the position (Llama 4, Ministral 3)."""
+    return x * table[positions][:, None, None]
+
+
 @op("... N -> ... N")
 def soft_cap(x: Array, *, cap: float) -> Array:
     """cap * tanh(x / cap) (Gemma 2, arXiv 2408.00118, section 2)."""
@@ -105,13 +131,52 @@ def gelu_tanh(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh}
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e**-x)."""
+    return 1 / (1 + np.exp(-x))
 
 
-@op("T N, T N -> T N")
+def relu2(x: Array) -> Array:
+    """max(x, 0) squared (So et al. 2021, arXiv 2109.08668)."""
+    positive = np.maximum(x, 0)
+    return positive * positive
+
+
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "relu2": relu2}
+
+
+@op("T N -> T N")
+def activate(x: Array, *, act: str) -> Array:
+    """act(x)."""
+    return ACTIVATIONS[act](x)
+
+
+def clamped_swiglu(gate: Array, up: Array) -> Array:
+    """min(gate, 7) * sigmoid(1.702 min(gate, 7)) * (clip(up, -7, 7) + 1): GPT-OSS's (arXiv 2508.10925; the constants
+    are those of its authors' code).
+    """
+    gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+    return gate * sigmoid(gate.dtype.type(1.702) * gate) * (up + 1)
+
+
+GATED: dict[str, Callable[[Array, Array], Array]] = {
+    "silu": lambda gate, up: silu(gate) * up,
+    "gelu_tanh": lambda gate, up: gelu_tanh(gate) * up,
+    "relu2": lambda gate, up: relu2(gate) * up,
+    "clamped_swiglu": clamped_swiglu,
+}
+
+
+@op("... N, ... N -> ... N")
 def glu(gate: Array, up: Array, *, act: str) -> Array:
-    """act(gate) * up (Shazeer 2020, arXiv 2002.05202)."""
-    return ACTIVATIONS[act](gate) * up
+    """act(gate) * up (Shazeer 2020, arXiv 2002.05202), or another function of the two (`GATED`)."""
+    return GATED[act](gate, up)
+
+
+@op("T N, T 1 -> T N")
+def gate_rows(x: Array, gate: Array) -> Array:
+    """x * sigmoid(gate): one gate for each row."""
+    return x * sigmoid(gate)
 
 
 @op("T H d, T:i32, C 2 r -> T H d")
@@ -167,7 +232,23 @@ def attention(q: Array, cache: Any, step: Step, *, scale: float, cap: float = 0.
     Each of the K key-value heads serves H / K query heads (GQA, arXiv 2305.13245). The layout's window limits how many
     tokens a token attends to, itself included (0: all). cap: scores pass through cap * tanh(s / cap); 0: unchanged.
     """
-    layout = cache.layout
+    return _attention(q, cache, step, scale, cap, np.full(q.shape[1], -np.inf, q.dtype))
+
+
+@op("T H d, [K d e], step, H -> T H e")
+def attention_with_sinks(
+    q: Array, cache: Any, step: Step, sinks: Array, *, scale: float, cap: float = 0.0
+) -> Array:  # fmt: skip
+    """`attention` whose softmax has one more score for each query head, its sink, which belongs to no key and value.
+
+    So the weights of the keys sum to less than 1 (arXiv 2309.17453; GPT-OSS's learned sinks: arXiv 2508.10925).
+    """
+    return _attention(q, cache, step, scale, cap, sinks)
+
+
+def _attention(q: Array, cache: Any, step: Step, scale: float, cap: float, sinks: Array) -> Array:
+    """sinks: [H] further scores, -inf for none."""
+    layout, sinks = cache.layout, sinks.astype(q.dtype)[:, None, None]
     out, group = np.empty((*q.shape[:2], layout.value), q.dtype), q.shape[1] // layout.heads
     for s, (start, end) in enumerate(zip(step.starts[:-1], step.starts[1:], strict=True)):
         context, keys, values = cache.read(step, s)  # positions [C], [C, K, d], [C, K, e]
@@ -178,8 +259,10 @@ def attention(q: Array, cache: Any, step: Step, *, scale: float, cap: float = 0.
         age = step.positions[start:end, None] - context[None]
         hidden = (age < 0) | (age >= layout.window) if layout.window else age < 0
         scores = np.where(hidden, -np.inf, scores)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        out[start:end] = np.einsum("htc,chd->thd", weights / weights.sum(axis=-1, keepdims=True), values)
+        most = np.maximum(scores.max(axis=-1, keepdims=True), sinks)
+        weights = np.exp(scores - most)
+        total = weights.sum(axis=-1, keepdims=True) + np.exp(sinks - most)
+        out[start:end] = np.einsum("htc,chd->thd", weights / total, values)
     return out
 
 
@@ -197,6 +280,76 @@ def moving_average(x: Array, decay: Array, state: Any, step: Step) -> Array:
             h[s] = out[t] = decay * h[s] + (1 - decay) * x[t]
     state.write(step, h)
     return out
+
+
+@op("T E, E -> T k:i32, T k")
+def choose_experts(
+    logits: Array, bias: Array, *, k: int, scores: str, normalised: bool = False, factor: float = 1.0, groups: int = 1,
+    groups_used: int = 1, best: int = 2,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The k experts of each token, the best first, and their weights (Shazeer et al. 2017, arXiv 1701.06538).
+
+    scores: "softmax" or "sigmoid" of the logits; or "chosen": the choice is by the logits themselves, and the weights
+    are a softmax over the chosen ones. The bias counts for the choice alone (arXiv 2408.15664). Of equal ones the lower
+    id is taken. normalised: weights are divided by their sum (plus 1e-20, as DeepSeek's code has it); then they are
+    multiplied by `factor`.
+
+    groups: of so many equal groups of experts, only those of the `groups_used` best can be chosen: a group counts as
+    much as the sum of its `best` best experts do (DeepSeek-V2, arXiv 2405.04434: 1; DeepSeek-V3, arXiv 2412.19437: 2).
+    """
+    rated = logits
+    if scores == "softmax":
+        rated = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        rated = rated / rated.sum(axis=-1, keepdims=True)
+    elif scores == "sigmoid":
+        rated = sigmoid(logits)
+    ranked = rated + bias.astype(logits.dtype)
+    if groups > 1:
+        grouped = ranked.reshape(len(ranked), groups, -1)
+        counts = np.sort(grouped, axis=-1)[..., -best:].sum(axis=-1)  # [T, groups]
+        left_out = np.argsort(-counts, axis=-1, kind="stable")[:, groups_used:]
+        np.put_along_axis(grouped, left_out[..., None], -np.inf, axis=1)
+        ranked = grouped.reshape(ranked.shape)
+    choice = np.argsort(-ranked, axis=-1, kind="stable")[:, :k]
+    weights = np.take_along_axis(rated, choice, axis=-1)
+    if scores == "chosen":
+        weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+    if normalised:
+        weights = weights / (weights.sum(axis=-1, keepdims=True) + logits.dtype.type(1e-20))
+    return choice.astype(np.int32), weights * logits.dtype.type(factor)
+
+
+@op("... M:any, T k:i32, E N M -> T k N")
+def expert_linear(x: Array, choice: Array, weight: Array) -> Array:
+    """x times the transposes of the chosen experts' matrices. x: [T, M], the same for all choices, or [T, k, M]."""
+    each = np.broadcast_to(x[:, None] if x.ndim == 2 else x, (*choice.shape, x.shape[-1]))
+    out = np.empty((*choice.shape, weight.shape[1]), x.dtype)
+    for expert in np.unique(choice):
+        here = choice == expert
+        out[here] = each[here] @ weight[expert].T
+    return out
+
+
+@op("T k N, T k:i32, E N -> T k N")
+def add_expert_bias(x: Array, choice: Array, bias: Array) -> Array:
+    """x + the biases of the chosen experts."""
+    return x + bias[choice]
+
+
+@op("T k N, T k -> T N")
+def combine(x: Array, weights: Array, *, weighted: bool = True) -> Array:
+    """The sum of a token's k rows, each times its weight (weighted=False: as they are), in the order of the choices."""
+    out = np.zeros((len(x), x.shape[-1]), x.dtype)
+    for i in range(x.shape[1]):
+        out += x[:, i] * weights[:, i, None] if weighted else x[:, i]
+    return out
+
+
+@op("T N, T k -> T k N")
+def spread(x: Array, weights: Array) -> Array:
+    """A row for each choice: x times its weight. So Llama 4 weighs what goes into experts, not what comes out."""
+    return x[:, None] * weights[..., None]
 
 
 @op("T N, R:i32 -> R N")

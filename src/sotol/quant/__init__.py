@@ -5,10 +5,14 @@ ggml-common.h), so that any file can be described; those that sotol can also dec
 this folder, one per family. Other formats' rows become plain blocks (`plain.py`) of any `Layout`.
 """
 
+from sotol.quant.curves import CURVES
 from sotol.quant.encoding import Encoding
-from sotol.quant.floats import FLOATS
+from sotol.quant.floats import FLOATS, WHOLES
+from sotol.quant.iq1 import IQ1
+from sotol.quant.iquants import IQUANTS
 from sotol.quant.kquants import KQUANTS
 from sotol.quant.layout import (
+    FACTORS,
     BlockParts,
     Float16Array,
     Float32Array,
@@ -18,11 +22,13 @@ from sotol.quant.layout import (
     decode_parts,
 )
 from sotol.quant.legacy import LEGACY
-from sotol.quant.plain import join_plain, plain_encoding
+from sotol.quant.plain import join_plain, plain_encoding, recode
+from sotol.quant.ternary import TERNARY
 
 __all__ = [
     "BY_TYPE",
     "ENCODINGS",
+    "FACTORS",
     "BlockParts",
     "Encoding",
     "Float16Array",
@@ -34,37 +40,19 @@ __all__ = [
     "encoding_named",
     "join_plain",
     "plain_encoding",
+    "recode",
 ]  # fmt: skip
 
-# Known by name, type number, values and bytes of a block; not decoded yet.
+# Known by name, type number, values and bytes of a block. GGML has them for activations; no file has such weights.
 DESCRIBED = (
     ("Q8_1", 9, 32, 40),
-    ("Q2_K", 10, 256, 84),
-    ("Q3_K", 11, 256, 110),
     ("Q8_K", 15, 256, 292),
-    ("IQ2_XXS", 16, 256, 66),
-    ("IQ2_XS", 17, 256, 74),
-    ("IQ3_XXS", 18, 256, 98),
-    ("IQ1_S", 19, 256, 50),
-    ("IQ4_NL", 20, 32, 18),
-    ("IQ3_S", 21, 256, 110),
-    ("IQ2_S", 22, 256, 82),
-    ("IQ4_XS", 23, 256, 136),
-    ("I8", 24, 1, 1),
-    ("I16", 25, 1, 2),
-    ("I32", 26, 1, 4),
-    ("I64", 27, 1, 8),
-    ("F64", 28, 1, 8),
-    ("IQ1_M", 29, 256, 56),
-    ("TQ1_0", 34, 256, 54),
-    ("TQ2_0", 35, 256, 66),
-    ("MXFP4", 39, 32, 17),
-    ("NVFP4", 40, 64, 36),
-    ("Q1_0", 41, 128, 18),
 )
 
 _OTHERS = (Encoding(name, ggml_type=kind, values=values, size=size) for name, kind, values, size in DESCRIBED)
-ENCODINGS: dict[str, Encoding] = {e.name: e for e in (*FLOATS, *LEGACY, *KQUANTS, *_OTHERS)}
+ENCODINGS: dict[str, Encoding] = {
+    e.name: e for e in (*FLOATS, *WHOLES, *LEGACY, *KQUANTS, *CURVES, *TERNARY, *IQUANTS, *IQ1, *_OTHERS)
+}
 BY_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values() if e.ggml_type is not None}
 
 

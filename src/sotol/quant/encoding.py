@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Layout, UInt8Array, decode_parts
 
 __all__ = [
-    "Encoding", "as_blocks", "halves", "integer_encoding", "require_range", "to_half", "unpack_nibbles", "unpack_upper",
-    "words",
+    "Encoding", "as_blocks", "halves", "integer_encoding", "pack_nibbles", "pack_shared", "require_range", "to_half",
+    "unpack_nibbles", "unpack_upper", "words",
 ]  # fmt: skip
 
 UInt64Array = npt.NDArray[np.uint64]
@@ -34,6 +34,10 @@ class Encoding(NamedTuple):
     other way and raises ValueError for numbers that the encoding can't hold. Both are None where sotol only knows the
     encoding by name and size. An integer encoding has a layout, and `split`, which finds the parts of blocks:
     [..., B * size] bytes -> `BlockParts`.
+
+    In most encodings a code's bits are bits of the block, so that devices only move them to where they read them.
+    Others say numbers in another way: trits of a byte, items of a grid, 64-bit floats. Their rows become blocks of
+    `recoded` first (`recode`), which stand for the same float32.
     """
 
     name: str
@@ -44,11 +48,12 @@ class Encoding(NamedTuple):
     encode: Callable[[Float32Array], UInt8Array] | None = None
     integer: Layout | None = None
     split: Callable[[UInt8Array], BlockParts] | None = None
+    recoded: str | None = None  # the name of the encoding that its blocks become before devices read them
 
     @property
     def kind(self) -> str:
-        """What kernels that read it in panels are made from: the key of its layout, or the name of a float type."""
-        return self.name if self.integer is None else self.integer.key()
+        """What its numbers are, for a kernel: the key of its layout, or the name of a float type."""
+        return self.recoded or self.name if self.integer is None else self.integer.key()
 
 
 def integer_encoding(
@@ -59,8 +64,12 @@ def integer_encoding(
     split: Callable[[UInt8Array], BlockParts],
     encode: Callable[[Float32Array], UInt8Array] | None = None,
     ggml_type: int | None = None,
+    recoded: bool = False,
 ) -> Encoding:
-    """An encoding of `size`-byte blocks whose decode is `decode_parts` over its layout."""
+    """An encoding of `size`-byte blocks whose decode is `decode_parts` over its layout.
+
+    recoded: whether its codes are more than moved bits, so that its blocks become plain ones of the layout.
+    """
     return Encoding(
         name,
         values=layout.check().values,
@@ -70,6 +79,7 @@ def integer_encoding(
         encode=encode,
         integer=layout,
         split=split,
+        recoded=layout.key() if recoded else None,
     )
 
 
@@ -106,23 +116,36 @@ def unpack_nibbles(packed: UInt8Array, run: int) -> UInt8Array:
     return q
 
 
-def unpack_upper(packed: UInt8Array, bits: int) -> UInt8Array:
-    """The numbers of 1 or 2 bits that share bytes, each where bits 4 and up go: [..., run] -> [..., 8 / bits, run].
+def unpack_upper(packed: UInt8Array, bits: int, at: int = 4) -> UInt8Array:
+    """The numbers of 1 or 2 bits that share bytes, each from bit `at` on: [..., run] -> [..., 8 / bits, run].
 
     Item i of a byte comes from its bits i * bits and up. Shifts move bits between neighbouring bytes, too; the mask
-    drops these.
+    drops these. A run is a multiple of 8 bytes.
     """
     run = packed.shape[-1]
     whole = f"V{run}"
-    mask = EVERY_BYTE * np.uint64(((1 << bits) - 1) << 4)
+    mask = EVERY_BYTE * np.uint64(((1 << bits) - 1) << at)
     shared = words(packed)
     upper = np.empty((*packed.shape[:-1], 8 // bits, run), np.uint8)
     runs = upper.view(whole)[..., 0]  # [..., 8 / bits]
     for i in range(8 // bits):
-        left = 4 - i * bits
+        left = at - i * bits
         moved = shared << np.uint64(left) if left > 0 else shared >> np.uint64(-left)
         runs[..., i] = (moved & mask).view(whole)[..., 0]
     return upper
+
+
+def pack_shared(q: UInt8Array, bits: int) -> UInt8Array:
+    """The inverse of `unpack_upper` for numbers of `bits` bits: [..., 8 / bits, run] -> [..., run]."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    packed: UInt8Array = np.bitwise_or.reduce(q << shifts, axis=-2)
+    return packed
+
+
+def pack_nibbles(q: UInt8Array) -> UInt8Array:
+    """The inverse of `unpack_nibbles`: numbers of 4 bits [..., 2, run] -> [..., run], those of [..., 0, :] low."""
+    packed: UInt8Array = q[..., 0, :] | q[..., 1, :] << np.uint8(4)
+    return packed
 
 
 def require_range(x: Float32Array) -> None:

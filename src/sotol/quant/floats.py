@@ -1,11 +1,16 @@
-"""Weights stored as floating-point numbers: F32, F16 and BF16, blocks of one number."""
+"""Weights stored as numbers of their own: F32, F16, BF16 and F64, whole numbers of 8 to 64 bits, and truth values.
+
+All become float32, which rounds what has more than 24 bits.
+"""
+
+from functools import partial
 
 import numpy as np
 
 from sotol.quant.encoding import Encoding, to_half
 from sotol.quant.layout import Float32Array, UInt8Array
 
-__all__ = ["FLOATS"]
+__all__ = ["FLOATS", "UNSIGNED", "WHOLES", "encode_f32"]
 
 
 def decode_f32(data: UInt8Array) -> Float32Array:
@@ -41,8 +46,29 @@ def encode_bf16(x: Float32Array) -> UInt8Array:
     return np.where(np.isnan(x), quiet, rounded).astype("<u2").view(np.uint8)
 
 
+def decode_as(dtype: str, data: UInt8Array) -> Float32Array:
+    """[..., size * n] bytes of numbers of a NumPy type -> [..., n], rounded to the nearest; infinite beyond float32."""
+    with np.errstate(over="ignore"):
+        return data.view(dtype).astype(np.float32)
+
+
+def encode_f64(x: Float32Array) -> UInt8Array:
+    """[..., n] -> [..., 8 n] bytes."""
+    return np.ascontiguousarray(x, "<f8").view(np.uint8)
+
+
 FLOATS = (
     Encoding("F32", values=1, size=4, ggml_type=0, decode=decode_f32, encode=encode_f32),
     Encoding("F16", values=1, size=2, ggml_type=1, decode=decode_f16, encode=encode_f16),
     Encoding("BF16", values=1, size=2, ggml_type=30, decode=decode_bf16, encode=encode_bf16),
+    Encoding("F64", values=1, size=8, ggml_type=28, decode=partial(decode_as, "<f8"), encode=encode_f64, recoded="F32"),
+)
+WHOLES = tuple(
+    Encoding(name, values=1, size=size, ggml_type=kind, decode=partial(decode_as, f"<i{size}"), recoded="F32")
+    for name, kind, size in (("I8", 24, 1), ("I16", 25, 2), ("I32", 26, 4), ("I64", 27, 8))
+)
+# What SafeTensors has besides, and GGML has not.
+UNSIGNED = tuple(
+    Encoding(name, values=1, size=np.dtype(dtype).itemsize, decode=partial(decode_as, dtype), recoded="F32")
+    for name, dtype in (("U8", "<u1"), ("U16", "<u2"), ("U32", "<u4"), ("U64", "<u8"), ("BOOL", "?"))
 )

@@ -7,16 +7,20 @@ A block is `groups` groups of `width` numbers, each stored as an unsigned code q
 number(q) is q less a bias, or what a table has for q. d and m are floating-point factors: of the block where groups
 have integer scales (and minimums), else each group's own. zero is a whole number of the group. Without a part, a scale
 or minimum is 1, and zero or m is 0.
+
+Nothing here is about a device: which layouts it has kernels for, a backend says (`backends/cpu/panels.py`).
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "BlockParts", "Float16Array", "Float32Array", "FloatArray", "Int8Array", "Layout", "UInt8Array", "decode_parts",
+    "FACTORS", "BlockParts", "Float16Array", "Float32Array", "FloatArray", "Int8Array", "Layout", "UInt8Array",
+    "decode_e4m3_half", "decode_e8m0_half", "decode_parts",
 ]  # fmt: skip
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -25,12 +29,51 @@ Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.floating[Any]]
 
-BITS = (4, 5, 6, 8)
-LARGEST_BLOCK = 512  # numbers; a wider group is several blocks with the same factor
-FACTORS: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
+
+def decode_e8m0_half(x: UInt8Array) -> Float32Array:
+    """Half of what bytes of E8M0 stand for: 2^(x - 128), in float32, where 2^-127 and 2^-128 are subnormal.
+
+    E8M0: OCP Microscaling Formats v1.0, 5.4.1. Half, since tables of E2M1 have its numbers doubled, as whole numbers.
+    GGML reads 255, the NaN there, as 2^127.
+    """
+    wide = x.astype(np.uint32)
+    small = np.uint32(0x00200000) << wide  # of 0 and 1
+    bits = np.where(wide < 2, small, (wide - np.uint32(1)) << np.uint32(23))
+    return bits.view(np.float32)
+
+
+def decode_e4m3_half(x: UInt8Array) -> Float32Array:
+    """Half of what bytes of E4M3 stand for without their sign, which is ignored; 0x7F, a NaN there, is 0 for GGML.
+
+    E4M3: OCP 8-bit Floating Point v1.0, 5.1. Half: as of `decode_e8m0_half`.
+    """
+    exponent, mantissa = (x >> np.uint8(3)) & np.uint8(15), (x & np.uint8(7)).astype(np.float32)
+    normal = np.ldexp(np.float32(1) + mantissa / np.float32(8), exponent.astype(np.int32) - 8)
+    halved = np.where(exponent == 0, mantissa * np.float32(2**-10), normal)
+    return np.where(x == 0x7F, np.float32(0), halved).astype(np.float32)
+
+
+class Factor(NamedTuple):
+    """How a factor is stored, and what it is."""
+
+    dtype: np.dtype[Any]  # little-endian
+    decode: Callable[[Any], Float32Array]
+    signed: bool = True
+
+
+def _widened(x: FloatArray) -> Float32Array:
+    return x.astype(np.float32)
+
+
+FACTORS = {
+    "f16": Factor(np.dtype("<f2"), _widened),
+    "f32": Factor(np.dtype("<f4"), _widened),
+    "e8m0": Factor(np.dtype("u1"), decode_e8m0_half, signed=False),
+    "e4m3": Factor(np.dtype("u1"), decode_e4m3_half, signed=False),
+}
 KEY = re.compile(
     r"q(?P<bits>\d)_(?P<width>\d{1,4})x(?P<groups>\d{1,4})(?:_b(?P<bias>\d{1,4})|_t(?P<table>(?:[0-9a-f]{2})+))?"
-    r"(?P<factor>_f32)?(?P<scales>_s)?(?P<minimum>_m)?(?P<zeros>_z)?"
+    r"(?:_(?P<factor>f32|e8m0|e4m3))?(?P<scales>_s)?(?P<minimum>_m)?(?P<zeros>_z)?"
 )
 
 
@@ -38,7 +81,7 @@ class BlockParts(NamedTuple):
     """The parts of B blocks of an integer encoding; views of the bytes where the layout allows it."""
 
     q: UInt8Array  # [..., B, groups, width]  codes in the order of the weights
-    d: FloatArray  # [..., B]; [..., B, groups] where there are several factors
+    d: FloatArray | UInt8Array  # [..., B] as stored; [..., B, groups] where there are several factors
     m: FloatArray | None = None  # as d: the factor of the additive term; minus `dmin` for K-quants
     scales: UInt8Array | Int8Array | None = None  # [..., B, groups]  -128 … 127
     minimums: UInt8Array | Int8Array | None = None  # [..., B, groups]  -128 … 127
@@ -48,11 +91,11 @@ class BlockParts(NamedTuple):
 class Layout(NamedTuple):
     """The layout of a block."""
 
-    bits: int  # of a code: 4, 5, 6 or 8
-    width: int  # numbers that share a scale: 16, or a multiple of 32
+    bits: int  # of a code: 1 to 8
+    width: int  # numbers that share a scale
     groups: int = 1  # of `width` numbers in a block
-    numbers: int | tuple[int, ...] = 0  # how much less than its code a number is, or the int8 of each of 16 codes
-    factor: str = "f16"  # how d and m are stored: "f16" or "f32"
+    numbers: int | tuple[int, ...] = 0  # how much less than its code a number is, or the int8 of each code
+    factor: str = "f16"  # how d and m are stored: a key of FACTORS
     scales: bool = False  # whether a group has an integer multiplier, besides the block's factor
     minimum: bool = False  # whether there is an additive term
     zeros: bool = False  # whether a group has a zero point, which its numbers count from
@@ -70,16 +113,16 @@ class Layout(NamedTuple):
     def check(self) -> Self:
         """The layout itself; ValueError for one that sotol does not have, which says why."""
         problems = {
-            f"codes have {' or '.join(map(str, BITS))} bits": self.bits in BITS,
-            "groups have 16 numbers or a multiple of 32": self.width == 16 or (self.width > 0 and self.width % 32 == 0),
-            f"a block has a multiple of 32 numbers, up to {LARGEST_BLOCK}": self.groups > 0
-            and self.values % 32 == 0
-            and self.values <= LARGEST_BLOCK,
+            "codes have 1 to 8 bits": 1 <= self.bits <= 8,
+            "groups have one number or more": self.width > 0,
+            "a block has one group or more": self.groups > 0,
             f"factors are one of {', '.join(FACTORS)}": self.factor in FACTORS,
         }
+        if self.factor in FACTORS:
+            problems["a minimum has a factor with a sign"] = FACTORS[self.factor].signed or not self.minimum
         if isinstance(self.numbers, tuple):
-            problems["a table has an int8 for each of the 16 codes of 4 bits"] = (
-                self.bits == 4 and len(self.numbers) == 16 and all(-128 <= number <= 127 for number in self.numbers)
+            problems["a table has an int8 for each code"] = len(self.numbers) == 1 << self.bits and all(
+                -128 <= number <= 127 for number in self.numbers
             )
             problems["zero points and a table exclude each other"] = not self.zeros
         else:
@@ -96,7 +139,9 @@ class Layout(NamedTuple):
             words.append("t" + np.array(self.numbers, np.int8).tobytes().hex())
         elif self.numbers:
             words.append(f"b{self.numbers}")
-        flags = {"f32": self.factor == "f32", "s": self.scales, "m": self.minimum, "z": self.zeros}
+        if self.factor != "f16":
+            words.append(self.factor)
+        flags = {"s": self.scales, "m": self.minimum, "z": self.zeros}
         return "_".join([*words, *(word for word, there in flags.items() if there)])
 
     @classmethod
@@ -113,7 +158,7 @@ class Layout(NamedTuple):
             width=int(found["width"]),
             groups=int(found["groups"]),
             numbers=numbers,
-            factor="f32" if found["factor"] else "f16",
+            factor=found["factor"] or "f16",
             scales=bool(found["scales"]),
             minimum=bool(found["minimum"]),
             zeros=bool(found["zeros"]),
@@ -125,10 +170,10 @@ def decode_parts(layout: Layout, fields: BlockParts) -> Float32Array:
 
     def of_groups(factor: npt.NDArray[Any]) -> Float32Array:
         """[..., B] or [..., B, groups] -> [..., B, 1 or groups]."""
-        wide = factor.astype(np.float32)
+        wide = FACTORS[layout.factor].decode(factor)
         return wide[..., None] if wide.ndim == fields.q.ndim - 2 else wide
 
-    with np.errstate(invalid="ignore"):  # a broken file may hold infinite scales
+    with np.errstate(invalid="ignore", over="ignore"):  # a broken file may hold infinite or huge scales
         step = of_groups(fields.d)
         if fields.scales is not None:
             step = step * fields.scales.astype(np.float32)  # [..., B, groups]

@@ -2,20 +2,23 @@
 
 A plain block is, one after the other: the factors d, then the factors m, little-endian; a byte for each group's scale,
 minimum and zero point, each kind together; the codes. Codes of 4 bits share bytes, in runs of 32: byte j of 16 has code
-j in its low half and code j + 16 in its high half. Wider codes have a byte each. What a layout lacks is left out.
+j in its low half and code j + 16 in its high half. Others have a byte each. What a layout lacks is left out.
 """
 
 import numpy as np
 
 from sotol.quant.encoding import Encoding, as_blocks, integer_encoding, unpack_nibbles
+from sotol.quant.floats import encode_f32
 from sotol.quant.layout import FACTORS, BlockParts, FloatArray, Layout, UInt8Array
 
-__all__ = ["join_plain", "plain_encoding"]
+__all__ = ["join_plain", "plain_encoding", "recode"]
 
 
 def plain_encoding(layout: Layout) -> Encoding:
     """The encoding of plain blocks of a layout, which is named by the layout's key."""
     layout = layout.check()
+    if layout.bits == 4 and layout.values % 32:
+        raise ValueError(f"no layout of numbers for plain blocks: {layout.values} codes of 4 bits, not runs of 32")
     return integer_encoding(
         layout.key(), layout=layout, size=_places(layout)["end"], split=lambda data: _split(layout, data)
     )
@@ -24,7 +27,7 @@ def plain_encoding(layout: Layout) -> Encoding:
 def join_plain(layout: Layout, fields: BlockParts) -> UInt8Array:
     """Plain blocks of these parts: [..., B * bytes of a block]."""
     blocks = fields.q.shape[:-2]
-    factor, parts = FACTORS[layout.factor], list[UInt8Array]()
+    factor, parts = FACTORS[layout.factor].dtype, list[UInt8Array]()
     for factors in (fields.d, fields.m):
         if factors is not None:
             stored = np.ascontiguousarray(factors.reshape(*blocks, -1), factor)
@@ -40,11 +43,20 @@ def join_plain(layout: Layout, fields: BlockParts) -> UInt8Array:
     return np.concatenate(parts, axis=-1).reshape(*blocks[:-1], -1)
 
 
+def recode(encoding: Encoding, rows: UInt8Array) -> UInt8Array:
+    """Rows [..., B * size] as blocks of `encoding.recoded`, which stand for the same float32."""
+    if encoding.integer is not None:
+        assert encoding.split is not None
+        return join_plain(encoding.integer, encoding.split(rows))
+    assert encoding.decode is not None
+    return encode_f32(encoding.decode(rows))
+
+
 def _places(layout: Layout) -> dict[str, int]:
     """Where the parts of a block begin, and where it ends, in bytes."""
     sizes = {
-        "d": layout.factors * FACTORS[layout.factor].itemsize,
-        "m": layout.minimum * layout.factors * FACTORS[layout.factor].itemsize,
+        "d": layout.factors * FACTORS[layout.factor].dtype.itemsize,
+        "m": layout.minimum * layout.factors * FACTORS[layout.factor].dtype.itemsize,
         "scales": layout.scales * layout.groups,
         "minimums": (layout.minimum and layout.scales) * layout.groups,
         "zeros": layout.zeros * layout.groups,
@@ -61,7 +73,7 @@ def _split(layout: Layout, data: UInt8Array) -> BlockParts:
     """The parts of plain blocks: [..., B * size] -> as `BlockParts` has them."""
     at = _places(layout)
     blocks = as_blocks(data, at["end"])
-    lead, dtype = blocks.shape[:-1], FACTORS[layout.factor]
+    lead, dtype = blocks.shape[:-1], FACTORS[layout.factor].dtype
 
     def factors(name: str) -> FloatArray:
         stored = np.ascontiguousarray(blocks[..., at[name] : at[name] + layout.factors * dtype.itemsize])

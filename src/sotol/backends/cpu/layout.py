@@ -9,6 +9,8 @@ __all__ = [
     "CODEC_BYTES",
     "GROUP",
     "LANES",
+    "MOST_EXPERTS",
+    "PLANES",
     "QUAD_BLOCKS",
     "QUANT_RECORD",
     "SPAN",
@@ -18,6 +20,7 @@ __all__ = [
     "WIDEST_HEAD",
     "padded",
     "parse_fields",
+    "place_in_plane",
 ]
 
 LANES = 16  # f32 of a vector on every CPU; rows of a panel
@@ -25,11 +28,14 @@ VECTOR_BYTES = 4 * LANES
 GROUP = 32  # inputs that share an activation scale (`program.ops.GROUP`), and whose weights are packed together
 QUANT_RECORD = 16  # bytes of an activation group's record: f32 scale, sum of its 32 int8, sums of either half
 WIDEST_HEAD = 512  # channels: attention keeps query rows and their sums on the stack
+MOST_EXPERTS = 1024  # of a layer: routing keeps a token's scores on the stack
 BLOCK_KEYS = LANES  # keys of a cache block (`program.memory.BLOCK_TOKENS`): K is stored as [d, 16], a lane for each key
 QUAD_BLOCKS = 4  # blocks for which attention updates the softmax's running maximum once: 64 keys
 SPAN = 256  # keys whose weighted sums attention computes apart, before it merges them
 SPAN_EXTRA = 2 * LANES  # f32 at the end of a span record: the running maximum, and the sum of weights, as vectors
 CODEC_BYTES = {"f16": 2, "f32": 4}  # of a cached number, by codec
+# By the bits of a code: the planes that it is cut into, lowest bits first. A plane has a cut of all codes of a group.
+PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 TAPE_ENTRY = 24  # bytes of an op on the tape: its kernel, its arguments, whether it is the last one of its phase
 CACHE_LINE = 64  # bytes. Each op's counters have one of their own, so that threads at different ops share none
 
@@ -42,6 +48,11 @@ Field = tuple[str, str]  # name, kind: "int" (a number or an address), "f32", "c
 def padded(width: int) -> int:
     """The width of a row in memory: whole vectors."""
     return -(-width // LANES) * LANES
+
+
+def place_in_plane(bits: int, j: int) -> tuple[int, int]:
+    """Where vector j (of 8) of a group is in a plane of so many bits: the plane's vector of 64 bytes, and the bit."""
+    return (j % 4, j // 4 * 4) if bits == 4 else divmod(j * bits, 8)
 
 
 def parse_fields(text: str) -> tuple[Field, ...]:

@@ -1,7 +1,7 @@
 """Weights as the CPU's matrix kernels read them: panels of 16 rows, so that a vector lane is a row.
 
     panel    16 rows of a matrix [N, K], all K inputs: one run of memory. Rows beyond the last are zero
-    block    as in the weight's encoding: inputs (32 or 256) of a row that share factors; here of 16 rows
+    block    as in the weight's encoding: inputs (32 to 512) of a row that share factors; here of 16 rows
     unit     inputs that share integer scales: one group, or several if a scale is for 64 inputs or more
     group    32 inputs: their codes are packed together, and their activations share a scale
     subgroup half a group, where each 16 inputs have a scale; otherwise the same as a group
@@ -13,8 +13,11 @@ A block of an integer encoding, with 16 of everything, one for each row:
     factors d | factors m | unit 0                                                  | unit 1 | ...
                             scales | minimums | zero points | codes of group 0, 1 ... |
 
-Factors are f16 or f32, scales and the like one byte for each subgroup of a group. What an encoding lacks takes no room.
-`codes.packed_codes` has the order of a group's bits. Float encodings: [inputs, 16 rows], numbers as in the file.
+Factors are as in the encoding, scales and the like one byte for each subgroup of a group. What an encoding lacks takes
+no room. `codes.packed_codes` has the order of a group's bits. Float encodings: [inputs, 16 rows], numbers as in the
+file.
+
+Packing moves bits. Encodings whose codes are more than that (`Encoding.recoded`) become plain blocks of bytes before.
 """
 
 from typing import NamedTuple
@@ -23,13 +26,23 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.arrays import UInt8Array
-from sotol.backends.cpu.layout import GROUP, LANES
+from sotol.backends.cpu.layout import GROUP, LANES, PLANES, place_in_plane
 from sotol.formats.weights import Weight
-from sotol.quant import Encoding, Layout
+from sotol.quant import FACTORS, Encoding, Layout, encoding_named, recode
 
-__all__ = ["ROWS", "Panel", "block_size", "pack", "packed_shape", "panel_of"]
+__all__ = [
+    "ROWS",
+    "Panel",
+    "block_size",
+    "moved_encoding",
+    "pack",
+    "packed_shape",
+    "panel_of",
+    "panel_problems",
+]
 
 ROWS = LANES
+LARGEST_BLOCK = 512  # inputs, of which a chunk is unpacked; a wider group is several blocks with the same factor
 
 
 class Panel(NamedTuple):
@@ -42,6 +55,7 @@ class Panel(NamedTuple):
     subgroups: int  # of a group: 1 or 2
     units: int  # of a block
     groups: int  # of a unit
+    factor: str  # how a factor is stored: a key of quant.FACTORS
     factor_bytes: int  # of one factor of one row
     factors: int  # of each kind in a block: 1, or one for each scale
     scales: bool
@@ -96,8 +110,22 @@ class Panel(NamedTuple):
         return self.header_bytes + self.units * self.unit_bytes
 
 
+def panel_problems(layout: Layout) -> list[str]:
+    """Why there are no panels of a layout, by which conditions it fails; empty: there are."""
+    conditions = {
+        f"codes have {', '.join(map(str, PLANES))} bits": layout.bits in PLANES,
+        "codes of a table have up to 4 bits": isinstance(layout.numbers, int) or layout.bits <= 4,
+        "groups have 16 numbers or a multiple of 32": layout.width == 16 or layout.width % 32 == 0,
+        f"a block has a multiple of 32 numbers, up to {LARGEST_BLOCK}": layout.values % 32 == 0
+        and layout.values <= LARGEST_BLOCK,
+    }
+    return [condition for condition, good in conditions.items() if not good]
+
+
 def panel_of(layout: Layout) -> Panel:
-    """The panels of an integer encoding's layout."""
+    """The panels of an integer encoding's layout; ValueError if there are none."""
+    if problems := panel_problems(layout):
+        raise ValueError(f"the CPU has no kernels for the layout {layout.key()}: {'; '.join(problems)}")
     width = min(layout.width, GROUP)
     groups = layout.width // width
     table, bias = ((), layout.numbers) if isinstance(layout.numbers, int) else (layout.numbers, 0)
@@ -109,7 +137,8 @@ def panel_of(layout: Layout) -> Panel:
         subgroups=GROUP // width,
         units=layout.values // (GROUP * groups),
         groups=groups,
-        factor_bytes={"f16": 2, "f32": 4}[layout.factor],
+        factor=layout.factor,
+        factor_bytes=FACTORS[layout.factor].dtype.itemsize,
         factors=layout.factors,
         scales=layout.scales,
         minimum=layout.minimum,
@@ -125,20 +154,28 @@ def packed_shape(weight: Weight) -> tuple[int, int]:
 
 def block_size(encoding: Encoding) -> int:
     """Bytes of a block of 16 rows."""
-    return encoding.size * ROWS if encoding.integer is None else panel_of(encoding.integer).size
+    moved = moved_encoding(encoding)
+    return moved.size * ROWS if moved.integer is None else panel_of(moved.integer).size
+
+
+def moved_encoding(encoding: Encoding) -> Encoding:
+    """The encoding whose bits are moved to panels: itself, unless it is recoded before."""
+    return encoding if encoding.recoded is None else encoding_named(encoding.recoded)
 
 
 def pack(weight: Weight, out: UInt8Array) -> None:
     """Write a matrix [N, K] as panels: out is uint8 of `packed_shape`. The definition of a panel;
     `kernels/pack.py` makes native code from it, which does the same faster.
     """
-    rows = weight.rows()
+    rows, encoding = weight.rows(), moved_encoding(weight.encoding)
     if weight.shape[0] % ROWS:
         rows = np.concatenate([rows, np.zeros((-weight.shape[0] % ROWS, rows.shape[1]), np.uint8)])
-    if weight.encoding.integer is not None:
-        _pack_integers(weight.encoding, panel_of(weight.encoding.integer), rows, out)
+    if encoding is not weight.encoding:
+        rows = recode(weight.encoding, rows)
+    if encoding.integer is not None:
+        _pack_integers(encoding, panel_of(encoding.integer), rows, out)
         return
-    kind = f"u{weight.encoding.size}"  # of one number
+    kind = f"u{encoding.size}"  # of one number
     panels = rows.view(kind).reshape(len(out), ROWS, -1)
     out.view(kind).reshape(len(out), -1, ROWS)[...] = panels.transpose(0, 2, 1)
 
@@ -170,16 +207,13 @@ def _pack_integers(encoding: Encoding, panel: Panel, rows: UInt8Array, packed: U
 
 def _pack_bits(vectors: UInt8Array, bits: int) -> UInt8Array:
     """A group's codes […, 8, 64], a byte each -> […, 64 * bits] bytes: the order that `codes.packed_codes` reads."""
-    lead = vectors.shape[:-2]
-    if bits == 8:
-        return vectors.reshape(*lead, 512)
-    low = vectors & 15 if bits > 4 else vectors
-    stored = [(low[..., :4, :] | low[..., 4:, :] << 4).reshape(*lead, 256)]
-    wide = bits - 4
-    for vector in range(wide):
-        first = vector * 8 // wide
-        byte = np.zeros((*lead, 64), np.uint8)
-        for j in range(8 // wide):
-            byte |= (vectors[..., first + j, :] >> 4) << (j * wide)
-        stored.append(byte)
+    lead, stored, below = vectors.shape[:-2], list[UInt8Array](), 0
+    for wide in PLANES[bits]:
+        cut = vectors >> below & np.uint8((1 << wide) - 1)
+        plane = np.zeros((*lead, wide, 64), np.uint8)  # vectors of 64 bytes
+        for j in range(8):
+            at, place = place_in_plane(wide, j)
+            plane[..., at, :] |= cut[..., j, :] << place
+        stored.append(plane.reshape(*lead, 64 * wide))
+        below += wide
     return np.concatenate(stored, axis=-1)

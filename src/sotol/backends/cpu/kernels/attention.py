@@ -23,7 +23,14 @@ from numba import njit
 
 from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.first_lanes import load_first
-from sotol.backends.cpu.kernels.records import RECORD_BYTES, clear_record, copy_record, finish_record, merge_records
+from sotol.backends.cpu.kernels.records import (
+    RECORD_BYTES,
+    add_sink,
+    clear_record,
+    copy_record,
+    finish_record,
+    merge_records,
+)
 from sotol.backends.cpu.kernels.spans import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -42,6 +49,7 @@ from sotol.backends.cpu.vectors.simd import (
     f16_storer,
     fma,
     lane_sum,
+    load_f32,
     load_i32,
     scatter_shorts,
     scatter_words,
@@ -126,8 +134,9 @@ def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: 
 
     Tile i is tokens tile_tokens[i] .. + tile_counts[i] of sequence s = tile_sequences[i], whose block table is row s of
     tables, from block number firsts[s] on. Share i is span share_spans[i] of tile share_tiles[i], or all its spans
-    (-1). Records of a tile that is shared by spans begin at row tile_sums[i] * H of sums. finished: for each tile and
-    kv head the number of shares done, 0 before and after. Rows of q are q_row bytes apart, those of out out_row.
+    (-1). sinks: 0, or a further score for each head. Records of a tile that is shared by spans begin at row
+    tile_sums[i] * H of sums. finished: for each tile and kv head the number of shares done, 0 before and after. Rows of
+    q are q_row bytes apart, those of out out_row.
     """
     add_spans = _spans_adder(target, (key_codec, value_codec), rows, wide, capped)
 
@@ -157,7 +166,7 @@ def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: 
     return Kernel(
         "shares:count share_tiles share_spans tile_sequences tile_tokens tile_counts tile_sums tables table_width "
         "firsts positions heads kv_heads key_width key_padded value_width value_padded block_stride values_at window "
-        "scale:f32 cap:f32 cache sums finished q q_row out out_row",
+        "scale:f32 cap:f32 sinks cache sums finished q q_row out out_row",
         pieces,
         piece,
     )
@@ -195,17 +204,19 @@ def _spans_adder(target: Target, codecs: tuple[str, str], rows: int, wide: int, 
                     else:
                         merge_records(totals + r * record, sums + r * record, e)
             for r in range(0 if kept else here):
-                finish_record(totals + r * record, _out(a, tile, row + r), a.value_width, e)
+                _finish(a, tile, row + r, totals + r * record)
 
     return add_spans
 
 
 @njit(error_model="numpy")
-def _out(a, tile, number):
-    """The address of the results of a tile's row."""
+def _finish(a, tile, number, total):
+    """From a tile's row's record of all keys to its results. Its head's sink, if there are any, comes last."""
     group = a.heads // a.kv_heads
     token, head = tile.first + number // group, tile.kv_head * group + number % group
-    return a.out + token * a.out_row + head * a.value_width * 4
+    if a.sinks:
+        add_sink(total, load_f32(a.sinks + 4 * head), a.value_padded)
+    finish_record(total, a.out + token * a.out_row + head * a.value_width * 4, a.value_width, a.value_padded)
 
 
 @njit(error_model="numpy")
@@ -233,4 +244,4 @@ def _merge_spans(a, tile, begin, end, kept, span_bytes):
         clear_record(total, e)
         for span in range(begin, end):
             merge_records(total, kept + (span - begin) * span_bytes + row * record, e)
-        finish_record(total, _out(a, tile, row), a.value_width, e)
+        _finish(a, tile, row, total)

@@ -7,7 +7,7 @@ from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.quantize import quantize_group
 from sotol.backends.cpu.layout import GROUP, QUANT_RECORD, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
-from sotol.backends.cpu.vectors.simd import exp, load, load_i32, splat, store, tanh
+from sotol.backends.cpu.vectors.simd import exp, load, load_f32, load_i32, maximum, splat, store, tanh
 
 PIECE_BYTES = 16384  # of the result
 
@@ -52,6 +52,20 @@ def scale(_target: Target) -> Kernel:
     return Kernel("rows:count width factor:f32 x out", even_pieces, piece)
 
 
+def scale_by_position(_target: Target) -> Kernel:
+    """x * table[position], row by row. A piece is a row."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        factor, row = splat(load_f32(a.table + 4 * load_i32(a.positions + 4 * p))), p * a.width * 4
+        for i in range(0, a.width * 4, VECTOR_BYTES):
+            store(a.out + row + i, load(a.x + row + i) * factor)
+
+    return Kernel("rows:count width positions table x out", pieces, piece)
+
+
 def soft_cap(_target: Target) -> Kernel:
     """cap * tanh(x / cap)."""
 
@@ -76,31 +90,99 @@ def gelu_tanh(x):
     return splat(np.float32(0.5)) * x * (splat(np.float32(1)) + tanh(root * (x + cubic * x * x * x)))
 
 
-ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh}
+@njit(error_model="numpy")
+def relu2(x):
+    """max(0, x) squared. In this order, NaN stays: it is not less than 0."""
+    positive = maximum(splat(np.float32(0)), x)
+    return positive * positive
 
 
-def glu(_target: Target, act: str) -> Kernel:
-    """act(gate) * up."""
+@njit(error_model="numpy")
+def sigmoid(x):
+    """1 / (1 + e**-x)."""
+    return splat(np.float32(1)) / (splat(np.float32(1)) + exp(splat(np.float32(0)) - x))
+
+
+@njit(error_model="numpy")
+def _at_most(x, most):
+    """The lesser of x and a number; NaN stays NaN."""
+    nothing = splat(np.float32(0))
+    return nothing - maximum(nothing - splat(most), nothing - x)
+
+
+@njit(error_model="numpy")
+def silu_gated(gate, up):
+    return silu(gate) * up
+
+
+@njit(error_model="numpy")
+def gelu_gated(gate, up):
+    return gelu_tanh(gate) * up
+
+
+@njit(error_model="numpy")
+def relu2_gated(gate, up):
+    return relu2(gate) * up
+
+
+@njit(error_model="numpy")
+def clamped_swiglu(gate, up):
+    """`ops.clamped_swiglu`."""
+    gate, up = _at_most(gate, np.float32(7)), _at_most(maximum(splat(np.float32(-7)), up), np.float32(7))
+    return gate * sigmoid(splat(np.float32(1.702)) * gate) * (up + splat(np.float32(1)))
+
+
+GATED = {"silu": silu_gated, "gelu_tanh": gelu_gated, "relu2": relu2_gated, "clamped_swiglu": clamped_swiglu}
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "relu2": relu2}
+
+
+def activate(_target: Target, act: str) -> Kernel:
+    """act(x)."""
     active = ACTIVATIONS[act]
 
     def piece(a, p):
         for i in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), VECTOR_BYTES):
-            store(a.out + i, active(load(a.gate + i)) * load(a.up + i))
+            store(a.out + i, active(load(a.x + i)))
+
+    return Kernel("rows:count width x out", even_pieces, piece)
+
+
+def glu(_target: Target, act: str) -> Kernel:
+    """act(gate) * up."""
+    gated = GATED[act]
+
+    def piece(a, p):
+        for i in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), VECTOR_BYTES):
+            store(a.out + i, gated(load(a.gate + i), load(a.up + i)))
 
     return Kernel("rows:count width gate up out", even_pieces, piece)
 
 
 def glu_quantize(_target: Target, act: str) -> Kernel:
     """act(gate) * up, quantized like the results of `quantize.quantize`."""
-    active, group_bytes = ACTIVATIONS[act], 4 * GROUP
+    gated, group_bytes = GATED[act], 4 * GROUP
 
     def piece(a, p):
         for at in range(p * PIECE_BYTES, min((p + 1) * PIECE_BYTES, a.rows * a.width * 4), group_bytes):
-            first = active(load(a.gate + at)) * load(a.up + at)
-            second = active(load(a.gate + at + VECTOR_BYTES)) * load(a.up + at + VECTOR_BYTES)
+            first = gated(load(a.gate + at), load(a.up + at))
+            second = gated(load(a.gate + at + VECTOR_BYTES), load(a.up + at + VECTOR_BYTES))
             quantize_group(first, second, a.out + at // 4, a.quant + at // group_bytes * QUANT_RECORD)
 
     return Kernel("rows:count width gate up out quant", even_pieces, piece)
+
+
+def gate_rows(_target: Target) -> Kernel:
+    """x * sigmoid(gate), a gate for each row; gates are a vector apart. A piece is a row."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        row, factor = p * a.width * 4, sigmoid(splat(load_f32(a.gate + p * VECTOR_BYTES)))
+        for i in range(0, a.width * 4, VECTOR_BYTES):
+            store(a.out + row + i, load(a.x + row + i) * factor)
+
+    return Kernel("rows:count width x gate out", pieces, piece)
 
 
 def rows(_target: Target) -> Kernel:

@@ -83,7 +83,7 @@ def linear(target: Target, kind: str, activations: str) -> Kernel:
     one token to the next of activations, their records, and results. residual: 0, or the address of numbers to add to
     the results, laid out like them.
     """
-    product = _int8_product(target, kind) if activations == "int8" else _f32_product(target, kind)
+    product = int8_product(target, kind) if activations == "int8" else f32_product(target, kind)
 
     def pieces(a):
         return ((a.rows + PIECE_TOKENS - 1) // PIECE_TOKENS) * ((a.count + a.piece_panels - 1) // a.piece_panels)
@@ -104,7 +104,7 @@ def linear(target: Target, kind: str, activations: str) -> Kernel:
     return Kernel(fields, pieces, piece)
 
 
-def _int8_product(target: Target, kind: str):
+def int8_product(target: Target, kind: str):
     """product(w, panels, apart, width, tokens): some panels, `apart` bytes from one to the next, times some tokens.
 
     Results of neighbouring panels are neighbouring vectors.
@@ -132,8 +132,8 @@ def _int8_product(target: Target, kind: str):
     return product
 
 
-def _f32_product(target: Target, kind: str):
-    """product(…), as of `_int8_product`, for activations that stay f32."""
+def f32_product(target: Target, kind: str):
+    """product(…), as of `int8_product`, for activations that stay f32."""
     if kind in FLOATS:
         load_values, size = float_loader(target, kind)
 
@@ -165,7 +165,7 @@ def chunk_of(panel: Panel, inputs: int, unpacked: int, x_bytes: int) -> Chunk:
 
 
 def _by_chunks(target: Target, chunk: Chunk, unpack, make_tile, widest=0):
-    """product(…), as of `_int8_product`: unpacks a chunk of a panel, then multiplies it with all tokens, tile by tile.
+    """product(…), as of `int8_product`: unpacks a chunk of a panel, then multiplies it with all tokens, tile by tile.
 
     unpack(w, inputs, space) -> the address of the unpacked weights. make_tile(R) -> tile(weights, inputs, more, tokens,
     ahead), for the first R of the tokens: sums begin at zero or, if `more`, are those that the last chunk left in out;

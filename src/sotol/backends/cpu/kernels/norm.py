@@ -1,4 +1,4 @@
-"""RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467). N width.
+"""RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467) and layer norm (Ba et al. 2016, arXiv 1607.06450). N width.
 
 Rows of f32 take whole vectors in memory (`layout.padded`), and what is behind a row's last number is undefined. A norm
 sums over its row, so it must not read that: it loads only the first lanes of a row's last vector.
@@ -12,7 +12,7 @@ from sotol.backends.cpu.kernels.first_lanes import load_first, store_first
 from sotol.backends.cpu.kernels.quantize import quantize_group
 from sotol.backends.cpu.layout import GROUP, LANES, QUANT_RECORD, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
-from sotol.backends.cpu.vectors.simd import fma, lane_sum, load, splat, sqrt, store
+from sotol.backends.cpu.vectors.simd import fma, lane_sum, load, splat, sqrt, stack, store
 
 PIECE_ROWS = 4
 
@@ -76,3 +76,53 @@ def rms_norm_quantize(_target: Target) -> Kernel:
                 quantize_group(first, second, a.out + GROUP * number, a.quant + QUANT_RECORD * number)
 
     return Kernel("rows:count width eps:f32 x weight out quant", pieces, piece)
+
+
+@njit(error_model="numpy")
+def mean_of(x, width):
+    """The mean of a row, in every lane."""
+    total, whole = splat(np.float32(0)), width // LANES * VECTOR_BYTES
+    for i in range(0, whole, VECTOR_BYTES):
+        total = load(x + i) + total
+    if width % LANES:
+        total = load_first(x + whole, width % LANES) + total
+    return splat(lane_sum(total) / np.float32(width))
+
+
+@njit(error_model="numpy")
+def inverse_deviation(x, width, mean, eps):
+    """1 / the standard deviation of a row, in every lane."""
+    total, whole = splat(np.float32(0)), width // LANES * VECTOR_BYTES
+    for i in range(0, whole, VECTOR_BYTES):
+        v = load(x + i) - mean
+        total = fma(v, v, total)
+    if width % LANES:
+        lanes = stack(VECTOR_BYTES)
+        store(lanes, load_first(x + whole, width % LANES) - mean)
+        v = load_first(lanes, width % LANES)
+        total = fma(v, v, total)
+    return splat(np.float32(1) / sqrt(lane_sum(total) / np.float32(width) + eps))
+
+
+def layer_norm(_target: Target) -> Kernel:
+    """(x - mean) / standard deviation * weight for `each` vectors of `width` numbers in a row, `row` bytes apart.
+
+    A piece is four vectors.
+    """
+
+    def pieces(a):
+        return (a.rows * a.each + PIECE_ROWS - 1) // PIECE_ROWS
+
+    def piece(a, p):
+        whole, rest = a.width // LANES * VECTOR_BYTES, a.width % LANES
+        for number in range(p * PIECE_ROWS, min((p + 1) * PIECE_ROWS, a.rows * a.each)):
+            at = number // a.each * a.row + number % a.each * a.width * 4
+            mean = mean_of(a.x + at, a.width)
+            factor = inverse_deviation(a.x + at, a.width, mean, a.eps)
+            for i in range(0, whole, VECTOR_BYTES):
+                store(a.out + at + i, (load(a.x + at + i) - mean) * factor * load(a.weight + i))
+            if rest:
+                normed = (load_first(a.x + at + whole, rest) - mean) * factor * load(a.weight + whole)
+                store_first(a.out + at + whole, normed, rest)
+
+    return Kernel("rows:count each width row eps:f32 x weight out", pieces, piece)

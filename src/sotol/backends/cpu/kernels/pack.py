@@ -1,8 +1,8 @@
 """Native code that packs rows of an encoded matrix into panels: the same as `panels.pack`, at the speed of memory.
 
-Packing only moves bits, and inverts some. So the code is generated from a map of where each bit goes, and the map is
-found by packing blocks with a single bit set. So only `panels.pack` knows the layout of panels, and only an encoding's
-`split` knows the layout of its blocks.
+Packing only moves bits, and inverts some: encodings that need more were recoded before. So the code is generated from a
+map of where each bit goes, and the map is found by packing blocks with a single bit set. So only `panels.pack` knows
+the layout of panels, and only an encoding's `split` knows the layout of its blocks.
 """
 
 from dataclasses import dataclass

@@ -61,6 +61,19 @@ def merge_records(total, other, width):
 
 
 @njit(error_model="numpy")
+def add_sink(total, score, width):
+    """total += a score without a value: merged like a record whose sum of values is 0 and whose sum of weights is 1."""
+    m_total, sink = load(total + 4 * width), splat(score)
+    top = maximum(m_total, sink)
+    old = exp(m_total - top)
+    store(total + 4 * width, top)
+    for i in range(0, 4 * width, VECTOR_BYTES):
+        store(total + i, load(total + i) * old)
+    weights = 4 * width + VECTOR_BYTES
+    store(total + weights, fma(load(total + weights), old, exp(sink - top)))
+
+
+@njit(error_model="numpy")
 def copy_record(source, to, width):
     for i in range(0, 4 * (width + SPAN_EXTRA), VECTOR_BYTES):
         store(to + i, load(source + i))

@@ -11,6 +11,7 @@ from sotol.backends.cpu.panels import ROWS, Panel
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.codes import Codes
 from sotol.backends.cpu.vectors.dots import byte_storer, load_multipliers, load_zeros, value_storer
+from sotol.backends.cpu.vectors.factors import factor_loader
 from sotol.backends.cpu.vectors.simd import f16_loader, load, load_bfloats, splat, store
 
 FLOATS = ("F32", "F16", "BF16")  # kinds of weights that need no unpacking
@@ -34,7 +35,7 @@ def scale_reader(target: Target, panel: Panel):
     factors: where the block has the factors of the unit's first subgroup; unit: where the unit begins. What the
     encoding lacks is 0.
     """
-    load_factor = f16_loader(target.f16) if panel.factor_bytes == 2 else load
+    load_factor = factor_loader(panel.factor, target.f16)
     stride, minimum_at, minimums_at, zeros_at = panel.factor_stride, panel.minimum_at, panel.minimums_at, panel.zeros_at
     has_scales, has_minimum, has_zeros = panel.scales, panel.minimum, panel.zeros
 

@@ -9,15 +9,20 @@ from typing import NamedTuple, Protocol
 
 from sotol.backends.cpu.building.library import Key
 from sotol.backends.cpu.layout import QUANT_RECORD, padded
+from sotol.backends.cpu.panels import panel_problems
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.memory import Cache
 from sotol.program.program import INNER, Node, Operand, Program, Result, StepInput, Tensor
 from sotol.program.step import Limits
 
-__all__ = ["CachePlace", "Call", "Lowering", "Places", "Site", "lower", "missing", "result_bytes", "width_of"]
+__all__ = [
+    "CachePlace", "Call", "Lowering", "Places", "Site", "lower", "missing", "piece_panels", "residual_of",
+    "result_bytes", "width_of",
+]  # fmt: skip
 
 FLOATS = {"F32", "F16", "BF16"}
+PIECE_BYTES = 98304  # of weights in one piece of a product, at least: long enough for memory to stream
 
 
 class Call(NamedTuple):
@@ -54,6 +59,7 @@ class Places(Protocol):
     def cache(self, cache: Cache) -> CachePlace: ...
     def attention(self, window: int) -> Mapping[str, int]: ...  # the arrays of `sharing.py`
     def attention_scratch(self, number: int) -> tuple[int, int]: ...  # records, and counts of finished shares, 0
+    def sorted_choices(self, node: int, count: int) -> tuple[int, int]: ...  # a node's order and runs (`routing.py`)
 
 
 class Site(NamedTuple):
@@ -146,9 +152,11 @@ def missing(program: Program, lowerings: Mapping[str, Lowering], context: int = 
 
 
 def _check_weight(name: str, x: Weight) -> str | None:
-    if x.encoding.integer or x.encoding.name in FLOATS:
+    layout = x.encoding.integer
+    problems = [] if layout is None else panel_problems(layout)
+    if not problems and (layout is not None or x.encoding.kind in FLOATS):
         return None
-    return f"the CPU backend can't run {x.encoding.name} ({name} of {x.name})"
+    return f"the CPU backend can't run {x.encoding.name} ({name} of {x.name})" + "".join(f": {p}" for p in problems)
 
 
 def _check_reshape(node: Node) -> list[str]:
@@ -164,6 +172,17 @@ def result_bytes(result: Result, limits: Limits) -> int:
     if result.kind == "int8":
         return rows * width + rows * (width // ops.GROUP) * QUANT_RECORD
     return rows * width * 4
+
+
+def piece_panels(panels: int, size: int) -> int:
+    """Panels of a piece. The number of pieces is a power of two, at least two, which threads can share evenly."""
+    pieces = 1 << max(1, (panels * size // PIECE_BYTES).bit_length() - 1)
+    return -(-panels // pieces)
+
+
+def residual_of(add: Node) -> Operand:
+    """The summand that is computed outside the fused node which the add is a part of."""
+    return next(x for x in add.inputs if isinstance(x, Tensor) and x.program is not INNER)
 
 
 def width_of(shape: tuple[int | str, ...]) -> int:

@@ -4,15 +4,15 @@ T tokens, R rows with logits, N outputs, K inputs. Adding an op means one functi
 """
 
 from sotol.backends.cpu.layout import LANES, QUANT_RECORD, VECTOR_BYTES, WIDEST_HEAD, padded
-from sotol.backends.cpu.running.lower import Call, Lowering, Site, width_of
+from sotol.backends.cpu.running.expert_lowerings import EXPERT_LOWERINGS
+from sotol.backends.cpu.running.lower import Call, Lowering, Site, piece_panels, residual_of, width_of
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.memory import Cache, Paged, State
-from sotol.program.program import INNER, Constant, Node, Operand, StepInput, Tensor
+from sotol.program.program import Constant, Node, Operand, StepInput, Tensor
 
 __all__ = ["LOWERINGS"]
 
-PIECE_BYTES = 98304  # of weights in one piece of a linear, at least: long enough for memory to stream
 ALL_KEYS = 2**30  # a window larger than any context
 
 
@@ -32,9 +32,16 @@ def _rms_norm(s: Site, norm: Node | None = None, residual: int = 0) -> list[Call
                    residual=residual, out=s.out)]  # fmt: skip
 
 
+def _layer_norm(s: Site) -> list[Call]:
+    x, weight = s.node.inputs
+    width = int(s.node.shape[-1])
+    return [s.call("layer_norm", rows=s.rows, each=s.width // width, width=width, row=4 * s.stored,
+                   eps=s.node.attributes["eps"], x=s.at(x), weight=s.places.vector(weight), out=s.out)]  # fmt: skip
+
+
 def _rms_norm_add(s: Site) -> list[Call]:
     norm, add = s.node.parts
-    return _rms_norm(s, norm, s.at(_other(add)))
+    return _rms_norm(s, norm, s.at(residual_of(add)))
 
 
 def _rms_norm_quantize(s: Site) -> list[Call]:
@@ -66,19 +73,13 @@ def _linear(s: Site, linear: Node | None = None, residual: int = 0) -> list[Call
     else:
         kind, x_row, quant, quant_row = "f32", 4 * padded(width), 0, 0
     return [s.call("linear", weight.encoding.kind, kind, rows=s.rows, width=width, panels=panels, count=count,
-                   panel_bytes=size, piece_panels=_piece_panels(count, size), x=s.at(x), x_row=x_row, quant=quant,
+                   panel_bytes=size, piece_panels=piece_panels(count, size), x=s.at(x), x_row=x_row, quant=quant,
                    quant_row=quant_row, residual=residual, out=s.out, out_row=count * VECTOR_BYTES)]  # fmt: skip
 
 
 def _linear_add(s: Site) -> list[Call]:
     linear, add = s.node.parts
-    return _linear(s, linear, s.at(_other(add)))
-
-
-def _piece_panels(panels: int, size: int) -> int:
-    """Panels of a piece. The number of pieces is a power of two, at least two, which threads can share evenly."""
-    pieces = 1 << max(1, (panels * size // PIECE_BYTES).bit_length() - 1)
-    return -(-panels // pieces)
+    return _linear(s, linear, s.at(residual_of(add)))
 
 
 def _rope(s: Site) -> list[Call]:
@@ -118,6 +119,7 @@ def _attention(s: Site) -> list[Call]:
     cache, layout = _paged(s.node)
     place, cap, heads = s.places.cache(cache), s.node.attributes["cap"], int(s.node.shape[1])
     sums, finished = s.places.attention_scratch(s.beside)
+    sinks = s.places.vector(s.node.inputs[-1]) if s.node.op is ops.attention_with_sinks else 0
     wide = int(padded(layout.value) % (4 * LANES) == 0)
     return [
         s.call("attend", *place.codecs, wide, int(cap > 0), _rows_at_once(heads // layout.heads),
@@ -125,9 +127,9 @@ def _attention(s: Site) -> list[Call]:
                firsts=place.firsts, positions=s.places.input("positions"), heads=heads, kv_heads=layout.heads,
                key_width=layout.key, key_padded=padded(layout.key), value_width=layout.value,
                value_padded=padded(layout.value), block_stride=place.block, values_at=place.values_at,
-               window=layout.window or ALL_KEYS, scale=s.node.attributes["scale"], cap=cap, cache=place.address,
-               sums=sums, finished=finished, q=s.at(q), q_row=4 * padded(heads * layout.key), out=s.out,
-               out_row=4 * s.stored),
+               window=layout.window or ALL_KEYS, scale=s.node.attributes["scale"], cap=cap, sinks=sinks,
+               cache=place.address, sums=sums, finished=finished, q=s.at(q), q_row=4 * padded(heads * layout.key),
+               out=s.out, out_row=4 * s.stored),
     ]  # fmt: skip
 
 
@@ -161,9 +163,20 @@ def _scale(s: Site) -> list[Call]:
     return [s.call("scale", rows=s.rows, width=s.stored, factor=s.node.attributes["factor"], x=s.at(x), out=s.out)]
 
 
+def _scale_by_position(s: Site) -> list[Call]:
+    x, positions, table = s.node.inputs
+    return [s.call("scale_by_position", rows=s.rows, width=s.stored, positions=s.at(positions),
+                   table=s.places.vector(table), x=s.at(x), out=s.out)]  # fmt: skip
+
+
 def _soft_cap(s: Site) -> list[Call]:
     (x,) = s.node.inputs
     return [s.call("soft_cap", rows=s.rows, width=s.stored, cap=s.node.attributes["cap"], x=s.at(x), out=s.out)]
+
+
+def _activate(s: Site) -> list[Call]:
+    (x,) = s.node.inputs
+    return [s.call("activate", s.node.attributes["act"], rows=s.rows, width=s.stored, x=s.at(x), out=s.out)]
 
 
 def _glu(s: Site) -> list[Call]:
@@ -177,6 +190,11 @@ def _glu_quantize(s: Site) -> list[Call]:
     gate, up = glu.inputs
     return [s.call("glu_quantize", glu.attributes["act"], rows=s.rows, width=s.width, gate=s.at(gate), up=s.at(up),
                    out=s.out, quant=s.out + _ints(s))]  # fmt: skip
+
+
+def _gate_rows(s: Site) -> list[Call]:
+    x, gate = s.node.inputs
+    return [s.call("gate_rows", rows=s.rows, width=s.stored, x=s.at(x), gate=s.at(gate), out=s.out)]
 
 
 def _rows(s: Site) -> list[Call]:
@@ -209,6 +227,14 @@ def _needs_rope(node: Node, context: int) -> str | None:
     return f"rope needs a table of {context} positions and at most half of {width} pairs: not {list(table.shape)}"
 
 
+def _needs_scale_by_position(node: Node, context: int) -> str | None:
+    table = node.inputs[2]
+    assert isinstance(table, Constant)
+    if len(table.value) >= context:
+        return None
+    return f"scale_by_position needs a table of {context} positions: not {list(table.shape)}"
+
+
 def _needs_pages(node: Node, _context: int) -> str | None:
     cache = next(x for x in node.inputs if isinstance(x, Cache))
     layout = cache.layout
@@ -216,7 +242,7 @@ def _needs_pages(node: Node, _context: int) -> str | None:
         return f"{node.op.name} needs a cache of rows: not {cache}"
     if max(layout.key, layout.value) > WIDEST_HEAD:
         return f"the CPU backend has heads of up to {WIDEST_HEAD} channels: not {max(layout.key, layout.value)}"
-    if layout.latent != (node.op is ops.remember_latent) and node.op is not ops.attention:
+    if layout.latent != (node.op is ops.remember_latent) and node.caches(written=True):
         return f"{node.op.name} can't write {cache}"
     return None
 
@@ -260,11 +286,6 @@ def _needs_linear(node: Node, _context: int) -> str | None:
 # ---- operands
 
 
-def _other(add: Node) -> Operand:
-    """The summand that is computed outside the fused node: its residual."""
-    return next(x for x in add.inputs if isinstance(x, Tensor) and x.program is not INNER)
-
-
 def _paged(node: Node) -> tuple[Cache, Paged]:
     cache = next(x for x in node.inputs if isinstance(x, Cache))
     assert isinstance(cache.layout, Paged)
@@ -272,12 +293,16 @@ def _paged(node: Node) -> tuple[Cache, Paged]:
 
 
 LOWERINGS: dict[str, Lowering] = {
+    "activate": Lowering(_activate),
     "add": Lowering(_add),
     "add_bias": Lowering(_add_bias),
     "attention": Lowering(_attention, _needs_attention),
+    "attention_with_sinks": Lowering(_attention, _needs_attention),
     "embed": Lowering(_embed, _needs_embed),
+    "gate_rows": Lowering(_gate_rows),
     "glu": Lowering(_glu),
     "glu_quantize": Lowering(_glu_quantize, _needs_groups),
+    "layer_norm": Lowering(_layer_norm),
     "linear": Lowering(_linear, _needs_linear),
     "linear_add": Lowering(_linear_add, _needs_linear),
     "moving_average": Lowering(_moving_average, _needs_state),
@@ -290,5 +315,7 @@ LOWERINGS: dict[str, Lowering] = {
     "rope": Lowering(_rope, _needs_rope),
     "rows": Lowering(_rows),
     "scale": Lowering(_scale),
+    "scale_by_position": Lowering(_scale_by_position, _needs_scale_by_position),
     "soft_cap": Lowering(_soft_cap),
+    **EXPERT_LOWERINGS,
 }

@@ -29,6 +29,7 @@ __all__ = ["Codecs", "Memory", "block_bytes", "page_bytes", "zeros"]
 
 assert (BLOCK_KEYS, GROUP) == (BLOCK_TOKENS, ops.GROUP), "the sizes that kernels are compiled for: see layout.py"
 Bytes = npt.NDArray[np.uint8]
+ATTENTION = (ops.attention, ops.attention_with_sinks)
 
 
 class Codecs(NamedTuple):
@@ -126,8 +127,9 @@ class Memory:
         windows = {c.layout.window for c in self._caches if isinstance(c.layout, Paged)}
         self._work = {window: AttentionWork(limits, self._tiles, window) for window in windows}
         self._scratch: dict[int, tuple[Bytes, npt.NDArray[np.int64]]] = {}
+        self._sorted: dict[int, tuple[Int32Array, npt.NDArray[np.int64]]] = {}
         nodes = (part for node in program.nodes for part in node.parts or (node,))
-        reading = [(n.shape[1], n.inputs[1]) for n in nodes if n.op is ops.attention]
+        reading = [(n.shape[1], n.inputs[1]) for n in nodes if n.op in ATTENTION]
         layouts = [
             (int(heads), c.layout) for heads, c in reading if isinstance(c, Cache) and isinstance(c.layout, Paged)
         ]
@@ -198,6 +200,15 @@ class Memory:
             self._scratch[number] = zeros(self._sums_bytes), np.zeros(self._most_finished, np.int64)
         sums, finished = self._scratch[number]
         return _address(sums), _address(finished)
+
+    def sorted_choices(self, node: int, count: int) -> tuple[int, int]:
+        """Of `count` choices at most. Each node has its own, outside of the arena: a thread that comes late to a
+        product with experts still reads there that no pieces are left, when others' results are in the arena's memory.
+        """
+        if node not in self._sorted:
+            self._sorted[node] = np.zeros(count, np.int32), np.zeros(count + 2, np.int64)
+        order, runs = self._sorted[node]
+        return _address(order), _address(runs)
 
     # ---- steps
 

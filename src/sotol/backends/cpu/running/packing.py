@@ -9,14 +9,15 @@ import numpy as np
 
 from sotol.arrays import UInt8Array
 from sotol.backends.cpu.building.library import Code, Key
-from sotol.backends.cpu.panels import ROWS
+from sotol.backends.cpu.panels import ROWS, moved_encoding, packed_shape
 from sotol.backends.cpu.running.threads import NativeFunction, native_function
 from sotol.errors import SotolError, explained, own_copy
 from sotol.formats.files import ModelFile, copy_bytes
 from sotol.formats.weights import Weight
+from sotol.quant import Encoding, recode
 from sotol.workers import Workers
 
-__all__ = ["Packing", "pack_key"]
+__all__ = ["Packing", "cut_into_matrices", "pack_key", "room_for"]
 
 Work = Sequence[tuple[Weight, UInt8Array, Code]]
 Piece = Callable[[UInt8Array], None]  # packs some panels; is given the thread's buffer for their rows
@@ -26,8 +27,26 @@ GLANCE = 0.05  # seconds between two reports of progress
 
 
 def pack_key(weight: Weight) -> Key:
-    """The key of the kernel that packs a matrix."""
-    return "pack", weight.encoding.name
+    """The key of the kernel that packs a matrix, or what its rows are recoded to."""
+    return "pack", moved_encoding(weight.encoding).name
+
+
+def room_for(weight: Weight) -> tuple[int, int]:
+    """Panels of a matrix [N, K] or of experts [E, N, K], and the bytes of each."""
+    if len(weight.shape) == 2:
+        return packed_shape(weight)
+    panels, size = packed_shape(weight.expert(0))
+    return weight.shape[0] * panels, size
+
+
+def cut_into_matrices(weight: Weight, packed: UInt8Array) -> Iterator[tuple[Weight, UInt8Array]]:
+    """Matrices, each with the room for its panels. Every expert's begin with a panel of their own."""
+    if len(weight.shape) == 2:
+        yield weight, packed
+        return
+    count = len(packed) // weight.shape[0]
+    for i in range(weight.shape[0]):
+        yield weight.expert(i), packed[i * count : (i + 1) * count]
 
 
 class Packing:
@@ -122,7 +141,7 @@ class _Job:
             count = _piece_panels(packed)
             for first in range(0, len(packed), count):
                 rows = partial(weight.rows, first * ROWS, min((first + count) * ROWS, last))
-                yield partial(_pack, function, rows, packed[first : first + count])
+                yield partial(_pack, function, weight.encoding, rows, packed[first : first + count])
 
 
 def _piece_panels(packed: UInt8Array) -> int:
@@ -131,10 +150,19 @@ def _piece_panels(packed: UInt8Array) -> int:
     return min(count, max(1, PIECE_BYTES // size))
 
 
-def _pack(function: NativeFunction, read: Callable[[], UInt8Array], panels: UInt8Array, buffer: UInt8Array) -> None:
+def _pack(
+    function: NativeFunction,
+    encoding: Encoding,
+    read: Callable[[], UInt8Array],
+    panels: UInt8Array,
+    buffer: UInt8Array,
+) -> None:
     """Rows to panels. The rows are copied to the buffer first, with zeros for those beyond the last."""
     rows = read()
     whole = buffer[: len(panels) * ROWS * rows.shape[1]]
     copy_bytes(rows, whole[: rows.size])
     whole[rows.size :] = 0
-    function(whole.ctypes.data, panels.ctypes.data, len(panels), rows.shape[1], 0)
+    whole = whole.reshape(-1, rows.shape[1])
+    if encoding.recoded is not None:
+        whole = recode(encoding, whole)
+    function(whole.ctypes.data, panels.ctypes.data, len(panels), whole.shape[1], 0)

@@ -3,7 +3,6 @@
 T tokens, R rows with results.
 """
 
-import math
 import struct
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.backends.cpu.building.library import library_for
-from sotol.backends.cpu.layout import CACHE_LINE, Field, parse_fields
-from sotol.backends.cpu.panels import packed_shape
+from sotol.backends.cpu.layout import Field, parse_fields
 from sotol.backends.cpu.running.lower import Call, lower, missing, result_bytes
 from sotol.backends.cpu.running.lowerings import LOWERINGS
-from sotol.backends.cpu.running.memory import Bytes, Codecs, Memory, block_bytes, zeros
-from sotol.backends.cpu.running.packing import Packing, pack_key
+from sotol.backends.cpu.running.memory import Bytes, Codecs, Memory, block_bytes
+from sotol.backends.cpu.running.packing import Packing, cut_into_matrices, pack_key
+from sotol.backends.cpu.running.room import room_for_panels, sizes_of
 from sotol.backends.cpu.running.threads import NATIVE_KEYS, Tape, default_threads, join_team
 from sotol.backends.cpu.target import Target, host_target
 from sotol.backends.machine import whole_memory
@@ -101,9 +100,9 @@ class CpuRunner:
         self._ids = vocabulary_of(self._program)
         matrices, files = _matrices(self._program), files_of(self._program.weights())
         try:
-            _check_memory(self.groups, limits, codecs, matrices)
+            apart = _experts_in_file(self.groups, limits, codecs, matrices)
             with explained("setting aside memory for the model", SMALLER):
-                room = _room_for_panels(matrices)
+                room = room_for_panels(matrices, experts_in_file=apart)
                 plan = plan_memory(self._program, lambda node, output: result_bytes(node.results[output], limits))
                 self._memory = Memory(self._program, plan, limits, self.groups, codecs, room)
                 self._calls = lower(self._program, plan.phases, self._memory, LOWERINGS)
@@ -112,7 +111,11 @@ class CpuRunner:
         library = library_for(target or host_target())
         keys = [*(call.key for call in self._calls), *map(pack_key, matrices), *NATIVE_KEYS]
         codes = library.load(keys, partial(progress, "compiling kernels") if progress is not None else None)
-        work = [(weight, self._memory.packed[id(weight)], codes[pack_key(weight)]) for weight in matrices]
+        work = [
+            (matrix, panels, codes[pack_key(matrix)])
+            for weight in matrices
+            for matrix, panels in cut_into_matrices(weight, self._memory.packed[id(weight)])
+        ]
         fields = {key: parse_fields(codes[key].fields) for key in dict.fromkeys(call.key for call in self._calls)}
         self._blocks = [_argument_block(call, fields[call.key]) for call in self._calls]
         tape = [
@@ -191,9 +194,9 @@ def block_sizes(groups: Sequence[Group], codecs: Codecs) -> list[int]:
 
 
 def _matrices(program: Program) -> list[Weight]:
-    """The weights of the program that become panels, each once."""
+    """The weights of the program that become panels, each once: matrices, or those of experts [E, N, K]."""
     nodes = [part for node in program.nodes for part in node.parts or (node,)]
-    inputs = [x for node in nodes if node.op in (ops.linear, ops.embed) for x in node.inputs]
+    inputs = [x for node in nodes if node.op in (ops.linear, ops.embed, ops.expert_linear) for x in node.inputs]
     return list(dict.fromkeys(x for x in inputs if isinstance(x, Weight)))
 
 
@@ -218,28 +221,20 @@ def _replaced(node: Node, new: Mapping[Operand, Operand]) -> Node:
     return node._replace(inputs=inputs, parts=parts)
 
 
-def _check_memory(groups: Sequence[Group], limits: Limits, codecs: Codecs, matrices: Sequence[Weight]) -> None:
-    """SotolError where this machine can't hold the weights, and one full context of keys and values."""
-    panels = sum(math.prod(packed_shape(weight)) for weight in matrices)
-    sizes = block_sizes(groups, codecs)
+def _experts_in_file(groups: Sequence[Group], limits: Limits, codecs: Codecs, matrices: Sequence[Weight]) -> bool:
+    """Whether this machine can hold the weights, and one full context of keys and values, only without the experts.
+
+    SotolError where it can't hold even that.
+    """
+    panels, sizes = sizes_of(matrices), block_sizes(groups, codecs)
     token = sum(size // BLOCK_TOKENS for size, group in zip(sizes, groups, strict=True) if not group.state)
-    needed, there = panels + token * limits.context, whole_memory()
-    if needed > there:
+    needed, there = panels.all + token * limits.context, whole_memory()
+    if needed - panels.experts > there:
         raise SotolError(
-            f"the model needs {needed >> 20} MB of memory ({panels >> 20} for weights, {token} bytes for each of"
+            f"the model needs {needed >> 20} MB of memory ({panels.all >> 20} for weights, {token} bytes for each of"
             f" {limits.context} tokens of context), and this machine has {there >> 20} MB: {SMALLER}"
         )
-
-
-def _room_for_panels(matrices: Sequence[Weight]) -> dict[int, Bytes]:
-    """Memory for the panels of matrices, by the id of the weight: uint8 [panels, bytes]."""
-    shapes = [packed_shape(weight) for weight in matrices]
-    sizes = [-(-count * size // CACHE_LINE) * CACHE_LINE for count, size in shapes]
-    arena, start, packed = zeros(sum(sizes)), 0, dict[int, Bytes]()
-    for weight, (count, size), space in zip(matrices, shapes, sizes, strict=True):
-        packed[id(weight)] = arena[start : start + count * size].reshape(count, size)
-        start += space
-    return packed
+    return needed > there
 
 
 def _argument_block(call: Call, fields: Sequence[Field]) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from sotol.backends.cpu.layout import GROUP, LANES, VECTOR_BYTES
+from sotol.backends.cpu.layout import GROUP, LANES, PLANES, VECTOR_BYTES, place_in_plane
 from sotol.backends.cpu.vectors.simd import I8, I32, Builder, Value, call, constant, load_ir, offset
 
 __all__ = ["VECTORS", "Codes", "Weights", "join", "packed_bytes", "stored_bytes"]
@@ -32,22 +32,25 @@ class Codes(NamedTuple):
     """How a group's weights are stored, and what their codes stand for.
 
     Dot products take unsigned bytes that exceed the numbers by a bias. Codes without a table are such bytes; a table's
-    numbers, which are signed, become so by adding 128.
+    numbers, which are signed, become so by adding what makes the least of them 0: the fewer bits the bytes have, the
+    more products fit into 16 bits. Or 128, where they need all 8 bits: some CPUs do without a bias then.
     """
 
     bits: int  # of a code
-    table: tuple[int, ...] = ()  # of 16 int8, for codes of 4 bits; empty: codes are the unsigned bytes
+    table: tuple[int, ...] = ()  # of an int8 for each code, of up to 4 bits; empty: codes are the unsigned bytes
     bias: int = 0  # without a table: code minus number
 
     @property
     def byte_bits(self) -> int:
         """The bits that an unsigned byte uses."""
-        return 8 if self.table else self.bits
+        return (max(self.table) - min(self.table)).bit_length() if self.table else self.bits
 
     @property
     def byte_bias(self) -> int:
         """Unsigned byte minus number."""
-        return 128 if self.table else self.bias
+        if not self.table:
+            return self.bias
+        return 128 if self.byte_bits == 8 else -min(self.table)
 
 
 def packed_bytes(b: Builder, address: Value, codes: Codes, form: str) -> Weights:
@@ -55,17 +58,18 @@ def packed_bytes(b: Builder, address: Value, codes: Codes, form: str) -> Weights
     packed = packed_codes(b, address, codes.bits)
     if not codes.table:
         return packed
-    table = [(number + 256) % 256 - 128 for number in codes.table]  # number + 128, as the signed byte that LLVM expects
+    found = [number + codes.byte_bias for number in codes.table]
+    table = [number - 256 if number > 127 else number for number in found]  # as the signed bytes that LLVM expects
     return lambda j, row, rows: looked_up(b, packed(j, row, rows), table, form)
 
 
 def looked_up(b: Builder, v: Value, table: list[int], form: str) -> Value:
-    """table[v] for each byte of a vector, 0 … 15; looked up piecemeal where the instruction takes fewer."""
+    """table[v] for each byte of a vector; looked up piecemeal where the instruction takes fewer."""
     name, size = LOOKUPS[form]
     if not name:
         return _selected(b, v, table)
     kind = ir.VectorType(I8, size)
-    numbers = ir.Constant(kind, table * (size // 16))
+    numbers = ir.Constant(kind, table * (size // len(table)))  # the instruction's tables have 16 bytes
     found = []
     for first in range(0, v.type.count, size):
         index = ir.Constant(ir.VectorType(I32, size), list(range(first, first + size)))
@@ -77,7 +81,7 @@ def looked_up(b: Builder, v: Value, table: list[int], form: str) -> Value:
 def _selected(b: Builder, v: Value, table: list[int]) -> Value:
     """The same without such an instruction: each bit of the code masks one half of the entries that are left."""
     kind, left = v.type, [constant(v.type, number) for number in table]
-    for bit in range(4):
+    for bit in range(len(table).bit_length() - 1):
         is_set = b.icmp_unsigned("!=", b.and_(v, constant(kind, 1 << bit)), constant(kind, 0))
         mask = b.sext(is_set, kind)
         left = [b.xor(even, b.and_(b.xor(even, odd), mask)) for even, odd in zip(left[::2], left[1::2], strict=True)]
@@ -99,23 +103,26 @@ LOOKUPS: dict[str, tuple[str, int]] = {
 def packed_codes(b: Builder, address: Value, bits: int) -> Weights:
     """The vectors of a group of 32 inputs of 16 rows, from its packed form (`panels.py`).
 
-    First 256 bytes with the low four bits of all codes: bytes 64 j to 64 j + 63 have vector j in their low nibbles and
-    vector 4 + j in their high nibbles. Then 64 bytes for 5-bit codes: bit j of byte n is the fifth bit of byte n of
-    vector j; or twice 64 bytes for 6-bit codes, with two bits for each of four vectors. 8-bit codes are not packed.
+    Codes are cut into planes (`layout.PLANES`): of 6 bits, one plane has the lower four and another one the upper two.
+    A plane of n bits is n vectors of 64 bytes. Of 4 bits: the j-th has vector j of the group in its low nibbles and
+    vector 4 + j in its high nibbles. Of 1 or 2: each has 8 or 4 neighbouring vectors, the first in the lowest bits.
     """
     stored = stored_bytes(b, address)
-    if bits == 8:
-        return stored
-    wide = bits - 4  # bits above the fourth; 64 bytes have those of 8 / wide vectors
+
+    def cut(first: int, wide: int, j: int, row: int, rows: int) -> Value:
+        """Vector j of the plane of `wide` bits that begins at the stored vector `first`."""
+        at, place = place_in_plane(wide, j)
+        v = stored(first + at, row, rows)
+        v = b.lshr(v, constant(v.type, place)) if place else v
+        return b.and_(v, constant(v.type, (1 << wide) - 1)) if place + wide < 8 else v
 
     def read(j: int, row: int, rows: int) -> Value:
-        kind, low = ir.VectorType(I8, 4 * rows), stored(j % 4, row, rows)
-        low = b.and_(low, constant(kind, 15)) if j < 4 else b.lshr(low, constant(kind, 4))
-        if not wide:
-            return low
-        above, place = divmod(j * wide, 8)
-        high = b.lshr(stored(4 + above, row, rows), constant(kind, place))
-        return b.or_(low, b.shl(b.and_(high, constant(kind, (1 << wide) - 1)), constant(kind, 4)))
+        found, below = None, 0
+        for wide in PLANES[bits]:
+            v = cut(below, wide, j, row, rows)  # a plane of n bits is n vectors: the next begins after all bits below
+            found = v if found is None else b.or_(found, b.shl(v, constant(v.type, below)))
+            below += wide
+        return found
 
     return read
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sotol.backends.cpu.layout import GROUP, LANES, VECTOR_BYTES
+from sotol.backends.cpu.layout import GROUP, LANES, PLANES, VECTOR_BYTES
 from sotol.backends.cpu.vectors import amx
 from sotol.backends.cpu.vectors.codes import VECTORS, Codes, Weights, join, packed_bytes, stored_bytes
 from sotol.backends.cpu.vectors.simd import (
@@ -165,7 +165,7 @@ def group_dots(form: str, tokens: int, codes: Codes, width: int, *, packed: bool
     def dots(_context: Any, _weights: Any, subgroup: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
         count, sums_at = width // 4, inputs_sum_at(width, subgroup.literal_value)
         vectors = list(range(subgroup.literal_value * count, (subgroup.literal_value + 1) * count))
-        if packed and count == VECTORS:
+        if packed and count == VECTORS and 4 in PLANES[codes.bits]:
             vectors = [0, 4, 1, 5, 2, 6, 3, 7]  # neighbours share the bytes that they are packed in
         tile = Tile(tokens, 1)
 

@@ -1,0 +1,187 @@
+"""The weights of experts: from the forms that files have them in to one weight for each projection of a layer.
+
+That form is GGUF's: ffn_gate_exps [E, F, D], ffn_up_exps and ffn_down_exps. Files also have
+
+    a weight for each expert       Hugging Face's checkpoints: …experts.7.gate_proj (Mixtral's: w1, w3 and w2);
+                                   older GGUF files: blk.0.ffn_gate.7
+    gate and up in one [E, 2F, D]  transformers in memory: …experts.gate_up_proj; GGUF: ffn_gate_up_exps
+    … transposed, with biases      GPT-OSS: …experts.gate_up_proj [E, D, 2F], gate and up in turns; down_proj [E, F, D]
+
+Rows stay where they are, in their encoding, and are put together as they are asked for.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sotol.errors import ModelError
+from sotol.formats.files import copy_bytes
+from sotol.formats.weights import Weight
+from sotol.quant import UInt8Array
+
+__all__ = ["whole_experts"]
+
+# A weight of one expert: what comes before the expert's number, the number, what comes after.
+SINGLE = (
+    re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d{1,5})(?P<after>\..+)"),
+    re.compile(r"(?P<before>blk\.\d+\.ffn_(?:gate|up|down))\.(?P<number>\d{1,5})(?P<after>)"),
+)
+JOINED = re.compile(r"(.+\.experts\.)gate_up_proj(\.bias|)|(blk\.\d+\.ffn_)gate_up_exps(\.bias|)")
+TURNED = re.compile(r"(.+\.experts\.)(gate_up_proj|down_proj)_bias")
+MIXTRAL = {".w1": ".gate_proj", ".w2": ".down_proj", ".w3": ".up_proj"}
+OLD_BLOCK = ".block_sparse_moe."  # Mixtral's checkpoints' word for mlp
+
+
+def whole_experts(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    """The weights with those of experts in the form of GGUF; by the names of the file's kind, as they came.
+
+    path: of the file, for errors. ModelError names a layer of which an expert is missing, or whose experts differ in
+    shape or encoding.
+    """
+    whole = _stacked(path, {name.replace(OLD_BLOCK, ".mlp."): weight for name, weight in weights.items()})
+    for name in [name for name in whole if TURNED.fullmatch(name)]:
+        _turn(whole, name)
+    for name in list(whole):
+        if (found := JOINED.fullmatch(name)) and len(whole[name].shape) > 1:
+            before, after = found[1] or found[3], found[2] or found[4] or ""
+            gate, up = (f"{before}{part}{'_proj' if found[1] else '_exps'}{after}" for part in ("gate", "up"))
+            if gate not in whole and up not in whole and whole[name].shape[1] % 2 == 0:
+                joined = whole.pop(name)
+                whole[gate], whole[up] = _halves(path, joined)
+    return whole
+
+
+# ---- a weight for each expert
+
+
+def _stacked(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    whole, single = dict[str, Weight](), dict[str, dict[int, Weight]]()
+    for name, weight in weights.items():
+        found = next((match for pattern in SINGLE if (match := pattern.fullmatch(name))), None)
+        if found is None:
+            whole[name] = weight
+        else:
+            after = MIXTRAL.get(found["after"], found["after"]) or "_exps"
+            single.setdefault(found["before"] + after, {})[int(found["number"])] = weight
+    for name, experts in single.items():
+        if name in whole:
+            raise ModelError(f"{path}: weights of experts are there twice: {name!r:.80}, and one for each expert")
+        if lacking := set(range(len(experts))) - experts.keys():
+            raise ModelError(f"{path}: the weight of expert {min(lacking)} is missing of {name!r:.80}")
+        whole[name] = _joined(path, name, [experts[i] for i in range(len(experts))])
+    return whole
+
+
+def _joined(path: Path, name: str, experts: Sequence[Weight]) -> Weight:
+    """Weights of one shape and encoding as one, with a dimension more."""
+    first = experts[0]
+    for number, other in enumerate(experts):
+        if (other.shape, other.encoding) != (first.shape, first.encoding):
+            raise ModelError(
+                f"{path}: expert {number} of {name!r:.80} differs from expert 0 in its shape or its encoding"
+            )
+    return Weight(name, first.encoding, (len(experts), *first.shape), _Stack(tuple(experts)))
+
+
+def _halves(path: Path, joined: Weight) -> tuple[Weight, Weight]:
+    """The first and the second half of each expert's rows, or of its numbers."""
+    half = joined.shape[1] // 2
+    each = [joined.expert(i) for i in range(joined.shape[0])]
+    try:
+        gate, up = ([x.part(begin, begin + half) for x in each] for begin in (0, half))
+        return _joined(path, f"{joined.name}, gate", gate), _joined(path, f"{joined.name}, up", up)
+    except ValueError:
+        raise ModelError(
+            f"{path}: weight {joined.name} is {joined.encoding.name}: it can't be cut into its parts"
+        ) from None
+
+
+class _Stack(NamedTuple):
+    """Rows of weights that have equally many, one after another."""
+
+    weights: tuple[Weight, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.weights) * self.weights[0].row_count, self.weights[0].row_bytes
+
+    @property
+    def arrays(self) -> Sequence[UInt8Array]:
+        every = (array for weight in self.weights for array in weight.source.arrays)
+        return list({id(array): array for array in every}.values())
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        """Of one weight, a view where that has one; else copies."""
+        each = self.weights[0].row_count
+        number = first // each
+        if first < end <= (number + 1) * each:
+            return self.weights[number].rows(first - number * each, end - number * each)
+        out, at = np.empty((end - first, self.shape[1]), np.uint8), first
+        while at < end:
+            number = at // each
+            stop = min(end, (number + 1) * each)
+            rows = self.weights[number].rows(at - number * each, stop - number * each)
+            copy_bytes(rows, out[at - first : stop - first].reshape(-1))
+            at = stop
+        return out
+
+
+# ---- transposed
+
+
+def _turn(whole: dict[str, Weight], bias: str) -> None:
+    """Give the projection that this bias belongs to, and the bias, other experts' form. Floats only."""
+    found = TURNED.fullmatch(bias)
+    assert found is not None
+    before, part = found[1], found[2]
+    matrix = whole.get(before + part)
+    if matrix is None or len(matrix.shape) != 3 or matrix.encoding.values != 1 or len(whole[bias].shape) != 2:
+        return  # whoever binds the weights says what is wrong
+    parts = {"down_proj": (0, 1)} if part == "down_proj" else {"gate_proj": (0, 2), "up_proj": (1, 2)}
+    del whole[before + part]
+    added = whole.pop(bias)
+    numbers = np.empty((added.row_count, added.row_bytes), np.uint8)
+    copy_bytes(added.rows(), numbers.reshape(-1))
+    for name, (first, step) in parts.items():
+        source = _Columns(matrix, first, step)
+        shape = matrix.shape[0], source.each, matrix.shape[1]
+        whole[before + name] = Weight(f"{matrix.name}, {name}", matrix.encoding, shape, source)
+        own = np.ascontiguousarray(numbers.view(f"u{added.encoding.size}")[:, first::step])
+        cut = own.view(np.uint8).reshape(-1)
+        whole[f"{before}{name}.bias"] = Weight.from_bytes(f"{added.name}, {name}", added.encoding, own.shape, cut)
+
+
+class _Columns(NamedTuple):
+    """Columns first, first + step, … of each matrix of [E, A, B], as rows: those of [E, B / step, A]."""
+
+    weight: Weight
+    first: int
+    step: int
+
+    @property
+    def each(self) -> int:
+        """Rows of an expert."""
+        return len(range(self.first, self.weight.shape[2], self.step))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape[0] * self.each, self.weight.shape[1] * self.weight.encoding.size
+
+    @property
+    def arrays(self) -> Sequence[UInt8Array]:
+        return self.weight.source.arrays
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        """Every expert that has some of these rows is read as a whole."""
+        parts, each, kind = [np.empty((0, self.shape[1]), np.uint8)], self.each, f"u{self.weight.encoding.size}"
+        for number in range(first // each, -(-end // each)):
+            encoded = self.weight.expert(number).rows()
+            matrix = np.empty(encoded.shape, np.uint8)
+            copy_bytes(encoded, matrix.reshape(-1))
+            turned = matrix.view(kind)[:, self.first :: self.step].T
+            own = turned[max(first - number * each, 0) : min(end - number * each, each)]
+            parts.append(np.ascontiguousarray(own).view(np.uint8))
+        return np.concatenate(parts)

@@ -1,0 +1,77 @@
+"""What decoders with layer norms have in common: names of weights, the config, the norm and the head.
+
+T tokens, R rows with logits, D width, V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from sotol.formats.weights import Checkpoint, Weight
+from sotol.models import decoder
+from sotol.models.bind import Name, Table
+from sotol.models.changes import Change
+from sotol.models.decoder import WINDOW_KEYS, Sizes, read_sizes, read_windows
+from sotol.models.metadata import Keys, Metadata
+from sotol.models.model import Model, StepSymbols
+from sotol.models.rope import Rope, read_rope
+from sotol.program import ops
+from sotol.program.program import Tensor
+
+__all__ = ["KEYS", "Config", "logits", "norm", "weights"]
+
+KEYS: Keys = {
+    **decoder.KEYS,
+    **WINDOW_KEYS,
+    "attention.layer_norm_epsilon": ("layer_norm_eps", "norm_epsilon", "norm_eps"),
+}
+
+
+def weights(change: Change | None = None) -> Table:
+    """The usual names, with biases of norms. change: of the norms' weights, from Hugging Face's to GGUF's."""
+    return {
+        **decoder.WEIGHTS,
+        "output_norm": Name("model.norm", "D", change),
+        "output_norm.bias": Name("model.norm.bias", "D"),
+        "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D", change),
+        "blk.{}.attn_norm.bias": Name("model.layers.{}.input_layernorm.bias", "D"),
+        "blk.{}.ffn_norm": Name("model.layers.{}.post_attention_layernorm", "D", change),
+        "blk.{}.ffn_norm.bias": Name("model.layers.{}.post_attention_layernorm.bias", "D"),
+    }
+
+
+class Config(NamedTuple):
+    """What the metadata says of such a decoder."""
+
+    sizes: Sizes
+    eps: float
+    windows: tuple[int, ...]  # of each layer: keys that a token sees, itself included; 0: all
+    rope: Rope
+
+    @classmethod
+    def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> "Config":
+        """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
+        s = read_sizes(metadata, checkpoint)
+        return cls(
+            s,
+            metadata.number("attention.layer_norm_epsilon"),
+            read_windows(metadata, s.layers, 0),
+            read_rope(metadata, s.head_width),
+        )
+
+    @property
+    def layers(self) -> int:
+        return self.sizes.layers
+
+    def dims(self, layer: int | None) -> Mapping[str, int]:
+        return {**self.sizes.letters(layer), "r": self.rope.pairs}
+
+
+def norm(x: Tensor, w: Callable[[str], Weight], name: str, eps: float) -> Tensor:
+    """The layer norm of this name, with its bias."""
+    return ops.add_bias(ops.layer_norm(x, w(name), eps=eps), w(f"{name}.bias"))
+
+
+def logits(m: Model, x: Tensor, step: StepSymbols, eps: float) -> Tensor:
+    """The norm of the rows that are wanted of x [T, D], times the head, which may be the embedding: [R, V]."""
+    x = norm(ops.rows(x, step.logit_rows), m.w, "output_norm", eps)  # [R, D]
+    return ops.linear(x, m.w("output", otherwise="token_embd"))

@@ -1,0 +1,33 @@
+"""Seed-OSS: Llama's decoder by other names, with biases on queries, keys and values.
+
+Source: Hugging Face's modeling_seed_oss.py (ByteDance Seed team 2025).
+T tokens, R rows with logits, D width, H query heads, K key-value heads, d head width, F feed-forward width,
+V vocabulary.
+"""
+
+from sotol.models import decoder
+from sotol.models.bind import Name, Table
+from sotol.models.decoder import KEYS, Config, attend, feed_forward, logits
+from sotol.models.model import Model, StepSymbols
+from sotol.program import ops
+from sotol.program.program import Tensor
+
+__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+
+WEIGHTS: Table = {
+    **{key: name for key, name in decoder.WEIGHTS.items() if key != "blk.{}.ffn_norm"},
+    "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
+    "blk.{}.ffn_gate.bias": Name("model.layers.{}.mlp.gate_proj.bias", "F"),  # `mlp_bias` of transformers' config
+    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),
+    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "D"),
+}
+
+
+def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
+    """Logits [R, V]."""
+    table = c.rope.table("rope", m.context)
+    x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
+    for w in m.layers():
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c.sizes.of(w.index), step, table, "halves")
+        x = x + feed_forward(ops.rms_norm(x, w("post_attention_norm"), eps=c.eps), w, "silu")
+    return logits(m, x, step, c.eps)
