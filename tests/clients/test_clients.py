@@ -86,4 +86,5 @@ def test_the_openapi_document(address: str, tmp_path: Path) -> None:
     """No answer to made-up requests is a server's error, or of a shape that the document does not tell."""
     tool = str(Path(python("schemathesis")).parent / "schemathesis")
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    run([tool, "run", f"{address}/openapi.json", "--checks", checks, "--max-examples", "20", "--seed", "1"], tmp_path)
+    few = ["--phases", "fuzzing", "--max-examples", "3", "--seed", "1"]  # its other phases take many minutes
+    run([tool, "run", f"{address}/openapi.json", "--checks", checks, *few], tmp_path)
