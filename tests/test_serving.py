@@ -16,12 +16,13 @@ import pytest
 from bench.child import Child, EngineError
 from bench.engines.protocol import Setup
 from bench.serving import __main__ as command
-from bench.serving import engines, llama_client, sotol_client, sotol_engine
+from bench.serving import engines, llama_client, openai_client, sotol_engine
 from bench.serving.engines import Engine
 from bench.serving.figures import Speeds, gaps, ideal_seconds, load_of, percentile, tail_ratio
-from bench.serving.llama_client import ServerError, arrivals
+from bench.serving.llama_client import arrivals
 from bench.serving.play import Answer, answers_of, play
 from bench.serving.play import record_of as record_of_answers
+from bench.serving.posting import ServerError
 from bench.serving.scenarios import SCENARIOS, Work
 from bench.serving.trace import (
     NEW,
@@ -236,11 +237,14 @@ def test_asking_a_server() -> None:
             thread.join()
 
 
-def test_a_server_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "target"), [("llama", "bench-serving"), ("vllm", "bench-vllm")])
+def test_a_server_that_is_not_installed(
+    name: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engines, "PEERS", tmp_path)
     with (
-        pytest.raises(EngineError, match="not installed \\(make bench-serving"),
-        engines.ENGINES["llama"](Setup("x", 1, 64, 1), {}),
+        pytest.raises(EngineError, match=f"not installed \\(make {target} "),
+        engines.ENGINES[name](Setup("x", 1, 64, 1), {}),
     ):
         pass
 
@@ -256,11 +260,11 @@ def test_lines_of_sotols_server() -> None:
     usage = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":5}}\n'
     texts = [text_event("a"), b"\n", b": waiting\n", text_event("bc"), text_event("")]
     lines = [*texts, usage, b"data: [DONE]\n", b"never read"]
-    assert list(sotol_client.arrivals(lines)) == [1, 1, 3]
+    assert list(openai_client.arrivals(lines)) == [1, 1, 3]
     with pytest.raises(ServerError, match="broke off after 2 tokens"):
-        list(sotol_client.arrivals(texts))
+        list(openai_client.arrivals(texts))
     with pytest.raises(ServerError, match="shutting down"):
-        list(sotol_client.arrivals([b"event: error\n", b'data: {"error":{"message":"it is shutting down"}}\n']))
+        list(openai_client.arrivals([b"event: error\n", b'data: {"error":{"message":"it is shutting down"}}\n']))
 
 
 def test_sotol_by_http(tmp_path: Path) -> None:

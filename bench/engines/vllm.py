@@ -13,7 +13,7 @@ from time import perf_counter
 
 from bench.engines.protocol import Ids, Setup
 
-__all__ = ["Vllm"]
+__all__ = ["SETTINGS", "Vllm", "folder_of"]
 
 SETTINGS = {
     "HF_HUB_OFFLINE": "1",
@@ -25,14 +25,11 @@ SETTINGS = {
 
 
 class Vllm:
-    """The model's folder is SOTOL_PEERS/models/<name of the file>."""
+    """The engine in this process."""
 
     def __init__(self, setup: Setup) -> None:
         os.environ.update(SETTINGS, VLLM_CPU_OMP_THREADS_BIND=f"0-{setup.threads - 1}")
-        model = Path(setup.model)
-        folder = Path(os.environ["SOTOL_PEERS"]) / "models" / model.stem
-        if not folder.exists():
-            _convert(model, folder)
+        folder = folder_of(Path(setup.model))
         from vllm import LLM, SamplingParams  # noqa: PLC0415 (reads its settings when imported)
 
         self._sampling = SamplingParams
@@ -68,6 +65,14 @@ class Vllm:
         asked = [{"prompt_token_ids": list(ids)} for ids in prompts]
         sampling = self._sampling(max_tokens=tokens, ignore_eos=True, temperature=0)
         return self._llm.generate(asked, sampling, use_tqdm=False)
+
+
+def folder_of(model: Path) -> Path:
+    """The model as vLLM reads it: SOTOL_PEERS/models/<name of the file>, which is made if it is not there."""
+    folder = Path(os.environ["SOTOL_PEERS"]) / "models" / model.stem
+    if not folder.exists():
+        _convert(model, folder)
+    return folder
 
 
 def _convert(model: Path, folder: Path) -> None:

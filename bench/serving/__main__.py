@@ -1,7 +1,8 @@
-"""sotol beside llama.cpp's server under load: throughput, and how long answers keep their readers waiting.
+"""sotol beside llama.cpp's and vLLM's servers under load: throughput, and how long answers keep their readers waiting.
 
     python -m bench.serving [--model PATH|NAME] [--rate 4|inf] [--threads N] [--requests 64]
-                            [--engines sotol,sotol-http,llama] [--scenario load|prefix|long] [--seed N] [--json FILE]
+                            [--engines sotol,sotol-http,llama,vllm] [--scenario load|prefix|long] [--seed N]
+                            [--json FILE]
 
 Prints a table; docs/performance.md tells what is measured, and how.
 """
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=4.0, help="arrivals per second, or inf: all at once (4)")
     parser.add_argument("--requests", type=int, default=64, help="of the load (64)")
     parser.add_argument("--threads", type=int, default=default_threads(), help="(the physical cores)")
-    parser.add_argument("--engines", type=lambda x: x.split(","), default=[*ENGINES], help="(sotol,sotol-http,llama)")
+    parser.add_argument("--engines", type=lambda x: x.split(","), default=[*ENGINES], help=f"({','.join(ENGINES)})")
     parser.add_argument("--seed", type=int, default=1, help="of the trace (1)")
     parser.add_argument("--patience", type=float, default=120, help="seconds that the run waits for quiet (120)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")

@@ -11,9 +11,8 @@ from bench.child import Child, EngineError
 from bench.engines.protocol import Setup
 from bench.peers import PEERS, variables
 from bench.rows import Row
-from bench.serving import sotol_client
+from bench.serving import llama_client, openai_client
 from bench.serving.figures import Speeds
-from bench.serving.llama_client import ask
 from bench.serving.play import Answer, answers_of, play
 from bench.serving.trace import Client, record_of
 
@@ -58,19 +57,31 @@ def _sotol_http(setup: Setup, options: Mapping[str, int]) -> Iterator[Engine]:
     command = [sys.executable, "-m", "bench.serving.sotol_http_engine", setup.model, *size, *changed]
     with Child(command, variables(None), LONGEST) as child:
         address = child.loaded["address"]
-        ask_there = partial(sotol_client.ask, address, MODEL)
+        ask_there = partial(openai_client.ask, address, MODEL)
         yield Engine(child.loaded["about"], lambda clients: play(ask_there, clients))
 
 
 @contextmanager
 def _llama(setup: Setup, _options: Mapping[str, int]) -> Iterator[Engine]:
-    python = PEERS / "server" / "bin" / "python"
+    with _peer("server", "make bench-serving", "bench.serving.llama_engine", setup) as child:
+        ask_there = partial(llama_client.ask, child.loaded["address"])
+        yield Engine(child.loaded["about"], lambda clients: play(ask_there, clients))
+
+
+@contextmanager
+def _vllm(setup: Setup, _options: Mapping[str, int]) -> Iterator[Engine]:
+    with _peer("vllm", "make bench-vllm", "bench.serving.vllm_engine", setup) as child:
+        ask_there = partial(openai_client.ask, child.loaded["address"], MODEL)
+        yield Engine(child.loaded["about"], lambda clients: play(ask_there, clients))
+
+
+def _peer(folder: str, installed_by: str, module: str, setup: Setup) -> Child:
+    """A peer's server, by the Python of its own virtual environment. EngineError if there is none."""
+    python = PEERS / folder / "bin" / "python"
     if not python.exists():
-        raise EngineError("it is not installed (make bench-serving does that)")
+        raise EngineError(f"it is not installed ({installed_by} does that)")
     size = [str(x) for x in (setup.threads, setup.context, setup.sequences)]
-    with Child([str(python), "-m", "bench.serving.llama_engine", setup.model, *size], variables(None)) as child:
-        address = child.loaded["address"]
-        yield Engine(child.loaded["about"], lambda clients: play(lambda ids, new: ask(address, ids, new), clients))
+    return Child([str(python), "-m", module, setup.model, *size], variables(None), LONGEST)
 
 
 # What `--engines` takes: how each is started, with the options that only sotol has.
@@ -78,6 +89,7 @@ ENGINES: dict[str, Callable[[Setup, Mapping[str, int]], AbstractContextManager[E
     "sotol": _sotol,
     "sotol-http": _sotol_http,
     "llama": _llama,
+    "vllm": _vllm,
 }
 
 

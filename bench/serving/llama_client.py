@@ -7,17 +7,11 @@ counts with the next.
 
 import json
 from collections.abc import Generator, Iterable, Sequence
-from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import urlsplit
 
-__all__ = ["ServerError", "arrivals", "ask"]
+from bench.serving.posting import ServerError, posted
 
-PATIENCE = 600.0  # seconds without a token until a request has failed
-
-
-class ServerError(Exception):
-    """What the server answered instead of tokens."""
+__all__ = ["arrivals", "ask"]
 
 
 def ask(address: str, prompt: Sequence[int], new: int) -> Generator[int, None, None]:
@@ -33,16 +27,8 @@ def ask(address: str, prompt: Sequence[int], new: int) -> Generator[int, None, N
         "cache_prompt": True,
         "stream": True,
     }
-    place = urlsplit(address)
-    connection = HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
-    try:
-        connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ServerError(f"status {response.status}: {response.read(200).decode(errors='replace')}")
-        yield from arrivals(response)
-    finally:
-        connection.close()  # and the server stops
+    with posted(address, "/completion", body) as lines:
+        yield from arrivals(lines)
 
 
 def arrivals(lines: Iterable[bytes]) -> Generator[int, None, None]:

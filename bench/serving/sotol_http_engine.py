@@ -1,4 +1,4 @@
-"""sotol's server in a process of its own, as `sotol serve` runs it. Clients reach it by HTTP: `sotol_client.py`.
+"""sotol's server in a process of its own, as `sotol serve` runs it. Clients reach it by HTTP: `openai_client.py`.
 
     python -m bench.serving.sotol_http_engine MODEL THREADS CONTEXT SEQUENCES [OPTION=NUMBER …]  options: those of LLM
 

@@ -43,15 +43,28 @@ def test_tokens_behind_many_others_are_fewer() -> None:
 
 
 def test_where_more_wait_than_decode_prompts_take_more() -> None:
-    """Three wait for each that decodes: what prefill adds may be three times as long."""
+    """Three wait for each that decodes: what prefill adds may be three times WAITING times as long."""
     pace = Pace(2.0, 512)
     pace.note(4, 0, 0.010)
     for _ in range(60):
         tokens = pace.prompt_tokens(12, 4)
         pace.note(4, tokens, 0.010 + tokens * 0.0005)  # also where there are none
-    assert 54 <= pace.prompt_tokens(12, 4) <= 66
-    assert 17 <= pace.prompt_tokens(4, 4) <= 23
+    alone = 0.010 / 0.0005
+    assert pace.prompt_tokens(12, 4) == pytest.approx(3 * Pace.WAITING * alone, rel=0.1)
+    assert pace.prompt_tokens(4, 4) == pytest.approx(Pace.WAITING * alone, rel=0.15)
+    assert pace.prompt_tokens(1, 4) == pytest.approx(alone, rel=0.15)
     assert pace.prompt_tokens(1000, 4) == 512
+
+
+def test_a_speed_that_varies_moves_nothing() -> None:
+    """Every other step takes three times as long: both count alike, so there is no slide to the least."""
+    pace = Pace(3.0, 512)
+    pace.note(8, 0, 0.010)
+    for step in range(200):
+        count = pace.prompt_tokens(1, 8)
+        busy = 1.0 if step % 2 else 3.0
+        pace.note(8, count, busy * (0.010 + count * 0.0005))
+    assert pace.prompt_tokens(1, 8) >= 16
 
 
 def test_what_the_system_held_up_changes_little() -> None:

@@ -361,7 +361,40 @@ def test_prompts_of_submissions_share_a_step() -> None:
     assert [take.count for take in step(runner, scheduler).takes] == [8, 8]
     scheduler.add([generation([3] * 2, lambda _e: None, new=2)])
     takes = [(take.sequence.tokens[0], take.count) for take in step(runner, scheduler).takes]
-    assert takes == [(1, 6), (1, 4), (2, 4), (3, 2)]  # the scored text gets half of the rows, others the rest
+    assert takes == [(1, 6), (2, 7), (3, 2)]  # the short one ends, the scored text gets the rows that are left
+
+
+def test_a_crowd_of_prompts_ends_one_by_one() -> None:
+    """Equal shares of a few tokens would let all wait for the last. The oldest makes progress, however long it is."""
+    wide = limits(budget=80, sequences=20, context=256, blocks=320)
+    runner, scheduler = FakeRunner(wide), Scheduler(wide, FULL)
+    oldest, *crowd = [generation([i] * (30 if i else 200), lambda _e: None, new=1) for i in range(20)]
+    for request in (oldest, *crowd):
+        scheduler.add([request])
+    for steps in range(1, 5):
+        takes = step(runner, scheduler).takes
+        assert sum(take.count for take in takes) == 80
+        assert oldest.held is not None
+        assert oldest.held.length >= 10 * steps
+    assert sum(request.done for request in crowd) >= 7
+    drain(runner, scheduler)
+    assert oldest.done
+
+
+def test_prompts_token_by_token_are_prompts() -> None:
+    """What a step of them takes says nothing of steps that only decode."""
+    narrow = limits(budget=8, sequences=8, context=64, blocks=64)
+    runner, scheduler = FakeRunner(narrow), Scheduler(narrow, FULL)
+    noted = list[tuple[int, int]]()
+    scheduler._pace.note = lambda decoding, prompts, _seconds: noted.append((decoding, prompts))  # type: ignore[assignment]
+    for number in range(8):
+        scheduler.add([generation([number] * 20, lambda _e: None, new=2)])
+    for _ in range(2):
+        batch = scheduler.next()
+        assert batch is not None
+        assert {take.count for take in batch.takes} == {1}
+        run(runner, scheduler, batch, 0.01)
+    assert noted == [(0, 8), (0, 8)]
 
 
 def test_what_waits_costs_a_step_nothing() -> None:

@@ -26,15 +26,18 @@ NO_TERMS = Terms()
 class Pace:
     """How many prompt tokens a step may prefill beside decoding sequences, so that these are hardly delayed.
 
-    A mixed step should take `slowdown` times as long as one that only decodes. Where more requests wait for their first
-    token than decode, what prefill adds may be longer in proportion: they wait, too. Steps that only decode are
+    A mixed step should take `slowdown` times as long as one that only decodes. Where many wait for their first token,
+    beside those that decode, what prefill adds may be longer in proportion: they wait, too. Steps that only decode are
     measured now and then, by the number of sequences. The number of prompt tokens is set by feedback, from one mixed
     step to the next, since what a token costs depends on how many there are and on the context before them.
     """
 
+    WAITING = 4.0  # who waits for a first token counts as so many who wait for their next ones
+
     FRESH = 0.2  # the weight of the newest measurement
     OUTLIER = 2.0  # a measurement counts as so many times the known one at most: the system may have held it up
-    SLOWER, FASTER = 0.5, 1.25  # the most that one step changes the number of prompt tokens
+    # The most that one step changes the number of prompt tokens; both alike, or a speed that varies would move it.
+    SLOWER, FASTER = 0.8, 1.25
     LEAST = 4  # prompt tokens in a step, so that prefill always makes progress
     MIXED = 32  # steps with prompts, after which one that only decodes is measured again
 
@@ -42,7 +45,7 @@ class Pace:
         self._slowdown, self._most = slowdown, step_tokens
         self._decoding: dict[int, float] = {}  # seconds of a step, by the bit length of how many sequences decode
         self._tokens = max(1.0, step_tokens / 4)  # of prompts, where no more wait than decode
-        self._share = 1.0  # requests that wait for each that decodes, at least 1: in the current step
+        self._share = 1.0  # how much those that wait count, to each that decodes, at least 1: in the current step
         self._mixed = 0  # steps since one only decoded
 
     def prompt_tokens(self, waiting: int, decoding: int) -> int:
@@ -55,7 +58,7 @@ class Pace:
             return int(self._tokens)
         if decoding.bit_length() not in self._decoding or self._mixed >= self.MIXED:
             return 0
-        self._share = max(1.0, waiting / decoding)
+        self._share = max(1.0, self.WAITING * waiting / decoding)
         return min(self._most, int(self._tokens * self._share))
 
     def note(self, decoding: int, prompt_tokens: int, seconds: float) -> None:

@@ -28,6 +28,7 @@ from sotol.program.step import Limits, Step
 
 __all__ = ["Batch", "Load", "Scheduler", "Take"]
 
+SHARES = 8  # of a step's tokens: smaller ones are not given to prompts, so that crowds of short ones end one by one
 LOOKS = 16  # admission skips at most this many clients in one step, whose requests wait for another's prefix
 
 
@@ -115,7 +116,7 @@ class Scheduler:
         for take in batch.takes:
             held = take.sequence.held
             assert held is not None
-            if take.count <= max(take.sequence.new, 1):
+            if _decodes(take.sequence):
                 decoding, prompts = decoding + 1, prompts + take.count - 1
             else:
                 prompts += take.count
@@ -233,7 +234,8 @@ class Scheduler:
             held = sequence.held
             if held is None:
                 continue  # preempted by an earlier sequence of this loop
-            count = min(len(sequence.tokens) - held.length, -(-tokens // sharing))
+            least = min(tokens, self._limits.tokens // SHARES)
+            count = min(_left(sequence), max(least, -(-tokens // sharing)))
             if sequence.every_row:
                 count = min(count, -(-rows // sharing))
             if count < 1 or rows < 1:
@@ -264,25 +266,26 @@ class Scheduler:
 
         Each comes with the number of sequences, itself included, that share the remaining tokens equally. Decoding
         sequences need the tokens that their last step added, mostly one, and go first, so that no long prompt delays
-        them; those with one come before those with several. If several clients run, the
-        budget for prefill beside decode is that of `Pace`. The first prompt of each client gets an equal share.
+        them; those with one come before those with several. If several clients run, the budget for prefill beside
+        decode is that of `Pace`. The first prompt of each client gets an equal share, or what is left of a larger one
+        where many share: the oldest, so that it ends some time, then those that need least.
         """
         most = self._limits.tokens
         running = sorted(self._running, key=lambda s: -s.terms.priority)
-        left = {s: len(s.tokens) - (s.held.length if s.held is not None else 0) for s in running}
-        answering = [s for s in running if left[s] <= max(s.new, 1)]
-        decoding = [(s, 1) for s in sorted(answering, key=lambda s: (-s.terms.priority, left[s]))]
+        answering = [s for s in running if _decodes(s)]
+        decoding = [(s, 1) for s in sorted(answering, key=lambda s: (-s.terms.priority, _left(s)))]
         if len(decoding) == len(running):
             return decoding, most
-        prompts = [s for s in running if left[s] > max(s.new, 1)]
+        prompts = [s for s in running if not _decodes(s)]
         client_of = {s: client for s, (client, _) in self._running.items()}
         first = {client_of[s]: s for s in reversed(prompts)}
-        heads = [s for s in prompts if first[client_of[s]] is s]
+        oldest, *rest = (s for s in prompts if first[client_of[s]] is s)
+        heads = [oldest, *sorted(rest, key=lambda s: (-s.terms.priority, _left(s)))]
         others = [(s, 1) for s in prompts if first[client_of[s]] is not s]
         # One with a name may ask for many readers, as a server's clients do.
         if paced and decoding and (len(set(client_of.values())) > 1 or running[0].terms.client is not None):
             waiting = len(prompts) + self.waiting
-            needed = sum(max(left[s], 1) for s in answering)
+            needed = sum(max(_left(s), 1) for s in answering)
             most = min(most, needed + self._pace.prompt_tokens(waiting, len(decoding)))
         return [*decoding, *zip(heads, range(len(heads), 0, -1), strict=True), *others], most
 
@@ -302,6 +305,16 @@ class Scheduler:
         rows = logit_rows or [len(tokens) - 1]
         step = Step(_ids(tokens), _ids(positions), _ids(starts), self.memory.tables(helds), _ids(rows))
         return Batch(step, tuple(takes), tuple(self.memory.take_copies()))
+
+
+def _left(sequence: Sequence) -> int:
+    """How many of its tokens are still to run."""
+    return len(sequence.tokens) - (0 if sequence.held is None else sequence.held.length)
+
+
+def _decodes(sequence: Sequence) -> bool:
+    """Whether only what its last step added is to run, or the end of its prompt, which costs as little."""
+    return _left(sequence) <= max(sequence.new, 1)
 
 
 def _over(sequence: Sequence) -> bool:

@@ -1,4 +1,4 @@
-"""A client of sotol's server: OpenAI's `/v1/completions` with a prompt of token ids, its answer streamed.
+"""A client of sotol's and vLLM's servers: OpenAI's `/v1/completions` with a prompt of token ids, streamed.
 
 An event has the text of a token, and now and then of some: a character may take several. So each counts as one when it
 comes, and what is missing, which `usage` tells, with the last. Lines are hardly looked at: clients run on the machine
@@ -7,10 +7,8 @@ that they measure.
 
 import json
 from collections.abc import Generator, Iterable, Sequence
-from http.client import HTTPConnection
-from urllib.parse import urlsplit
 
-from bench.serving.llama_client import PATIENCE, ServerError
+from bench.serving.posting import ServerError, posted
 
 __all__ = ["arrivals", "ask"]
 
@@ -29,16 +27,8 @@ def ask(address: str, model: str, prompt: Sequence[int], new: int) -> Generator[
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    place = urlsplit(address)
-    connection = HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
-    try:
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ServerError(f"status {response.status}: {response.read(200).decode(errors='replace')}")
-        yield from arrivals(response)
-    finally:
-        connection.close()  # and the server stops
+    with posted(address, "/v1/completions", body) as lines:
+        yield from arrivals(lines)
 
 
 def arrivals(lines: Iterable[bytes]) -> Generator[int, None, None]:
