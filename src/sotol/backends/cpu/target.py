@@ -38,7 +38,7 @@ _AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt"
 _AVX512 = _AVX2 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,-prefer-256-bit"
 _VNNI = _AVX512 + ",+avx512vnni"
 # level: (features the host must have, the target). `host_target` takes the last one that the host has. Each x86 level
-# includes the ones before it, except avxvnni and amx.
+# includes the ones before it, except avxvnni.
 _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
     "generic": ((), Target("generic", "x86_64-unknown-linux-gnu", "x86-64", "", "generic", "integer", 4)),
     "avx2": (
@@ -53,15 +53,14 @@ _LEVELS: dict[str, tuple[tuple[str, ...], Target]] = {
         ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
         Target("avx512", "x86_64-unknown-linux-gnu", "skylake-avx512", _AVX512, "avx512", "native", 16),
     ),
-    # vnni, and AMX for 16 tokens or more. It comes before vnni, so only SOTOL_CPU chooses it: its bits are right on an
-    # emulated CPU, but it was not timed on a real one yet.
-    "amx": (
-        ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "amx-tile", "amx-int8"),
-        Target("amx", "x86_64-unknown-linux-gnu", "cascadelake", _VNNI + ",+amx-tile,+amx-int8", "amx", "native", 16),
-    ),
     "vnni": (
         ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
         Target("vnni", "x86_64-unknown-linux-gnu", "cascadelake", _VNNI, "vnni", "native", 16),
+    ),
+    # vnni, and AMX for 16 tokens or more.
+    "amx": (
+        ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "amx-tile", "amx-int8"),
+        Target("amx", "x86_64-unknown-linux-gnu", "cascadelake", _VNNI + ",+amx-tile,+amx-int8", "amx", "native", 16),
     ),
     "neon": ((), Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", "generic", "native", 4)),
     "dotprod": ((), Target("dotprod", "aarch64-unknown-linux-gnu", "generic", "+neon,+dotprod", "sdot", "native", 4)),
