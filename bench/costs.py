@@ -83,7 +83,7 @@ def _each(operations: int) -> Callable[[Node, Setting], Cost]:
     return lambda node, setting: Cost(f32=operations * setting.count(node.shape))
 
 
-ACTIVATIONS = {"silu": EXP + 3, "gelu_tanh": TANH + 7, "relu2": 2}  # operations
+ACTIVATIONS = {"silu": EXP + 3, "gelu_tanh": TANH + 7, "relu2": 2, "sigmoid": EXP + 2}  # operations
 
 
 def _activate(node: Node, setting: Setting) -> Cost:
@@ -91,7 +91,8 @@ def _activate(node: Node, setting: Setting) -> Cost:
 
 
 def _glu(node: Node, setting: Setting) -> Cost:
-    operations = {**{act: count + 1 for act, count in ACTIVATIONS.items()}, "clamped_swiglu": EXP + 10}
+    operations = {act: count + 1 for act, count in ACTIVATIONS.items()}
+    operations |= {"clamped_swiglu": EXP + 10, "bilinear": 1}
     return Cost(f32=operations[node.attributes["act"]] * setting.count(node.shape))
 
 
@@ -105,7 +106,7 @@ def _linear(node: Node, setting: Setting) -> Cost:
     cost, rows = Cost(), setting.count(node.shape[:1])
     for weight in (x for x in node.inputs if isinstance(x, Weight) and len(x.shape) == 2):
         products = rows * math.prod(weight.shape)
-        if setting.int8 and weight.encoding.integer:
+        if setting.int8 and weight.encoding.whole:
             cost += Cost(memory=weight.nbytes, int8=products)
         else:
             cost += Cost(memory=weight.nbytes, f32=products)
@@ -123,9 +124,19 @@ def _expert_linear(node: Node, setting: Setting) -> Cost:
     assert isinstance(choice, Tensor)
     read = experts * (1 - (1 - k / experts) ** tokens)
     products, memory = tokens * k * math.prod(weight.shape[1:]), round(read * weight.nbytes / experts)
-    if setting.int8 and weight.encoding.integer:
+    if setting.int8 and weight.encoding.whole:
         return Cost(memory=memory, int8=products)
     return Cost(memory=memory, f32=products)
+
+
+def _head_linear(node: Node, setting: Setting) -> Cost:
+    """All heads' matrices, each read once and multiplied by its channels of every row."""
+    weight = node.inputs[-1]
+    assert isinstance(weight, Weight)
+    products = setting.count(node.shape[:1]) * math.prod(weight.shape)
+    if setting.int8 and weight.encoding.integer:
+        return Cost(memory=weight.nbytes, int8=products)
+    return Cost(memory=weight.nbytes, f32=products)
 
 
 def _choose_experts(node: Node, setting: Setting) -> Cost:
@@ -160,18 +171,42 @@ def _attention(node: Node, setting: Setting) -> Cost:
     """Scores and sums of values over the keys that each token sees; every key and value read once a step."""
     layout, heads = _paged(node), setting.count(node.shape[1:2])
     step, window = setting.step, layout.window or 2**30
-    first, last = step.positions[step.starts[:-1]], step.positions[step.starts[1:] - 1]
-    keys = int(np.sum(last + 1 - np.maximum(first + 1 - window, 0)))  # that any token of its sequence sees
-    seen = int(np.sum(np.minimum(step.positions + 1, window)))  # over all tokens
+    oldest = step.positions - (step.positions % window if layout.chunked else np.minimum(step.positions, window - 1))
+    keys = int(np.sum(step.positions[step.starts[1:] - 1] + 1 - oldest[step.starts[:-1]]))  # seen by any of a sequence
+    seen = int(np.sum(step.positions + 1 - oldest))  # over all tokens
     score = layout.key + layout.value + EXP + 3 + (TANH + 2 if node.attributes["cap"] else 0)
     return Cost(memory=_row(layout, setting) * keys, f32=heads * seen * score)
 
 
-def _moving_average(node: Node, setting: Setting) -> Cost:
-    """Every sequence's state is read and written once."""
+def _recurrent(node: Node, setting: Setting, operations: int) -> Cost:
+    """Every sequence's state is read and written once; operations: of all tokens."""
+    return Cost(memory=2 * 4 * _state(node).size * setting.step.count("S"), f32=operations)
+
+
+def _state(node: Node) -> State:
     (layout,) = (x.layout for x in node.inputs if isinstance(x, Cache))
     assert isinstance(layout, State)
-    return Cost(memory=2 * 4 * layout.size * setting.step.count("S"), f32=2 * setting.count(node.shape))
+    return layout
+
+
+def _moving_average(node: Node, setting: Setting) -> Cost:
+    return _recurrent(node, setting, 2 * setting.count(node.shape))
+
+
+def _convolve(node: Node, setting: Setting) -> Cost:
+    """A product for each tap, and perhaps a SiLU."""
+    active = ACTIVATIONS["silu"] if node.attributes["act"] == "silu" else 0
+    return _recurrent(node, setting, (_state(node).shape[0] + 1 + active) * setting.count(node.shape))
+
+
+def _delta_rule(node: Node, setting: Setting) -> Cost:
+    """Of each number of a state: its part of what a key has read, its decay, its change, its part of the result."""
+    return _recurrent(node, setting, 4 * _state(node).size * setting.step.count("T"))
+
+
+def _selective_scan(node: Node, setting: Setting) -> Cost:
+    """The same without the reading before."""
+    return _recurrent(node, setting, 3 * _state(node).size * setting.step.count("T"))
 
 
 RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
@@ -183,16 +218,23 @@ RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
         "attention": _attention,
         "attention_with_sinks": _attention,
         "combine": _combine,
+        "convolve": _convolve,
+        "delta_rule": _delta_rule,
         "embed": _embed,
         "expert_linear": _expert_linear,
         "gate_rows": _each(1),
         "glu": _glu,
+        "head_linear": _head_linear,
+        "join": _each(0),
+        "grouped_rms_norm": _each(3),
         "layer_norm": _each(6),
         "linear": _linear,
         "moving_average": _moving_average,
+        "part": _each(0),
         "quantize": _each(8),
         "remember": _remember,
         "remember_latent": _remember,
+        "reorder": _each(0),
         "reshape": _each(0),
         "rms_norm": _each(3),
         "rope": _each(2),
@@ -200,7 +242,10 @@ RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
         "rows": _each(0),
         "scale": _each(1),
         "scale_by_position": _each(1),
+        "scale_choices": _each(1),
+        "selective_scan": _selective_scan,
         "soft_cap": _each(TANH + 2),
         "spread": _each(1),
+        "time_steps": _each(2 * EXP + 15),
     }
 )

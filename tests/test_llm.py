@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.levels import LEVELS
 from tests.support.tiny_model import TOKENS, tiny_model
 
 from sotol import LLM, Completion, FormatError, ModelError, Sampling, SotolError
-from sotol.backends.cpu.target import levels
 
 CONTEXT = 256
 PROMPT = "Once upon a time"
@@ -263,7 +263,7 @@ def test_logits_on_any_number_of_threads(smollm2: LLM) -> None:
                 same_bits(one, other)
 
 
-@pytest.mark.parametrize("level", levels()[:-1])
+@pytest.mark.parametrize("level", LEVELS[:-1])
 def test_logits_on_lesser_cpus(smollm2: LLM, level: str, tmp_path: Path) -> None:
     program = (
         "import sys, json, numpy\nfrom sotol import LLM\n"

@@ -1,6 +1,7 @@
 """Turns of a conversation: prompts whose answers are taken apart."""
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -90,6 +91,7 @@ def test_tools_of_a_turn() -> None:
 # ---- formats, by models that have their special tokens
 
 # For each format: what its templates show of it, its control tokens, and further tokens that text shows.
+HARMONY = ("<|start|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>", "<|constrain|>")
 MODELS = {
     "hermes": ("<tool_call></tool_call><think>", (), ("<tool_call>", "</tool_call>", "<think>", "</think>")),
     "llama3": ("<|python_tag|>", ("<|python_tag|>",), ()),
@@ -107,6 +109,15 @@ MODELS = {
                      "<|START_RESPONSE|>", "<|END_RESPONSE|>"), ()),
     "kimi-k2": ("<|tool_calls_section_begin|><think>",
                 tuple(m for m in FORMATS["kimi-k2"].markers if "|" in m), ("<think>", "</think>")),
+    "harmony": ("<|channel|>analysis<|message|>", (*HARMONY, "<|end|>"), ()),
+    "gemma4": ("<|tool_call>call:<|channel>thought",
+               ("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>"), ()),
+    "kimi-k3": ("<|open|><|sep|>'argument'close_tag('think')", ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
+                ()),
+    "solar-open": ("<|tool_call:args|><|begin|>assistant<|think|>",
+                   (*(m for m in FORMATS["solar-open"].markers if m != "<|begin|>assistant"), "<|begin|>"), ()),
+    "minimax-m3": ("]<]minimax[>[<mm:think>", ("]<]minimax[>[", "<mm:think>", "</mm:think>"), ()),
+    "functionary-v3.2": (">>>all", (), ()),
 }  # fmt: skip
 
 
@@ -114,14 +125,18 @@ def model(name: str, answer: str, generation: str = "") -> LLM:
     """A model of a format, whose template ends with `generation`."""
     shown, special, user = MODELS[name]
     template = "{# " + shown + " #}" + TEMPLATE.replace("<|assistant|>{% endif", f"<|assistant|>{generation}{{% endif")
-    return scripted(generation + answer, template=template, special=special, shown=user)
+    template = template.replace("<|end|>", "<|im_end|>")
+    return scripted(generation + answer, template=template, special=special, shown=user, end="<|im_end|>")
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.format in MODELS], ids=lambda case: case.text[:40])
 def test_answers_of_models(case: Case) -> None:
     """What the parser says of the text, control tokens and all; streamed, and whole."""
     special = MODELS[case.format][1]
-    wanted = read(case.format, [case.text], hidden=special)
+    text = re.split("<\\|(?:call|return|end_of_msg|calls)\\|>", case.text)[
+        0
+    ]  # of gpt-oss and its kind: the answer ends there
+    wanted = read(case.format, [text], hidden=special)
     with model(case.format, case.text) as llm:
         done = llm.chat(MESSAGES, tools=DESCRIBED)
         calls = [(call.name, call.arguments) for call in done.tool_calls]
@@ -227,3 +242,28 @@ def test_answers_of_asyncio() -> None:
 
     with model("hermes", '<think>So</think><tool_call>{"name": "now"}</tool_call>') as llm:
         asyncio.run(ask(llm))
+
+
+def test_a_model_without_a_template_writes_as_its_vocabulary_says() -> None:
+    """gpt-oss's, whose answers have channels whatever the prompt is; a preset makes that."""
+    with scripted("x", template=None, special=HARMONY) as llm:
+        turn = llm.turn([{"role": "system", "content": "S"}, *MESSAGES])
+        prompt = llm.detokenize(turn.ids, special=True)
+        assert llm.template.source == "gpt-oss"
+    assert prompt.endswith("<|end|><|start|>user<|message|>Hi<|end|><|start|>assistant")
+    assert "<|start|>developer<|message|># Instructions\n\nS\n\n<|end|>" in prompt
+    assert (turn.format.name, turn.thinking) == ("harmony", False)
+
+
+def test_what_is_said_may_be_begun_by_the_template() -> None:
+    """Kimi K3's prompts without thinking end where the model says something."""
+    kimi = TEMPLATE.replace("<|assistant|>{% endif %}", "<|assistant|><|open|>{{ 'think' if thinking else 'response' }}"
+                            "<|sep|>{% endif %}{# <|close|> 'argument' close_tag('think') #}")  # fmt: skip
+    said = "<|open|>response<|sep|>yes<|close|>response<|sep|><|close|>message<|sep|>"
+    with scripted(said, template=kimi, special=("<|open|>", "<|close|>", "<|sep|>")) as llm:
+        for thinking in (False, True):
+            turn = llm.turn(MESSAGES, template={"thinking": thinking})
+            assert (turn.format.name, turn.thinking) == ("kimi-k3", thinking)
+            assert turn.format.said[0] == ("" if not thinking else FORMATS["kimi-k3"].said[0])
+        answer = llm.generate(llm.turn(MESSAGES, template={"thinking": False}), regex="(yes|no)!?", seed=1)
+        assert answer.text == "yes"

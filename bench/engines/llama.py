@@ -102,22 +102,26 @@ class Llama:
         if not self._context:
             raise RuntimeError("it can't load the model")
         self._batch = lib.llama_batch_init(options.n_batch, 0, 1)
-        self._last = 0
+        self._last, self._prompts = 0, dict[int, Ids]()  # prompts: of each sequence, what it begins with
         self.about = bindings.about
 
     def clear(self) -> None:
         self._bindings.clear(self._context)
+        self._prompts.clear()
 
     def prompt(self, ids: Ids, sequence: int) -> None:
-        last = len(ids) - 1
+        self._prompts[sequence], last = ids, len(ids) - 1
         self._decode([(token, at, sequence, at == last) for at, token in enumerate(ids)])
 
     def step(self, tokens: Ids, position: int) -> None:
         self._decode([(token, position, sequence, True) for sequence, token in enumerate(tokens)])
 
     def rewind(self, position: int) -> None:
-        if not self._bindings.remove(self._context, position):
-            raise RuntimeError("it can't forget tokens")
+        if not self._bindings.remove(self._context, position):  # of a recurrent state, it can't
+            prompts = dict(self._prompts)
+            self.clear()
+            for sequence, ids in prompts.items():
+                self.prompt(ids, sequence)
 
     def likeliest(self) -> int:
         lib = self._bindings.lib

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from importlib.metadata import version
 
 from bench.serving.engines import MODEL
@@ -19,7 +18,7 @@ from starlette.applications import Starlette
 
 from sotol.backends.cpu.target import host_target
 from sotol.llm import LLM
-from sotol.server import Served, create_app
+from sotol.server import Models, Offered, create_app
 from sotol.server.around import Around
 from sotol.server.metrics import Metrics
 from sotol.server.serving import serve
@@ -36,8 +35,11 @@ def main(model: str, threads: str, context: str, sequences: str, *rest: str) -> 
     options = {name: int(value) for name, value in (x.split("=") for x in rest)}
     settings = Settings(port=0, shutdown_grace=GRACE)
 
-    def make_app(llms: Mapping[str, LLM], metrics: Metrics) -> Starlette:
-        return create_app([Served(name, llm) for name, llm in llms.items()], settings, around=Around(metrics))
+    def make_models(metrics: Metrics) -> Models:
+        return Models([Offered(MODEL, loading)], watch=metrics)
+
+    def make_app(models: Models, metrics: Metrics) -> Starlette:
+        return create_app(models, settings, around=Around(metrics))
 
     def announce(address: str) -> None:
         about = f"sotol {version('sotol')} by HTTP, level {host_target().level}"
@@ -47,7 +49,7 @@ def main(model: str, threads: str, context: str, sequences: str, *rest: str) -> 
     def loading(_progress: object) -> LLM:
         return load(model, int(threads), int(context), int(sequences), options)
 
-    sys.exit(serve(settings, {MODEL: loading}, make_app, announce))
+    sys.exit(serve(settings, make_models, make_app, announce))
 
 
 def _end_with_input() -> None:

@@ -1,6 +1,8 @@
-"""Models by name: GGUF files that are data of an installed Python package. Anything else is a path.
+"""Models by name: one resolver for Python, the command line and the server.
 
-Such a path is that of a GGUF file, of a folder with config.json and SafeTensors files, or of one of these.
+A name is that of a GGUF file that is data of an installed Python package; or a path: of a GGUF file, of a folder with
+config.json and SafeTensors files, or of one of these; or an alias of the user's (`aliases.py`); or a model of the Hub
+that was pulled (`hub/`). The first of these that there is counts.
 """
 
 import os
@@ -8,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sotol.errors import ModelNotFoundError, SotolError, plain
+from sotol.errors import ModelNotFoundError, NotPulledError, SotolError, plain
 
 __all__ = ["DEFAULT_MODEL", "PACKAGED", "Packaged", "default_model", "find_model", "installed"]
 
@@ -34,31 +36,79 @@ def default_model() -> str:
 
 
 def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
-    """The GGUF file for a name of the table, in any case, or what lies at a path; None is the default model.
+    """The file or folder of a model by a name of the table, a path, an alias, or a name of the Hub; None: the default.
 
-    A path may begin with ~ and contain environment variables. ModelNotFoundError (also a FileNotFoundError) if there is
-    nothing; SotolError for a folder without a model, a URL, or an invalid path; ValueError for other types. Each
-    message says what to give instead.
+    Names of the table and aliases go in any case. A path may begin with ~ and contain environment variables. A name of
+    the Hub is ORG/REPO, ORG/REPO:ENCODING or what else `hub.parse_name` knows; nothing is fetched.
+    ModelNotFoundError (also a FileNotFoundError) if there is nothing, NotPulledError if the Hub may have it; SotolError
+    for a folder without a model, a URL of no Hub, or an invalid path; ValueError for other types. Each message says
+    what to give instead.
     """
     given = default_model() if name is None else name
     if not isinstance(given, str | bytes | os.PathLike):
         raise ValueError(f"model is {plain(repr(given))}; it must be a name, or the path of a .gguf file")
     given = os.fsdecode(given)
+    said = f"no model {plain(repr(given))}" + (" (SOTOL_MODEL)" if name is None else "")
+    found = _known(given, said)
+    if found is not None:
+        return found
+    from sotol.aliases import target_of  # noqa: PLC0415  (names of the table and paths do without)
+
+    target = target_of(given)
+    if target is not None:
+        said = f"the alias {plain(repr(given))} is {plain(repr(target))}"
+        found, given = _known(target, said), target
+    found = found or _pulled(given, said)
+    if found is not None:
+        return found
+    for path in _paths(given):
+        if path.is_dir():
+            hint = "or of a folder with config.json and .safetensors files"
+            raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file, {hint}")
+    raise ModelNotFoundError(f"{said}: {_hint(given)}give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
+
+
+def _known(given: str, said: str) -> Path | None:
+    """What a name of the table, or a path, leads to; None if there is nothing, or a folder without a model."""
     if given.casefold() in PACKAGED:
         return _packaged(given.casefold())
-    said = f"no model {plain(repr(given))}" + (" (SOTOL_MODEL)" if name is None else "")
-    if "://" in given:
-        raise SotolError(f"{said}: sotol reads files and fetches none; download it, then give its path")
-    for path in dict.fromkeys((Path(given), _expanded(given))) if given else ():
+    for path in _paths(given):
         try:
-            if path.is_dir() and not (path / "config.json").exists():
-                hint = "or of a folder with config.json and .safetensors files"
-                raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file, {hint}")
-            if path.exists():
+            if path.exists() and (not path.is_dir() or (path / "config.json").exists()):
                 return path
         except OSError as error:  # no permission, or a name that is too long
             raise SotolError(f"{said}: {str(error.strerror).lower()}") from None
-    raise ModelNotFoundError(f"{said}: {_hint(given)}give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
+    return None
+
+
+def _paths(given: str) -> tuple[Path, ...]:
+    """The paths that may be meant: as it is given, and as a shell would expand it."""
+    return tuple(dict.fromkeys((Path(given), _expanded(given)))) if given and "://" not in given else ()
+
+
+def _pulled(given: str, said: str) -> Path | None:
+    """A model of the Hub's cache; None for what is no name of the Hub's. NotPulledError if it is not there."""
+    if "/" not in given:  # every name of the Hub's has one
+        return None
+    from sotol.hub import find_pulled, parse_name  # noqa: PLC0415  (as above)
+    from sotol.hub.places import places  # noqa: PLC0415
+
+    where = places()
+    asked = parse_name(given, where.endpoint)
+    if asked is None:
+        if "://" in given:
+            raise SotolError(f"{said}: sotol reads files and fetches none; download it, then give its path")
+        return None
+    try:
+        found = find_pulled(where.cache, asked)
+    except ModelNotFoundError as error:
+        raise NotPulledError(f"{error}; `sotol pull {asked}` gets it", str(asked)) from None
+    if found is None:
+        raise NotPulledError(
+            f"{said}: there is no such file, and nothing of that name was pulled; `sotol pull {asked}` gets it",
+            str(asked),
+        )
+    return found.path
 
 
 def _expanded(given: str) -> Path:

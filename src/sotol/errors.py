@@ -10,6 +10,7 @@ __all__ = [
     "FormatError",
     "ModelError",
     "ModelNotFoundError",
+    "NotPulledError",
     "QueueFullError",
     "SotolError",
     "TemplateError",
@@ -39,6 +40,14 @@ class ModelError(SotolError):
 
 class ModelNotFoundError(SotolError, FileNotFoundError):
     """There is no model of this name, or no file at this path."""
+
+
+class NotPulledError(ModelNotFoundError):
+    """A model of the Hub that is not on this machine yet. name: by which it can be pulled."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class QueueFullError(SotolError):

@@ -80,6 +80,11 @@ class LLM:
         """Of the CPU that the model uses."""
         return self._loaded.runner.threads
 
+    @property
+    def memory(self) -> int:
+        """Bytes of its weights and of the memory of its past together, nearly."""
+        return self._loaded.memory
+
     def load(self) -> Load:
         """How much there is to do, and how full the memory of the past is, for an operator."""
         return self._engine.load()

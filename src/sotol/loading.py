@@ -9,7 +9,7 @@ from sotol.backends.table import backend
 from sotol.catalog import find_model
 from sotol.errors import ModelError, explained
 from sotol.formats import Checkpoint, is_hub_model, read_model
-from sotol.kv.sizing import pool_sizes, tokens_within
+from sotol.kv.sizing import pool_sizes, states_within, tokens_within
 from sotol.load_options import LoadOptions, LoadSettings
 from sotol.models import architecture_of, described, trace_model
 from sotol.program.fuse import quantize_inputs
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sotol.tokenizers import Tokenizer
     from sotol.tokenizers.chat import ChatTemplate
 
-__all__ = ["LoadOptions", "LoadSettings", "Loaded", "load"]
+__all__ = ["LoadOptions", "LoadSettings", "Loaded", "load", "memory_of"]
 
 DEFAULT_CONTEXT = 4096  # unless the model's own is shorter
 CONTEXTS = 4  # full contexts that the memory of the past holds together, unless told otherwise, or there is less memory
@@ -30,7 +30,10 @@ CONTEXTS = 4  # full contexts that the memory of the past holds together, unless
 
 @dataclass(slots=True)
 class Loaded:
-    """A model that can run steps. Whoever has it closes its runner."""
+    """A model that can run steps. Whoever has it closes its runner.
+
+    memory: bytes of its weights and of its past together, nearly.
+    """
 
     path: Path
     metadata: Mapping[str, object]
@@ -39,6 +42,7 @@ class Loaded:
     vocabulary: int  # logits of a row
     runner: Runner
     tokenizer: "Tokenizer"
+    memory: int = 0
 
     def template(self) -> "ChatTemplate":
         """The model's chat format."""
@@ -82,7 +86,8 @@ def load(model: str | Path | None, options: LoadOptions, progress: Progress | No
     # From here on there are threads. Each object that has some ends them when it is lost, at whatever moment; an
     # exception keeps what it passed through, though, and ends them here.
     try:
-        limits = _limits(chosen, group_caches(program.caches()), context, weights, options)
+        groups = group_caches(program.caches())
+        limits = _limits(chosen, groups, context, weights, options)
         runner = chosen.make_runner(program, limits, threads=options.threads, progress=progress)
     finally:
         program.nodes.clear()
@@ -95,7 +100,26 @@ def load(model: str | Path | None, options: LoadOptions, progress: Progress | No
     except BaseException:
         runner.close()
         raise
-    return Loaded(path, checkpoint.metadata, options, context, vocabulary, runner, tokenizer)
+    memory = weights + _past_bytes(chosen, groups, limits)
+    return Loaded(path, checkpoint.metadata, options, context, vocabulary, runner, tokenizer, memory)
+
+
+def memory_of(model: str | Path | None, options: LoadOptions) -> int:
+    """The bytes that a model would take if it were loaded now, nearly: its weights, and its past as options say.
+
+    Reads what the file says of itself. Errors as of `load`.
+    """
+    path, chosen = find_model(model), backend(options.backend)
+    with explained(f"reading {path}"):
+        checkpoint = read_model(path)
+        context, weights = _context(checkpoint.metadata, options.ctx), _file_bytes(checkpoint)
+        groups = group_caches(trace_model(checkpoint, context).caches())
+    return weights + _past_bytes(chosen, groups, _limits(chosen, groups, context, weights, options))
+
+
+def _past_bytes(chosen: Backend, groups: tuple[Group, ...], limits: Limits) -> int:
+    """What the blocks of all groups take."""
+    return sum(count * size for count, size in zip(limits.blocks, chosen.block_bytes(groups), strict=True))
 
 
 def _limits(chosen: Backend, groups: tuple[Group, ...], context: int, weights: int, options: LoadOptions) -> Limits:
@@ -105,24 +129,32 @@ def _limits(chosen: Backend, groups: tuple[Group, ...], context: int, weights: i
     available = chosen.available_memory()
     free = None if available is None else max(0, available - weights)
     sizes = chosen.block_bytes(groups)
-
-    def within(memory: int) -> int:
-        return tokens_within(memory, groups, sizes, context=context, step_tokens=step_tokens, sequences=sequences)
-
+    memory = None if free is None else free // 2
     if options.kv_memory is not None:
         memory = _bytes_of(options.kv_memory, free)
+    states = None
+    if memory is not None:
+        states = states_within(memory, groups, sizes, context=context, step_tokens=step_tokens, sequences=sequences)
+
+    def within(memory: int) -> int:
+        return tokens_within(
+            memory, groups, sizes, context=context, step_tokens=step_tokens, sequences=sequences, states=states
+        )
+
+    if options.kv_memory is not None:
+        assert memory is not None
         try:
             tokens = within(memory)
         except ValueError as error:
             raise ValueError(f"kv_memory is too small: {error}; give more, or a smaller ctx") from None
     else:
         tokens = CONTEXTS * context
-        if free is not None:
+        if memory is not None:
             try:
-                tokens = min(tokens, within(free // 2))
+                tokens = min(tokens, within(memory))
             except ValueError:  # a model that can't do with less than one context may have it
                 tokens = context
-    blocks = pool_sizes(groups, tokens, context=context, step_tokens=step_tokens, sequences=sequences)
+    blocks = pool_sizes(groups, tokens, context=context, step_tokens=step_tokens, sequences=sequences, states=states)
     return Limits(step_tokens, sequences, sequences, context, blocks)
 
 

@@ -13,6 +13,7 @@ from sotol.engine.options import Options, Sampling, Terms
 from sotol.engine.sampling import Sampler
 from sotol.engine.sequence import Generation
 from sotol.engine.stops import StopMatcher
+from sotol.engine.thinking import ThinkingBudget
 from sotol.loading import Loaded
 from sotol.progress import Progress
 from sotol.prompts import Prompt, Turn, checked_ids, is_prompt
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Asking", "Chatting", "Streaming", "answers", "answers_async", "asked", "asked_once", "start"]
 
+LONGEST_MARK = 32  # tokens at the end of a prompt in which a thinking block is opened
 SEEDS = 2**63  # they are 0 … SEEDS - 1
 S = TypeVar("S", Stream, AsyncStream)
 
@@ -111,6 +113,7 @@ def start(
                 model.tokenizer, len(ids), sampler, None if turn is None else _parser(turn, model.tokenizer, shown)
             )
             request = _request(model, ids, sampler, terms, shown)
+            request.budget = None if turn is None else _budget(turn, model.tokenizer, sampler.sampling.thinking_budget)
             request.matcher = None if constraint is None else constraint.matcher(insist=sampler.sampling.ignore_eos)
             finished = None if ended is None else partial(ended, len(streams))
             request.deliver = stream.attach(partial(engine.cancel, request), engine.outbox, finished)
@@ -135,6 +138,21 @@ def _constraint(engine: Engine, model: Loaded, sampling: Sampling, turn: Turn | 
     return constraint_of(engine.grammars, model.tokenizer, sampling, turn)
 
 
+def _budget(turn: Turn, tokenizer: Tokenizer, most: int | None) -> ThinkingBudget | None:
+    """What ends the thoughts of an answer; None: they end by themselves."""
+    if most is None or not turn.format.thinking:
+        return None
+    end = tokenizer.decode(turn.ids[-LONGEST_MARK:], special=True, continued=True).rstrip() if turn.thinking else ""
+    opened = sorted(turn.format.thinking, key=lambda pair: not end.endswith(pair.open))  # the one that is, first
+    pairs = []
+    for pair in opened:
+        closing = pair.close + turn.format.between
+        pairs.append(
+            (pair.open, pair.close, tokenizer.encode(closing, special=True, add_special=False, continued=True))
+        )
+    return ThinkingBudget(pairs, most, begun=turn.thinking)
+
+
 def _samplers(asked: Asked, vocabulary: int, ids: Sequence[int]) -> list[Sampler]:
     """For each answer of a prompt, with seeds that follow each other."""
     first = Sampler(asked.sampling, vocabulary, ids)
@@ -150,7 +168,7 @@ def _shown(turn: Turn, tokenizer: Tokenizer) -> frozenset[int]:
 
 def _parser(turn: Turn, tokenizer: Tokenizer, shown: frozenset[int]) -> "AnswerParser | None":
     """What reads an answer; None if there is nothing to take apart."""
-    if not (turn.format.calls or turn.format.thinking or turn.format.silent):
+    if turn.format.plain:
         return None
     from sotol.answers.parser import AnswerParser  # noqa: PLC0415  (starts without chats do without)
 

@@ -52,14 +52,21 @@ def make_turn(
         form, parallel = FORMATS["json"]._replace(thinking=form.thinking), False
     told = None if choice.mode == "none" else tools
     text = chat.render(messages, **{**(template or {}), "tools": told})
+    before, after = form.said
+    if before and _ends_with(text, before):
+        form = form._replace(said=("", after))
     return Turn(encoded(tokenizer, text), form, _thinks(form, text), known, choice, parallel)
 
 
 def _thinks(form: AnswerFormat, prompt: str) -> bool:
-    """Whether the template, and not what somebody said, ends with the opening of a thinking block."""
+    """Whether the template ends with the opening of a thinking block."""
+    return any(_ends_with(prompt, pair.open) for pair in form.thinking)
+
+
+def _ends_with(prompt: str, mark: str) -> bool:
+    """Whether the template, and not what somebody said, ends with that mark."""
     text, mask = prompt.rstrip(), mask_of(prompt)
-    opened = (pair.open for pair in form.thinking if text.endswith(pair.open))
-    return any(all(mask[len(text) - len(mark) : len(text)]) for mark in opened)
+    return text.endswith(mark) and all(mask[len(text) - len(mark) : len(text)])
 
 
 def encoded(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -11,14 +11,16 @@ from tests.support.scripted import scripted_model
 
 from sotol import LLM
 from sotol.answers.formats import FORMATS
-from sotol.answers.forms import AnswerFormat, TaggedCalls
+from sotol.answers.forms import AnswerFormat, ElementCalls, QuotedCalls, TaggedCalls
 from sotol.answers.parser import AnswerParser
 from sotol.answers.pieces import CallArguments, CallBegun, Content, Reasoning
 from sotol.answers.tools import AUTO, Choice, Tool
 from sotol.constraints import constraint_of
-from sotol.engine.constrain import Grammars
+from sotol.engine.constrain import Constraint, Grammars
 from sotol.engine.options import Sampling
+from sotol.loading import Loaded
 from sotol.prompts import Turn
+from sotol.tokenizers import Tokenizer
 
 WEATHER = Tool(
     "get_weather",
@@ -78,16 +80,24 @@ def read(turn: Turn, text: str) -> tuple[str, str, list[tuple[str, str]]]:
     return thought, said, calls
 
 
+def model_of(row: AnswerFormat, *, control: bool) -> Loaded:
+    """A model with the format's marks as tokens, which answers show or not."""
+    marks = [mark for mark in row.markers if mark.startswith(("<", "["))]
+    marks += [form.mark for form in row.calls if isinstance(form, ElementCalls)]
+    return scripted_model("", special=marks if control else (), shown=() if control else marks, end="<|im_end|>")
+
+
 def answers(turn: Turn, count: int, *, control: bool, sampling: Sampling | None = None) -> list[str]:
     """Complete ones, at random. control: marks are tokens that answers do not show."""
-    marks = [mark for mark in turn.format.markers if mark.startswith(("<", "["))]
-    model = scripted_model("", special=marks if control else (), shown=() if control else marks)
+    model = model_of(turn.format, control=control)
     constraint = constraint_of(Grammars(model.tokenizer), model.tokenizer, sampling or Sampling(), turn)
     assert constraint is not None
     rng = random.Random(0)
     phrases = [pair.close for pair in turn.format.thinking]
     phrases += [form.value_end for form in turn.format.calls if isinstance(form, TaggedCalls)]
-    drawn = [random_answer(constraint, model.tokenizer, rng, phrases=phrases) for _ in range(count)]
+    phrases += [form.quote for form in turn.format.calls if isinstance(form, QuotedCalls)]
+    phrases += [form.mark for form in turn.format.calls if isinstance(form, ElementCalls)]
+    drawn = [random_answer(constraint, model.tokenizer, rng, phrases=phrases, most=1000) for _ in range(count)]
     return [text for text in drawn if text is not None]
 
 
@@ -107,6 +117,84 @@ def test_what_a_grammar_allows_are_calls(row: AnswerFormat, control: bool) -> No
             Draft202012Validator({"type": "object", **tool.parameters}).validate(json.loads(arguments))
             seen.add(name)
     assert seen == {tool.name for tool in TOOLS}
+
+
+RICH = Tool(
+    "rich",
+    {
+        "type": "object",
+        "properties": {
+            "kind": {"enum": ["a b", "c", 3, None, True]},
+            "fixed": {"const": "so"},
+            "maybe": {"type": ["string", "null"]},
+            "either": {"oneOf": [{"type": "integer", "minimum": 10}, {"type": "boolean"}]},
+            "pairs": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3},
+            "words": {"type": "array", "items": {"enum": ["x", "y"]}, "maxItems": 2},
+            "inner": {
+                "type": "object",
+                "properties": {"z": {"type": "string"}, "deep": {"$ref": "#/$defs/deep"}},
+                "required": ["z"],
+                "additionalProperties": False,
+            },
+            "free": {"type": "object"},
+            "any": {},
+            "nothing": {"type": "object", "additionalProperties": False},
+        },
+        "required": ["kind", "pairs", "inner"],
+        "$defs": {
+            "deep": {"type": "array", "items": {"$ref": "#/$defs/leaf"}, "maxItems": 2},
+            "leaf": {"type": "number"},
+        },
+    },
+)
+
+
+@pytest.mark.parametrize("name", ["gemma4", "minimax-m3", "hermes", "qwen3-coder", "llama3"])
+def test_arguments_of_all_kinds(name: str) -> None:
+    turn = turn_of(FORMATS[name], (RICH,), parallel=False)
+    given = answers(turn, 40, control=True)
+    assert len(given) > 10
+    seen = set[str]()
+    for text in given:
+        _, said, ((_, arguments),) = read(turn, text)
+        assert not said.strip()
+        value = json.loads(arguments)
+        Draft202012Validator(RICH.parameters).validate(value)
+        seen |= value.keys()
+    assert seen == RICH.parameters["properties"].keys()
+
+
+@pytest.mark.parametrize("name", ["gemma4", "minimax-m3"])
+@pytest.mark.parametrize(
+    ("schema", "word"),
+    [
+        ({"type": "string", "pattern": "a"}, "pattern"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "object", "patternProperties": {}}, "patternProperties"),
+        ({"allOf": [{"type": "string"}]}, "allOf"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
+        ({"oneOf": [{"type": "array"}, {}]}, "oneOf"),
+        ({"$ref": "#/$defs/nowhere"}, "refers to nothing"),
+    ],
+)
+def test_what_nested_arguments_can_not_say(name: str, schema: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=rf"tools: odd: .*{word}"):
+        answers(turn_of(FORMATS[name], (Tool("odd", {"properties": {"x": schema}}),)), 1, control=True)
+
+
+@pytest.mark.parametrize(("name", "end"), [("gigachat3", "<|message_sep|>"), ("apertus", "<|tools_suffix|>")])
+def test_a_mark_may_be_what_ends_answers(name: str, end: str) -> None:
+    """Then a call ends with the answer."""
+    turn = turn_of(FORMATS[name], parallel=False)
+    marks = [mark for mark in turn.format.markers if mark.startswith("<") and mark != end]
+    model = scripted_model("", special=marks, end=end)
+    constraint = constraint_of(Grammars(model.tokenizer), model.tokenizer, Sampling(), turn)
+    assert constraint is not None
+    closing = [pair.close for pair in turn.format.thinking]
+    drawn = [random_answer(constraint, model.tokenizer, random.Random(i), phrases=closing, most=1000) for i in range(8)]
+    given = [text for text in drawn if text is not None]
+    assert given
+    assert all(read(turn, text)[2] for text in given)
 
 
 @pytest.mark.parametrize("row", CALLING, ids=lambda row: row.name)
@@ -138,9 +226,42 @@ def test_models_think_before_they_call(row: AnswerFormat, begun: bool, control: 
 
 def test_without_a_call_it_is_the_options_that_count() -> None:
     sampling = Sampling(regex="(yes|no)!")
-    turn = turn_of(FORMATS["hermes"], tool_choice=AUTO)
+    turn = turn_of(FORMATS["hermes"], (), AUTO)
     said = {read(turn, text)[1] for text in answers(turn, 80, control=False, sampling=sampling)}
     assert said == {"yes!", "no!"}
+
+
+@pytest.mark.parametrize("row", CALLING, ids=lambda row: row.name)
+def test_an_answer_that_may_call_is_what_the_options_say_or_calls(row: AnswerFormat) -> None:
+    """All that may be said, and all calls that may be made; nothing else."""
+    closed = {"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": False}
+    sampling = Sampling(schema={**closed, "required": ["a"]})
+    tools = (WEATHER, NOTHING)
+    said = answers(turn_of(row, (), AUTO), 8, control=True, sampling=sampling)
+    calls = answers(turn_of(row, tools), 8, control=True)
+    model = model_of(row, control=True)
+    constraint = constraint_of(Grammars(model.tokenizer), model.tokenizer, sampling, turn_of(row, tools, AUTO))
+    assert constraint is not None
+    assert said
+    assert calls
+    for text in said:
+        assert isinstance(json.loads(read(turn_of(row), text)[1])["a"], bool)
+        assert accepts(constraint, model.tokenizer, text)
+        assert not accepts(constraint, model.tokenizer, text.replace('"a"', '"b"'))
+    assert all(accepts(constraint, model.tokenizer, text) for text in calls)
+    assert not accepts(constraint, model.tokenizer, "Hello")
+
+
+def accepts(constraint: Constraint, tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a grammar allows a text, and may end there."""
+    matcher = constraint.matcher()
+    for token in tokenizer.encode(text, special=True, add_special=False, continued=True):
+        mask = matcher.mask()
+        if mask is None or mask[token] != 0:
+            return False
+        matcher.accept(token)
+    mask = matcher.mask()
+    return mask is None or bool(mask[256] == 0)
 
 
 @pytest.mark.parametrize(

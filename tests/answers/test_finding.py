@@ -38,6 +38,24 @@ def test_reasoning_is_marked_as_the_template_marks_it() -> None:
     assert find_format("a template", {"<think>", "</think>"}.__contains__).thinking == ()
 
 
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [
+        (("<|channel|>", "<|call|>", "<|return|>", "<|start|>"), "harmony"),
+        (("<|tool_call>", "<|channel>", "<channel|>"), "gemma4"),
+        (("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"), "kimi-k3"),
+        (("<|tool_call:args|>", "<|calls|>"), "solar-open"),
+        (("<|start|>", "<|channel|>"), "text"),
+    ],
+)
+def test_without_a_template_the_vocabulary_tells(tokens: tuple[str, ...], name: str) -> None:
+    """Of models that write so whatever they are told."""
+    row = find_format("", set(tokens).__contains__)
+    assert row.name == name
+    assert row.thinking == FORMATS[name].thinking
+    assert find_format("a template", set(tokens).__contains__).name == "text"
+
+
 def test_names() -> None:
     assert named_format("hermes", "") == FORMATS["hermes"]
     assert [pair.open for pair in named_format("llama3", "<think>").thinking] == ["<think>"]

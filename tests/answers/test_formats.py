@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sotol.answers.formats import FORMATS
-from sotol.answers.forms import JsonCalls, NamedCalls
+from sotol.answers.forms import JsonCalls, NamedCalls, PythonCalls
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -21,8 +21,9 @@ def test_rows(name: str) -> None:
         assert len(objects) <= 1, "two forms that begin alike can't be told apart"
         assert len(shared) - len(objects) <= 1, "two forms that begin alike can't be told apart"
     bare = [form for form in row.calls if "" in form.openers]
-    assert len(bare) <= 1
-    assert all(isinstance(form, JsonCalls) and form.strict for form in bare)
+    assert sum(isinstance(form, JsonCalls) for form in bare) <= 1
+    assert sum(isinstance(form, PythonCalls) for form in bare) <= 1
+    assert all(isinstance(form, PythonCalls) or (isinstance(form, JsonCalls) and form.strict) for form in bare)
     for form in row.calls:
         if isinstance(form, NamedCalls) and form.name:
             assert "name" in re.compile(form.name).groupindex

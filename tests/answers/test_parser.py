@@ -78,7 +78,7 @@ def test_nothing_is_lost(made: tuple[AnswerFormat, str], thinking: bool) -> None
     answer = read(row, [text], thinking=thinking)
     found = answer.content + answer.reasoning + "".join(call.arguments for call in answer.calls)
     assert sorted(re.findall("#[0-9]+#", found)) == sorted(re.findall("#[0-9]+#", text))
-    if not answer.calls and not answer.reasoning and not thinking and not row.silent:
+    if not answer.calls and not answer.reasoning and not thinking and not row.silent and not row.messages:
         rest = text.lstrip()
         while (pair := next((p for p in row.thinking if rest.startswith(p.open)), None)) is not None:
             rest = rest.removeprefix(pair.open).lstrip()  # thoughts of nothing

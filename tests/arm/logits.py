@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from tests.support.checkpoints import mixed_encodings, random_checkpoint
+from tests.support.checkpoints import mixed_encodings, random_checkpoint, wide_sizes
 from tests.support.layouts import layout_results
 from tests.support.running import limits_for, run_text
 
@@ -59,7 +59,8 @@ def write_models(folder: Path) -> None:
     for old in folder.glob("*.gguf"):
         old.unlink()
     for number, name in enumerate(ARCHITECTURES):
-        checkpoint = random_checkpoint(name, SIZES | OTHERS.get(name, {}), optional=name != "gemma3")
+        sizes = SIZES | OTHERS.get(name, {}) | wide_sizes(name)
+        checkpoint = random_checkpoint(name, sizes, optional=name != "gemma3")
         mixed = mixed_encodings(checkpoint, first=number)
         write_gguf(folder / f"{name}.gguf", mixed.metadata, mixed.weights.values())
     odd = random_checkpoint("qwen3", SIZES | ODD, optional=True)

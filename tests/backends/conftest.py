@@ -1,10 +1,11 @@
-"""The CPU levels that this machine can run: kernel tests run on each."""
+"""CPU levels: kernel tests run on each of `LEVELS`."""
 
 import pytest
+from tests.support.levels import LEVELS
 
-from sotol.backends.cpu.target import Target, levels, target_for
+from sotol.backends.cpu.target import Target, target_for
 
 
-@pytest.fixture(params=levels())
+@pytest.fixture(params=LEVELS)
 def target(request: pytest.FixtureRequest) -> Target:
     return target_for(request.param)

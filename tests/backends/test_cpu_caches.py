@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.layers import Layer, Plan, chunked, plan_of, program_of, step_of
+from tests.support.layers import Layer, Mixer, Plan, chunked, mixers_of, plan_of, program_of, step_of
 
 from sotol.backends.cpu import CpuRunner
 from sotol.backends.cpu.running import sharing
@@ -94,6 +94,8 @@ LAYOUTS: Mapping[str, list[Layer]] = {
     "latent": [Layer(3, Paged(1, 48, 32, latent=True))],
     "latent, windowed": [Layer(2, Paged(2, 40, 24, window=21, latent=True))],
     "all of a latent key": [Layer(4, Paged(2, 64, 64, latent=True))],
+    "chunks": [Layer(3, Paged(1, 16, 16, window=20, chunked=True)), Layer(1, Paged(1, 16, 16, window=20))],
+    "the widest latent key": [Layer(3, Paged(1, 576, 512, latent=True))],
     "a shared cache": [Layer(1, Paged(1, 16, 32)), Layer(3, Paged(1, 16, 32), reads=0, cap=3.0)],
     "groups": [
         Layer(1, Paged(1, 16, 16)),
@@ -129,11 +131,16 @@ def test_every_layout_is_its_meaning_with_the_same_bits(
     )
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 16, 24, 40])
-@pytest.mark.parametrize("window", [1, 16, 17, 33, 64, 100])
-def test_what_a_window_has_left_behind_is_not_read(target: Target, window: int, chunk: int) -> None:
+BEHIND = [
+    *((window, chunk, False) for window in (1, 16, 17, 33, 64, 100) for chunk in (1, 5, 16, 24, 40)),
+    *((window, chunk, True) for window, chunk in ((1, 5), (17, 1), (33, 24), (100, 40))),
+]
+
+
+@pytest.mark.parametrize(("window", "chunk", "chunked"), BEHIND)
+def test_what_a_window_has_left_behind_is_not_read(target: Target, window: int, chunk: int, chunked: bool) -> None:
     """Its blocks are somebody else's, and hold NaN: beside a layer that sees everything, whose blocks stay."""
-    layers = [Layer(3, Paged(1, 16, 24, window=window)), Layer(1, Paged(1, 16, 16))]
+    layers = [Layer(3, Paged(1, 16, 24, window=window, chunked=chunked)), Layer(1, Paged(1, 16, 16))]
     program = program_of(layers, 3)
     plan = plan_of(program, np.random.default_rng(4), [170, 50])
     kept = cpu_outputs(program, plan, target, chunk=170)
@@ -177,8 +184,9 @@ def test_keys_and_values_have_codecs_of_their_own(target: Target, codecs: tuple[
         [Layer(7, Paged(1, 16, 64)), Layer(1, Paged(1, 64, 16)), Layer(4, Paged(4, 16, 16))],
         [Layer(3, Paged(1, 16, 32)), Layer(3, Paged(1, 16, 32), reads=0), Layer(1, Paged(1, 16, 32), reads=0)],
         [Layer(3, Paged(1, 16, 16, window=300)), Layer(3, Paged(1, 16, 16)), Layer(3, Paged(1, 16, 16, window=600))],
+        [Layer(3, Paged(1, 16, 16, window=300, chunked=True)), Layer(3, Paged(1, 16, 16, window=300))],
     ],
-    ids=["caches of their own", "one cache", "windows"],
+    ids=["caches of their own", "one cache", "windows", "a window and chunks of its size"],
 )
 def test_attentions_of_one_phase_share_out_their_spans(
     target: Target, monkeypatch: pytest.MonkeyPatch, layers: list[Layer]
@@ -251,3 +259,75 @@ def test_a_copied_state_goes_on_to_the_same_bits(target: Target) -> None:
         for places in (moved, plan):
             rest = runner.run(step_of(places, [(0, 12, 33)]))["average"]
             np.testing.assert_array_equal(rest.view(np.int32), whole[12:].view(np.int32))
+
+
+MIXERS: Mapping[str, Mixer] = {
+    "a convolution": Mixer("none", 40, taps=2),
+    "of one channel": Mixer("none", 1, taps=3),
+    "of many channels, with SiLU": Mixer("silu", 200, taps=4),
+    "of most taps": Mixer("silu", 17, taps=8),
+    "a delta rule": Mixer("delta", 32, 32, 1, 1),
+    "of odd widths": Mixer("delta", 20, 9, 2, 3),
+    "of tiled heads": Mixer("tiled", 16, 24, 3, 2),
+    "of one number": Mixer("tiled", 1, 1, 1, 1),
+    "of tiled heads of odd widths": Mixer("tiled", 33, 5, 2, 2),
+    "a scan": Mixer("scan", 32, 16, 1, 4),
+    "of groups of odd widths": Mixer("scan", 12, 7, 3, 2),
+    "of a head for each group": Mixer("scan", 5, 1, 2, 1),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@quickly
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    chunk=st.sampled_from([1, 2, 3, 7, 16]),
+)
+def test_a_recurrent_layer_is_its_meaning_with_the_same_bits(
+    target: Target, name: str, seed: int, lengths: list[int], chunk: int
+) -> None:
+    """Whatever the chunks, threads, company and places."""
+    program, rng = mixers_of([MIXERS[name]], seed), np.random.default_rng(seed)
+    plan = plan_of(program, rng, lengths)
+    whole = cpu_outputs(program, plan, target, chunk=max(lengths), threads=1)
+    check_meaning(whole, program, plan)
+    elsewhere = plan_of(program, rng, lengths)._replace(texts=plan.texts)
+    same_bits(whole, cpu_outputs(program, elsewhere, target, chunk=chunk, threads=5))
+    alone = plan_of(program, rng, lengths[:1])._replace(texts=plan.texts[:1])
+    same_bits(whole[:1], cpu_outputs(program, alone, target, chunk=chunk))
+
+
+def test_recurrent_layers_begin_anew_at_position_0_and_go_on_from_copies(target: Target) -> None:
+    """Whatever a place held: numbers that are not finite, too. A copied state goes on to the same bits."""
+    program = mixers_of(list(MIXERS.values()), 3)
+    plan = plan_of(program, np.random.default_rng(3), [33])
+    with closing(CpuRunner(program, plan.limits, threads=2, target=target)) as runner:
+        whole = outputs(runner, plan, 33)
+        for block in range(plan.limits.blocks[0]):
+            runner.write(0, block, b"\xff" * len(runner.read(0, block)))
+        same_bits(whole, outputs(runner, plan, 5))
+        runner.run(step_of(plan, [(0, 0, 12)]))
+        here = plan.blocks[0][0][0]
+        runner.copy([Copy(0, here, 1 - here)])
+        for places in (plan._replace(blocks=[[[1 - here]]]), plan):
+            rest = runner.run(step_of(places, [(0, 12, 33)]))
+            for name, rows in rest.items():
+                np.testing.assert_array_equal(rows.view(np.int32), whole[0][name][12:].view(np.int32), err_msg=name)
+
+
+def test_a_state_restored_from_bytes_goes_on_to_the_same_bits(target: Target) -> None:
+    program = mixers_of([MIXERS["of odd widths"], MIXERS["a scan"], MIXERS["of many channels, with SiLU"]], 4)
+    plan = plan_of(program, np.random.default_rng(4), [20])
+    kept = None
+    for _ in range(2):
+        with closing(CpuRunner(program, plan.limits, threads=1, target=target)) as runner:
+            if kept is None:
+                whole = outputs(runner, plan, 20)[0]
+                runner.run(step_of(plan, [(0, 0, 8)]))
+                kept = runner.read(0, plan.blocks[0][0][0])
+            else:
+                runner.write(0, plan.blocks[0][0][0], kept)
+                rest = runner.run(step_of(plan, [(0, 8, 20)]))
+                for name, rows in rest.items():
+                    np.testing.assert_array_equal(rows.view(np.int32), whole[name][8:].view(np.int32))

@@ -72,7 +72,7 @@ def check(inputs: Inputs, tokens: int, target: Target, *, tolerance: float = 2e-
 # ---- choosing
 
 
-@pytest.mark.parametrize("scores", ["softmax", "sigmoid", "chosen"])
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid", "chosen", "chosen_sigmoid"])
 @settings(quickly, max_examples=12)
 @given(seed=seeds, tokens=st.integers(1, 21), data=st.data())
 def test_choices_and_weights(target: Target, scores: str, seed: int, tokens: int, data: st.DataObject) -> None:
@@ -111,7 +111,7 @@ def results(inputs: Inputs, tokens: int, target: Target, threads: int) -> dict[s
         runner.close()
 
 
-@pytest.mark.parametrize("scores", ["softmax", "sigmoid", "chosen"])
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid", "chosen", "chosen_sigmoid"])
 def test_of_equal_experts_the_lower_ids_are_taken(target: Target, scores: str) -> None:
     logits = np.tile(np.array([0, 3, 3, -2, 3, 0, 3, -2], np.float32), (2, 1))
     inputs = Inputs()
@@ -243,6 +243,15 @@ def test_spread(target: Target, seed: int, tokens: int, width: int, k: int) -> N
 
 
 @quickly
+@given(seed=seeds, tokens=st.integers(1, 21), k=st.integers(1, 9))
+def test_weights_times_a_number_of_each_expert(target: Target, seed: int, tokens: int, k: int) -> None:
+    inputs = Inputs()
+    choice, weights = chosen(inputs, some_choices(seed, tokens, 9, k), 9)
+    ops.scale_choices(weights, choice, weight(numbers(seed + 1, 9)))
+    check(inputs, tokens, target, tolerance=3e-6)
+
+
+@quickly
 @given(seed=seeds, tokens=st.integers(1, 21), width=st.sampled_from([1, 5, 16, 33, 96, 100]))
 def test_gates_of_rows(target: Target, seed: int, tokens: int, width: int) -> None:
     inputs = Inputs()
@@ -262,7 +271,7 @@ def test_gates_of_rows(target: Target, seed: int, tokens: int, width: int) -> No
         ({"k": 1, "groups": 3}, r"equal groups of 4 experts, some of which are used: not 1 of 3$"),
         ({"k": 2, "groups": 4}, r"can't choose 2 of 1 experts"),
         ({"k": 2, "groups": 2, "groups_used": 3}, r"not 3 of 2$"),
-        ({"k": 2, "scores": "square"}, r"has the scores softmax, sigmoid, chosen: not square$"),
+        ({"k": 2, "scores": "square"}, r"has the scores softmax, sigmoid, chosen, chosen_sigmoid: not square$"),
     ],
 )
 def test_choices_that_can_not_be(target: Target, options: dict[str, Any], said: str) -> None:

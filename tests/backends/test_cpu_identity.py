@@ -5,11 +5,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from tests.support.checkpoints import mixed_encodings, random_checkpoint
+from tests.support.checkpoints import mixed_encodings, random_checkpoint, wide_sizes
+from tests.support.levels import LEVELS
 from tests.support.running import limits_for, make_step, run_text
 
 from sotol.backends.cpu import CpuRunner
-from sotol.backends.cpu.target import Target, host_target, levels, target_for
+from sotol.backends.cpu.target import Target, host_target, target_for
 from sotol.catalog import find_model
 from sotol.formats import read_gguf
 from sotol.models import ARCHITECTURES, trace_model
@@ -25,14 +26,17 @@ EXTRA = {
     "llama": {"block_count": 3},
     "gemma3": {"attention.sliding_window": 40, "block_count": 7},
     "gpt-oss": {**EXPERTS, "attention.sliding_window": 40, "block_count": 3},
+    "deepseek2": EXPERTS,
     "qwen2moe": {**EXPERTS, "expert_shared_feed_forward_length": 256, "block_count": 3},
+    "qwen35": {"block_count": 4},
+    "nemotron_h_moe": {**EXPERTS, "expert_shared_feed_forward_length": 256},
 }
 
 
 @pytest.fixture(scope="module", params=EXTRA)
 def program(request: pytest.FixtureRequest) -> Program:
     """A small model with every encoding; windows of 40 are shorter than the text."""
-    fields, whole = {**SIZES, **EXTRA[request.param]}, request.param == "gpt-oss"
+    fields, whole = {**SIZES, **EXTRA[request.param], **wide_sizes(request.param)}, request.param == "gpt-oss"
     checkpoint = mixed_encodings(random_checkpoint(request.param, fields, optional=whole))
     return trace_model(checkpoint, 256)
 
@@ -74,7 +78,7 @@ def test_chunks(program: Program, text: list[int], size: int) -> None:
     same_bits(logits(program, text, [LENGTH]), logits(program, text, in_chunks(size)))
 
 
-@pytest.mark.parametrize("level", levels()[:-1])
+@pytest.mark.parametrize("level", LEVELS[:-1])
 @pytest.mark.parametrize("precision", ["int8", "f32"])
 def test_levels(program: Program, text: list[int], level: str, precision: str) -> None:
     """Each lesser CPU level against this machine's best."""
@@ -87,6 +91,7 @@ def test_company(program: Program, text: list[int]) -> None:
     alone = logits(program, text, [LENGTH])
     program = quantize_inputs(program)
     limits = limits_for(program, 256, sequences=3)._replace(tokens=256)
+    limits = limits._replace(blocks=(48,) * len(limits.blocks))  # so many states, too
     parts = [np.zeros((0, 48), np.float32)]
     with closing(CpuRunner(program, limits, threads=2)) as runner:
         for start in range(0, LENGTH, 50):
@@ -105,17 +110,18 @@ def test_chunks_and_threads_of_every_architecture(architecture: str) -> None:
     """With windows that are shorter than the text, where it has some, and the least CPU level."""
     keys = {"attention.sliding_window": 40, "block_count": 4}
     keys |= {"expert_feed_forward_length": 256, "expert_shared_feed_forward_length": 256}
-    program = trace_model(mixed_encodings(random_checkpoint(architecture, {**SIZES, **keys}), first=3), 256)
+    checkpoint = random_checkpoint(architecture, {**SIZES, **keys, **wide_sizes(architecture)})
+    program = trace_model(mixed_encodings(checkpoint, first=3), 256)
     ids = np.random.default_rng(3).integers(0, 48, LENGTH).tolist()
     whole = logits(program, ids, [LENGTH])
     assert np.isfinite(whole).all()
     assert len(np.unique(whole, axis=0)) > 48  # not the tokens alone, but what comes before them
     for size, threads in ((1, 2), (7, 5), (64, 1)):
         same_bits(whole, logits(program, ids, in_chunks(size), threads=threads))
-    same_bits(whole, logits(program, ids, in_chunks(64), target=target_for(levels()[0])))
+    same_bits(whole, logits(program, ids, in_chunks(64), target=target_for(LEVELS[0])))
 
 
-@pytest.mark.parametrize("level", levels()[:-1])
+@pytest.mark.parametrize("level", LEVELS[:-1])
 def test_levels_on_a_real_model(level: str) -> None:
     """SmolLM2 over a few tokens of a prompt."""
     program = quantize_inputs(trace_model(read_gguf(find_model("smollm2")), 64))

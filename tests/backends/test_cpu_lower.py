@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.support.checkpoints import is_matrix, random_checkpoint
+from tests.support.checkpoints import is_matrix, kinds_of_layers, random_checkpoint
 from tests.support.running import limits_for, make_step, run_text
 from tests.support.single_op import Inputs, cpu, ended, reference, single_step, weight
 
@@ -83,9 +83,9 @@ REFUSED: dict[str, tuple[Callable[[Inputs], object], str]] = {
     "a wide table": (lambda i: table(i, 16, 5), "at most half of 8 pairs"),
     "a cache of other heads": (lambda i: attention(i, 3, 16, pages(2, 16, 16)), "needs a cache of such heads"),
     "too wide keys": (
-        lambda i: attention(i, 1, WIDEST_HEAD + 1, pages(1, WIDEST_HEAD + 1, 8)), "up to 512 channels: not 513",
+        lambda i: attention(i, 1, WIDEST_HEAD + 1, pages(1, WIDEST_HEAD + 1, 8)), "up to 576 channels: not 577",
     ),
-    "too wide values": (lambda i: attention(i, 1, 8, pages(1, 8, WIDEST_HEAD + 1)), "up to 512 channels: not 513"),
+    "too wide values": (lambda i: attention(i, 1, 8, pages(1, 8, WIDEST_HEAD + 1)), "up to 576 channels: not 577"),
     "whole values of a latent cache": (remember_whole, r"remember can't write Cache\(name='kv\.0'"),
     "latent values of a whole cache": (remember_part, r"remember_latent can't write Cache\(name='kv\.0'"),
     "a state of pages": (average_of_pages, "moving_average needs a state: not"),
@@ -170,7 +170,8 @@ ODD = {"embedding_length": 60, "feed_forward_length": 92, "attention.head_count"
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_models_of_odd_widths(architecture: str, encoding: str) -> None:
     """Heads of 12, 60 channels, 92 of the feed-forward network; biases, where an architecture has them."""
-    checkpoint = random_checkpoint(architecture, {**ODD, "final_logit_softcapping": 20.0}, optional=True)
+    fields = {**ODD, "final_logit_softcapping": 20.0, **kinds_of_layers(architecture)}
+    checkpoint = random_checkpoint(architecture, fields, optional=True)
     weights = {
         name: Weight.from_values(name, w.decode(), encoding) if is_matrix(w) else w
         for name, w in checkpoint.weights.items()

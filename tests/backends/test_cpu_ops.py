@@ -76,6 +76,36 @@ def test_rms_norm_of_heads(target: Target, seed: int, tokens: int, heads: int, w
 
 
 @quickly
+@given(seed=seeds, tokens=counts, groups=st.integers(1, 4), width=st.sampled_from([1, 8, 16, 24, 64, 100]))
+def test_grouped_rms_norm(target: Target, seed: int, tokens: int, groups: int, width: int) -> None:
+    inputs = Inputs()
+    x = inputs.rows(numbers(seed, tokens, groups * width), "x")
+    ops.grouped_rms_norm(x, weight(numbers(seed + 1, groups * width)), groups=groups, eps=1e-6)
+    check(inputs, tokens, target)
+
+
+@quickly
+@given(seed=seeds, tokens=counts, width=widths, middle=st.sampled_from([-90.0, -15.0, -3.0, 0.0, 4.0, 60.0]))
+def test_time_steps(target: Target, seed: int, tokens: int, width: int, middle: float) -> None:
+    """Steps of all sizes, also very small ones, exact to some units in the last place; and what they leave."""
+    rng = np.random.default_rng(seed)
+    values, bias = rng.normal(middle, 2, (tokens, width)).astype(np.float32), numbers(seed + 1, width)
+    rate = -rng.uniform(0.01, 16, width).astype(np.float32)
+    for output in (0, 1):
+        inputs = Inputs()
+        x = inputs.rows(values, "x")
+        results = ops.time_steps(x, weight(bias, name="bias"), weight(rate, name="rate"))
+        assert isinstance(results, tuple)
+        inputs.program.results["result"] = results[output]
+        step = single_step(tokens)
+        got = cpu(inputs.program, [step], target, threads=2)
+        exact = np.logaddexp(0, (values + bias).astype(np.float64))  # the sum is rounded
+        want = np.exp(rate * exact) if output else exact
+        relative = 1e-6 if not output else 1e-6 * (1 + np.abs(rate * exact))
+        assert (np.abs(got - want) <= relative * np.abs(want) + 1e-37).all()
+
+
+@quickly
 @given(seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([1, 8, 16, 24, 64, 100]))
 def test_layer_norm(target: Target, seed: int, tokens: int, heads: int, width: int) -> None:
     """Of rows that are far from 0, too; eps is not small beside the smallest of their variances."""
@@ -100,6 +130,9 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda x, y: ops.add(x, y),
     "activate": lambda x, _: ops.activate(x, act="relu2"),
     "activate gelu": lambda x, _: ops.activate(x, act="gelu_tanh"),
+    "activate sigmoid": lambda x, _: ops.activate(x, act="sigmoid"),
+    "glu sigmoid": lambda x, y: ops.glu(x, y, act="sigmoid"),
+    "glu bilinear": lambda x, y: ops.glu(x, y, act="bilinear"),
     "glu silu": lambda x, y: ops.glu(x, y, act="silu"),
     "glu gelu": lambda x, y: ops.glu(x, y, act="gelu_tanh"),
     "glu clamped": lambda x, y: ops.glu(ops.scale(x, factor=4.0), ops.scale(y, factor=4.0), act="clamped_swiglu"),
@@ -128,7 +161,7 @@ def test_what_is_not_a_number_stays_so(target: Target, act: str) -> None:
     np.testing.assert_array_equal(np.isnan(result), np.isnan(x))
 
 
-@pytest.mark.parametrize("style", ["halves", "pairs"])
+@pytest.mark.parametrize("style", ["halves", "middle", "pairs"])
 @quickly
 @given(
     seed=seeds, tokens=counts, heads=st.integers(1, 3), width=st.sampled_from([3, 8, 32, 50, 64]), part=st.booleans()
@@ -148,6 +181,14 @@ def test_rope(target: Target, style: str, seed: int, tokens: int, heads: int, wi
 def test_rows(target: Target, seed: int, tokens: int, width: int) -> None:
     inputs = Inputs()
     ops.rows(inputs.rows(numbers(seed, tokens, width), "x"), inputs.logit_rows)
+    check(inputs, tokens, target, tolerance=0)
+
+
+@quickly
+@given(seed=seeds, tokens=counts, width=widths)
+def test_reorder(target: Target, seed: int, tokens: int, width: int) -> None:
+    inputs, order = Inputs(), np.random.default_rng(seed).permutation(width).astype(np.int32)
+    ops.reorder(inputs.rows(numbers(seed, tokens, width), "x"), Constant("order", order))
     check(inputs, tokens, target, tolerance=0)
 
 

@@ -11,7 +11,7 @@ from sotol.program.program import Constant
 TOKENS, WIDTH, PAIRS = 4, 32, 3
 
 
-@pytest.mark.parametrize("style", ["halves", "pairs"])
+@pytest.mark.parametrize("style", ["halves", "middle", "pairs"])
 def test_nothing_is_written_behind_the_last_row(target: Target, style: str) -> None:
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(TOKENS, WIDTH)).astype(np.float32) for _ in range(3)]

@@ -21,17 +21,19 @@ CONTEXT = 3000
 spans = st.lists(st.tuples(st.integers(0, CONTEXT - 1), st.integers(1, 120)), min_size=1, max_size=6)
 
 
-@given(spans, st.integers(1, 1500) | st.just(0))
-@example([(555, 1)], 300)  # the first key that it sees begins a span
-@example([(811, 30)], 300)
-@example([(CONTEXT - 1, 1), (0, 1)], 0)
-def test_parts_are_the_spans_that_a_tile_sees(sequences: list[tuple[int, int]], window: int) -> None:
+@given(spans, st.integers(1, 1500) | st.just(0), st.booleans())
+@example([(555, 1)], 300, False)  # the first key that it sees begins a span
+@example([(811, 30)], 300, False)
+@example([(1023, 20)], 512, True)
+@example([(CONTEXT - 1, 1), (0, 1)], 0, False)
+def test_parts_are_the_spans_that_a_tile_sees(sequences: list[tuple[int, int]], window: int, chunked: bool) -> None:
+    chunked = chunked and window > 0
     texts = [[0] * min(count, CONTEXT - begin) for begin, count in sequences]
     begins = [begin for begin, _ in sequences]
     step = make_step(texts, begins, [[0]] * len(texts), [0])
     limits = Limits(len(step.tokens), len(texts), 1, CONTEXT, (1,))
     tiles = Tiles(limits)
-    work = AttentionWork(limits, tiles, window)
+    work = AttentionWork(limits, tiles, window, chunked=chunked)
     for _ in range(2):  # what the last step left does not matter
         tiles.fill(step)
         work.fill()
@@ -48,7 +50,8 @@ def test_parts_are_the_spans_that_a_tile_sees(sequences: list[tuple[int, int]], 
         assert token + count <= step.starts[sequence + 1]
         seen_tokens += range(token, token + count)
         positions = step.positions[token : token + count]
-        keys = np.arange(max(0, positions[0] - window + 1) if window else 0, positions[-1] + 1)
+        oldest = positions[0] // window * window if chunked else max(0, positions[0] - window + 1) if window else 0
+        keys = np.arange(oldest, positions[-1] + 1)
         own = sorted(span for t, span in found if t == tile)
         wanted = sorted(set((keys // SPAN).tolist()))
         assert own in ([-1], wanted)

@@ -17,17 +17,20 @@ PACKAGE = Path(sotol.__file__).parent
 # One of each kind, as children get them.
 KEYS = [
     ("activate", "relu2"), ("add",), ("add_bias",), ("add_expert_bias",), ("attend", "f16", "f16", 0, 0, 2),
-    ("choose_experts", "softmax"), ("combine",), ("embed", "q4_32x1_m"), ("expert_linear", "q4_32x1_m", "int8"),
-    ("gate_rows",), ("glu", "silu"), ("glu_quantize", "silu"), ("layer_norm",), ("linear", "q4_32x1_m", "int8"),
-    ("moving_average",), ("pack", "Q4_1"), ("quantize",), ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"),
-    ("rows",), ("scale",), ("scale_by_position",), ("soft_cap",), ("sort_choices",), ("spread",),
-    ("store_cache", "f16", "f16"),
+    ("choose_experts", "softmax"), ("combine",), ("convolve", "silu"), ("delta_rule", 0), ("embed", "q4_32x1_m"),
+    ("expert_linear", "q4_32x1_m", "int8"), ("fit", "Q4_K", 1),
+    ("gate_rows",), ("glu", "silu"), ("glu_quantize", "silu"), ("head_linear", "q4_32x1_m", "int8"), ("join",),
+    ("layer_norm",), ("linear", "q4_32x1_m", "int8"), ("moving_average",), ("pack", "Q4_1"), ("part",), ("quantize",),
+    ("reorder",), ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"), ("round", "Q5_1"), ("rows",), ("scale",),
+    ("scale_by_position",), ("scale_choices",), ("selective_scan",), ("soft_cap",), ("sort_choices",), ("spread",),
+    ("store_cache", "f16", "f16"), ("time_steps",),
 ]  # fmt: skip
 # Loaded on the way, by packages or for what is around the compiling.
 HARMLESS = {
     "__init__.py", "arrays.py", "errors.py", "backends/__init__.py", "backends/cpu/__init__.py",
     "backends/cpu/building/__init__.py", "backends/cpu/building/child.py", "backends/cpu/building/sources.py",
-    "formats/__init__.py", "formats/cursor.py", "formats/files.py", "formats/gguf.py", "formats/gguf_write.py",
+    "formats/__init__.py", "formats/cursor.py", "formats/files.py", "formats/gguf.py", "formats/gguf_values.py",
+    "formats/gguf_writer.py", "formats/whole_file.py",
 }  # fmt: skip
 PROGRAM = """
 import json, sys

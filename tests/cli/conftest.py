@@ -2,13 +2,18 @@
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import platformdirs
 import pytest
+from tests.support.hub import cache, hub
 from tests.support.tiny_model import tiny_model
 from typer.testing import CliRunner, Result
 
 from sotol.cli.app import make_app
 from sotol.llm import LLM
+
+__all__ = ["FakeTerminal", "Sotol", "cache", "compiled", "hub", "llm", "no_default_model", "sotol"]
 
 Sotol = Callable[..., Result]
 
@@ -21,9 +26,12 @@ class FakeTerminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def no_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the one who runs the tests likes best."""
-    monkeypatch.delenv("SOTOL_MODEL", raising=False)
+def no_default_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the one who runs the tests: no favourite, no names for models, no pulled ones, no server."""
+    for name in ("SOTOL_MODEL", "SOTOL_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(platformdirs, "user_config_dir", lambda _: str(tmp_path / "config"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -60,7 +60,7 @@ def test_an_answer_needs_none_of_the_slow_modules(tmp_path: Path) -> None:
         (["run", "--sed", "1"], "no such option: --sed; did you mean --seed"),
         (["run", "--tempp", "1"], "did you mean --temp or"),
         (["run", "--max-token", "1"], "did you mean --max-tokens"),
-        (["rum"], "no such command 'rum'; did you mean 'run'?"),
+        (["runn"], "no such command 'runn'; did you mean 'run'?"),
         (["--verzion"], "did you mean --version"),
         (["run", "smollm2", "hi", "-n", "many"], "'many'"),
         (["run", "smollm2", "hi", "-n"], "'-n' requires an argument"),

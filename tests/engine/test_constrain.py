@@ -16,7 +16,7 @@ from tests.support.scripted import scripted, scripted_model
 from sotol import LLM, Sampling, SotolError, Tokenizer
 from sotol.engine import constrain
 from sotol.engine.constrain import Grammars, Matcher
-from sotol.engine.grammars import Thinking
+from sotol.engine.grammars import Around, Thinking
 from sotol.tokenizers.bpe import CHARACTER_OF_BYTE
 
 PERSON = {
@@ -378,7 +378,7 @@ def test_an_answer_begins_after_the_thinking(hidden: bool, begun: bool) -> None:
     tokenizer = model.tokenizer
     begin, end = (tuple(tokenizer.shown(mark)) for mark in marks)
     assert isinstance(begin[0], int) == hidden
-    constraint = Grammars(tokenizer).compile(Sampling(schema=PERSON), thinking=Thinking(((begin, end),), begun))
+    constraint = Grammars(tokenizer).compile(Sampling(schema=PERSON), Around(Thinking(((begin, end),), begun)))
     assert constraint is not None
 
     def accepted(text: str) -> bool:

@@ -1,11 +1,12 @@
 """The engine over a program with a layer of each kind, on the CPU: every token as of the request alone.
 
-Full and windowed attention, a layer that reads another's rows, a latent whose value is part of its key, a state. A
-token depends on all that came before it, so one wrong row, block, position, copy or snapshot changes an answer.
+Full, windowed and chunked attention, a layer that reads another's rows, a latent whose value is part of its key, states
+of every kind of recurrent layer. A token depends on all that came before it, so one wrong row, block, position, copy or
+snapshot changes an answer.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -39,6 +40,9 @@ def program() -> Program:
     def matrix(name: str, rows: int, columns: int = WIDTH) -> Weight:
         return weight(rng.normal(size=(rows, columns)).astype(np.float32) / columns**0.5, name=name)
 
+    def vector(name: str, size: int) -> Weight:
+        return weight(rng.normal(size=size).astype(np.float32), name=name)
+
     def heads(x: Tensor, name: str, count: int, width: int) -> Tensor:
         return ops.linear(x, matrix(name, count * width)).reshape("T", count, width)
 
@@ -51,10 +55,15 @@ def program() -> Program:
     def norm(x: Tensor) -> Tensor:
         return ops.rms_norm(x, weight(np.ones(WIDTH, np.float32), name="norm"), eps=1e-6)
 
+    def time_steps(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        rates = weight(-np.array([0.05, 0.1, 0.2, 0.4], np.float32), name=f"{name}.rates")
+        return cast("tuple[Tensor, Tensor]", ops.time_steps(x, vector(name, 4), rates))
+
     full, window = Cache("kv.0", Paged(1, 16, 16)), Cache("kv.1", Paged(2, 16, 24, 20))
+    chunks = Cache("kv.2", Paged(1, 16, 16, 20, chunked=True))
     latent = Cache("kv.3", Paged(1, 24, 16, latent=True))
     x = ops.embed(matrix("embed", VOCABULARY), tokens)
-    for cache, name in ((full, "full"), (window, "window")):
+    for cache, name in ((full, "full"), (window, "window"), (chunks, "chunks")):
         h, layout = norm(x), cache.layout
         assert isinstance(layout, Paged)
         k, v = heads(h, f"{name}.k", layout.heads, layout.key), heads(h, f"{name}.v", layout.heads, layout.value)
@@ -66,16 +75,30 @@ def program() -> Program:
     x = x + attend(h, latent, "latent")
     decay = weight(rng.uniform(0.5, 1, WIDTH).astype(np.float32), name="decay")
     x = x + ops.moving_average(norm(x), decay, Cache("state.4", State((WIDTH,))), step)
+    h = norm(x)  # gated DeltaNet, of 4 heads of 8 channels for 2 of keys of 8, after a convolution over 3 tokens
+    mixed = ops.convolve(
+        ops.linear(h, matrix("delta.in", 64)), matrix("delta.conv", 64, 3), vector("delta.bias", 64),
+        Cache("convolved.5", State((2, 64))), step, act="silu",
+    )  # fmt: skip
+    _, left = time_steps(ops.linear(h, matrix("delta.a", 4)), "delta.dt")
+    gain = ops.activate(ops.linear(h, matrix("delta.b", 4)), act="sigmoid")
+    out = ops.delta_rule(mixed, left, gain, Cache("state.5", State((4, 8, 8))), step, tiled=True)
+    x = x + ops.linear(out.reshape("T", 32), matrix("delta.out", WIDTH, 32))
+    h = norm(x)  # Mamba-2, of 4 heads of 8 channels, in 2 groups, with 16 numbers of a state for each channel
+    steps, left = time_steps(ops.linear(h, matrix("scan.dt", 4)), "scan.bias")
+    mixed, state = ops.linear(h, matrix("scan.in", 96)), Cache("state.6", State((4, 16, 8)))
+    out = ops.selective_scan(mixed, steps, left, vector("scan.d", 4), state, step)
+    x = x + ops.linear(out.reshape("T", 32), matrix("scan.out", WIDTH, 32))
     x = norm(ops.rows(x, StepInput(made, "logit_rows", ("R",))))
     made.results = {"logits": ops.linear(x, matrix("output", VOCABULARY))}
     return made
 
 
-def runner_of(tokens: int, sequences: int, step_tokens: int) -> CpuRunner:
-    """With memory for so many tokens of the past, at least one context."""
+def runner_of(tokens: int, sequences: int, step_tokens: int, states: int | None = None) -> CpuRunner:
+    """With memory for so many tokens of the past, at least one context, and for so many states."""
     made = program()
     groups = group_caches(made.caches())
-    blocks = pool_sizes(groups, tokens, context=CONTEXT, step_tokens=step_tokens, sequences=sequences)
+    blocks = pool_sizes(groups, tokens, context=CONTEXT, step_tokens=step_tokens, sequences=sequences, states=states)
     return CpuRunner(made, Limits(step_tokens, sequences, min(sequences, step_tokens), CONTEXT, blocks), threads=2)
 
 
@@ -139,11 +162,13 @@ ASKED = st.tuples(
     sequences=st.integers(1, 5),
     step_tokens=st.sampled_from([1, 7, 16, 40]),
     reuse=st.booleans(),
+    states=st.sampled_from([None, 2, 3]),
 )
 def test_every_token_is_that_of_the_request_alone(
-    judge: CpuRunner, asked: list[Any], memory: int, sequences: int, step_tokens: int, reuse: bool
-) -> None:
-    runner = runner_of(memory, sequences, step_tokens)
+    judge: CpuRunner, asked: list[Any], memory: int, sequences: int, step_tokens: int, reuse: bool,
+    states: int | None,
+) -> None:  # fmt: skip
+    runner = runner_of(memory, sequences, step_tokens, states)
     try:
         scheduler = Scheduler(runner.limits, runner.groups, reuse=reuse)
         texts: list[list[int]] = [[]]

@@ -164,9 +164,9 @@ def test_a_weight_of_no_known_tower_is_named(folder: Path) -> None:
 
 def test_quantized_weights_are_named(folder: Path) -> None:
     (folder / "config.json").write_text(
-        json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}})
+        json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "aqlm"}})
     )
-    with pytest.raises(ModelError, match="its weights are quantized by 'gptq'"):
+    with pytest.raises(ModelError, match="its weights are quantized by 'aqlm'"):
         trace_model(read_folder(folder), 64)
 
 

@@ -67,6 +67,23 @@ def test_a_snapshot_of_the_hubs_cache(tmp_path: Path) -> None:
         Folder(snapshot).json("tokenizer.json")
 
 
+def test_a_cache_whose_repositories_share_files(tmp_path: Path) -> None:
+    """As huggingface_hub 2 has it: a blob of a repository is a link to one of all."""
+    snapshot, shared = tmp_path / "models--a--b" / "snapshots" / "0123", tmp_path / "blobs" / "be"
+    snapshot.mkdir(parents=True)
+    shared.mkdir(parents=True)
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    (shared / "beef").write_text('{"a": 2}')
+    (tmp_path / "models--a--b" / "blobs" / "cafe").symlink_to("../../blobs/be/beef")
+    (snapshot / "config.json").symlink_to("../../blobs/cafe")
+    assert Folder(snapshot).json("config.json") == {"a": 2}
+    other = tmp_path / "mine" / "snapshots" / "0123"  # no repository of a cache
+    other.mkdir(parents=True)
+    (other / "config.json").symlink_to("../../../blobs/be/beef")
+    with pytest.raises(FormatError, match="outside of the folder"):
+        Folder(other).json("config.json")
+
+
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../secret.json", "/etc/passwd", "a/b", "a\\b", "a\0b", "c:x", "x" * 300]
 )

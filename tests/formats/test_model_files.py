@@ -136,6 +136,22 @@ def test_bytes_that_are_gone_are_an_error_and_no_crash(path: Path) -> None:
         in_memory(weights["b"])
 
 
+def test_rows_that_lie_apart(path: Path) -> None:
+    """Columns of a matrix, of a file and of memory; if some of them are gone, that is an error."""
+    file = ModelFile.open(path)
+    whole = np.frombuffer(file, np.uint8)[: 200 * 80].reshape(200, 80)
+    part, again = np.empty((200, 7), np.uint8), np.empty((200, 7), np.uint8)
+    copy_bytes(whole[:, 30:37], part)
+    copy_bytes(part, again)
+    np.testing.assert_array_equal(
+        part, np.frombuffer(path.read_bytes()[: 200 * 80], np.uint8).reshape(200, 80)[:, 30:37]
+    )
+    np.testing.assert_array_equal(again, part)
+    os.truncate(path, 100 * 80)
+    with pytest.raises(FormatError, match="was changed while it was read"):
+        copy_bytes(whole[:, 30:37], part)
+
+
 def test_a_head_that_is_cut_short_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whoever opened it just before."""
     opened = ModelFile.open

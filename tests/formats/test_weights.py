@@ -1,5 +1,7 @@
 """Weights: name, encoding, shape and bytes must fit each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +44,13 @@ def test_shape_and_bytes_must_belong_together(shape: tuple[int, ...], size: int,
 
 def matrix(*shape: int, encoding: str = "Q8_0") -> Weight:
     return Weight.from_values("w", np.random.default_rng(1).standard_normal(shape).astype(np.float32), encoding)
+
+
+def test_numbers_are_in_the_order_of_inputs() -> None:
+    order = np.array([2, 0, 1], np.int32)
+    weight = Weight.from_values("w", np.array([[30, 10, 20], [6, 4, 5]], np.float32), "F32")
+    assert replace(weight, order=order).decode().tolist() == [[10, 20, 30], [4, 5, 6]]
+    assert replace(weight, order=order).part(1, 2).decode().tolist() == [[4, 5, 6]]
 
 
 def test_identity_is_not_the_name() -> None:

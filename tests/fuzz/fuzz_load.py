@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 from tests.support.checkpoints import (
     DEFAULTS,
+    HYBRIDS,
     VOCABULARY,
     full_name,
     fused,
     is_matrix,
+    odd_states,
     optional_names,
     random_checkpoint,
+    wide_sizes,
 )
 from tests.support.fuzzing import Broken, run
 from tests.support.running import make_step, make_table
@@ -238,6 +241,10 @@ def mutant(rng: random.Random) -> Checkpoint:
     sizes: Fields = {} if rng.random() < 0.3 else odd_sizes(rng)
     if rng.random() < 0.3:
         sizes |= {"embedding_length": 256, "feed_forward_length": 256}
+    if architecture == "deepseek2":  # whose heads have widths of their own
+        sizes.pop("rope.dimension_count", None)
+    if architecture in HYBRIDS:
+        sizes |= odd_states(rng, architecture)
     checkpoint = random_checkpoint(architecture, sizes, optional=rng.random() < 0.5, seed=rng.randrange(99))
     if rng.random() < 0.2:
         checkpoint = fused(checkpoint)
@@ -309,7 +316,7 @@ def warm_up(folder: Path) -> None:
             sizes: Fields = {"embedding_length": 256, "feed_forward_length": 256, "attention.key_length": 64}
             sizes |= rng.choice([{}, {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}])
             sizes |= rng.choice([{}, {"attention.key_length": 16}])
-            checkpoint = random_checkpoint(architecture, sizes)
+            checkpoint = random_checkpoint(architecture, sizes | wide_sizes(architecture))
             weights = [encode(w, name) if is_matrix(w) else w for w in checkpoint.weights.values()]
             write_gguf(folder / "case.gguf", {**checkpoint.metadata, **vocabulary(rng)}, weights)
             if not load(folder / "case.gguf", rng):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sotol.kv.sizing import pool_sizes, tokens_within
+from sotol.kv.sizing import pool_sizes, states_within, tokens_within
 from sotol.program.memory import BLOCK_TOKENS, Cache, Group, Paged, State
 
 FULL = Group((Cache("kv.0", Paged(2, 8, 8)),))
@@ -90,3 +90,24 @@ def test_states_alone_set_no_bound() -> None:
     """A recurrent model needs as much memory for a million tokens as for one."""
     found = tokens_within(6 * 64, (STATES,), [64], context=100, step_tokens=8, sequences=3)
     assert found > 10**9
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**4), sequences)
+def test_states_take_at_most_half_of_the_memory(memory: int, size: int, sequences: int) -> None:
+    """Nor what one context needs; but two of them there are in any case. The rest of the memory is for others."""
+    sizes, limits = [512, size], {"context": 32, "step_tokens": 8, "sequences": sequences}
+    states, one_context = states_within(memory, (FULL, STATES), sizes, **limits), 2 * 512
+    assert 2 <= states <= 2 * sequences
+    most = min(memory // 2, memory - one_context)
+    assert states in (2, 2 * sequences) or most - size < states * size <= most
+    assert pool_sizes((FULL, STATES), 64, **limits, states=states) == (4, states)
+    if memory >= one_context + 2 * size:
+        found = tokens_within(memory, (FULL, STATES), sizes, **limits, states=states)
+        assert found == (memory - states * size) // 512 * BLOCK_TOKENS
+    else:
+        with pytest.raises(ValueError, match=f"needs {one_context + 2 * size} bytes: {memory} are too few"):
+            tokens_within(memory, (FULL, STATES), sizes, **limits, states=states)
+
+
+def test_without_states_none_are_counted() -> None:
+    assert states_within(1000, (FULL,), [512], context=32, step_tokens=8, sequences=3) == 6

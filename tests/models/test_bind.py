@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.checkpoints import DEFAULTS, full_name, random_checkpoint, with_weights
+from tests.support.checkpoints import DEFAULTS, full_name, home_of, model_type_of, random_checkpoint, with_weights
 from tests.support.converting import as_gguf
 from tests.support.programs import same_programs
 from tests.support.running import RUNNERS, limits_for, run_text
@@ -15,10 +15,32 @@ from tests.support.running import RUNNERS, limits_for, run_text
 from sotol.errors import ModelError
 from sotol.formats import read_gguf
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models import ARCHITECTURES, MODEL_TYPES, trace_model
+from sotol.models import ARCHITECTURES, trace_model
+from sotol.models.bind import draft_names
 from sotol.quant import Float32Array
 
 IDS = np.random.default_rng(6).integers(0, 48, 20).tolist()
+LATER_EXPERTS: dict[str, object] = {
+    "moe_intermediate_size": 32, "n_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+}  # fmt: skip
+DELTA_NET: dict[str, object] = {
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+}
+NEMOTRON_H: dict[str, object] = {
+    "layers_block_type": ["mamba", "attention", "mlp", "mamba"],
+    "conv_kernel": 4,
+    "ssm_state_size": 6,
+    "n_groups": 2,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 16,
+    "layer_norm_epsilon": 1e-6,
+}
 CONFIGS: dict[str, dict[str, object]] = {
     "cohere2": {"layer_norm_eps": 1e-5, "logit_scale": 0.5, "sliding_window": 9},
     "command-r": {"layer_norm_eps": 1e-5, "logit_scale": 0.5},
@@ -31,6 +53,34 @@ CONFIGS: dict[str, dict[str, object]] = {
         "attn_logit_softcapping": 7.0,
         "final_logit_softcapping": 3.0,
         "hidden_activation": "gelu_pytorch_tanh",
+    },
+    "deepseek": {**LATER_EXPERTS, "n_routed_experts": 5, "num_experts_per_tok": 2, "scoring_func": "softmax"},
+    "deepseek2": {
+        "n_routed_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 2,
+        "first_k_dense_replace": 1, "q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 24,
+        "qk_rope_head_dim": 8, "v_head_dim": 16, "model_type": "deepseek_v3", "routed_scaling_factor": 2.5,
+        "norm_topk_prob": True,
+    },
+    "dots1": {**LATER_EXPERTS, "n_routed_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True},
+    "ernie4_5-moe": {
+        "moe_num_experts": 5, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1, "moe_layer_end_index": -1, "moe_layer_interval": 1,
+    },
+    "glm4moe": {
+        **LATER_EXPERTS, "n_routed_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True,
+        "partial_rotary_factor": 0.5,
+    },
+    "hunyuan-moe": {"num_experts": 5, "moe_topk": 2, "intermediate_size": 64, "moe_intermediate_size": 32},
+    "minimax-m2": {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32, "rotary_dim": 8},
+    "gemma4": {
+        "layer_types": ["full_attention", *["sliding_attention"] * 2, "full_attention"], "sliding_window": 5,
+        "num_kv_shared_layers": 2, "head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 32,
+        "num_experts": 5, "top_k_experts": 2, "moe_intermediate_size": 32, "final_logit_softcapping": 3.0,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
     },
     "glm4": {"partial_rotary_factor": 0.5},
     "granite": {
@@ -104,6 +154,10 @@ CONFIGS: dict[str, dict[str, object]] = {
             "truncate": False,
         },
     },
+    "llama4": {
+        "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size_mlp": 64, "intermediate_size": 32,
+        "interleave_moe_layer_step": 2, "attention_chunk_size": 7,
+    },
     "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32},
     "olmoe": {"num_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32, "norm_topk_prob": False},
     "qwen2moe": {
@@ -112,6 +166,39 @@ CONFIGS: dict[str, dict[str, object]] = {
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 64,
         "norm_topk_prob": False,
+    },
+    "granitehybrid": {
+        "conv_kernel": None, "mamba_d_conv": 4, "mamba_d_state": 6, "mamba_n_groups": 2, "mamba_n_heads": 4,
+        "mamba_d_head": 16, "layer_types": ["mamba", "attention"], "num_local_experts": 5, "num_experts_per_tok": 2,
+        "intermediate_size": 32, "shared_intermediate_size": 64, "residual_multiplier": 0.5,
+        "position_embedding_type": "rope",
+    },
+    "granitemoe": {
+        "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32, "attention_multiplier": 0.3,
+        "logits_scaling": 3.0,
+    },
+    "lfm2": {
+        "norm_eps": 1e-6, "conv_L_cache": 3, "full_attn_idxs": [1], "intermediate_size": 60,
+        "block_auto_adjust_ff_dim": True, "block_multiple_of": 32, "block_ffn_dim_multiplier": 1.5,
+    },
+    "lfm2moe": {
+        "norm_eps": 1e-6, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1,
+        "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    },
+    "nemotron_h": NEMOTRON_H,
+    "nemotron_h_moe": {
+        **NEMOTRON_H, "layers_block_type": ["linear_attention", "full_attention", "moe", "linear_attention"],
+        "n_routed_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 64, "moe_latent_size": 32, "routed_scaling_factor": 1.5,
+    },
+    "qwen35": DELTA_NET,
+    "qwen35moe": {
+        **DELTA_NET, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 64,
+    },
+    "qwen3next": {
+        **DELTA_NET, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 64, "norm_topk_prob": True, "mlp_only_layers": [], "decoder_sparse_step": 1,
     },
     "qwen3moe": {
         "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True,
@@ -124,13 +211,15 @@ def hf_checkpoint(architecture: str, **config: object) -> Checkpoint:
     """A checkpoint of transformers' names with the random numbers of `random_checkpoint`, taken as they are."""
     ours = _as_joined(architecture, random_checkpoint(architecture, optional=True))
     weights = dict[str, Weight]()
+    layers = int(str(ours.metadata[f"{architecture}.block_count"]))
     for key, (name, *_) in ARCHITECTURES[architecture].WEIGHTS.items():
-        for i in range(2 if "{}" in key and name else bool(name)):
+        for i in range(layers if "{}" in key and name else bool(name)):
             full = full_name(name.format(i))
-            weights[full] = replace(ours.weights[full_name(key.format(i))], name=full)
+            if (named := full_name(key.format(i))) in ours.weights:
+                weights[full] = replace(ours.weights[named], name=full)
     described = {
-        "model_type": next(kind for kind, known in MODEL_TYPES.items() if known == architecture),
-        "num_hidden_layers": DEFAULTS["block_count"],
+        "model_type": model_type_of(architecture),
+        "num_hidden_layers": layers,
         "max_position_embeddings": DEFAULTS["context_length"],
         "hidden_size": DEFAULTS["embedding_length"],
         "intermediate_size": DEFAULTS["feed_forward_length"],
@@ -148,13 +237,22 @@ def hf_checkpoint(architecture: str, **config: object) -> Checkpoint:
 def _as_joined(architecture: str, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with weights joined as Hugging Face's files of the architecture join them, by a part's name."""
     table, weights = ARCHITECTURES[architecture].WEIGHTS, dict(checkpoint.weights)
-    for names, whole in ((("attn_q", "attn_k", "attn_v"), "attn_q"), (("ffn_gate", "ffn_up"), "ffn_up")):
+    joined = (
+        (("attn_q", "attn_k", "attn_v"), "attn_q"), (("ffn_gate", "ffn_up"), "ffn_up"),
+        (("ffn_gate_shexp", "ffn_up_shexp"), "ffn_up_shexp"),
+    )  # fmt: skip
+    for names, whole in joined:
         for i in range(2):
             parts = [f"blk.{i}.{part}.weight" for part in names]
             rows_of = [table.get(f"blk.{{}}.{part}") for part in names]
-            if all(rows_of) and not all(name.hf for name in rows_of if name):
+            if all(rows_of) and not all(name.hf for name in rows_of if name) and parts[0] in weights:
                 rows = np.concatenate([weights[part].decode() for part in parts])
                 weights[f"blk.{i}.{whole}.weight"] = Weight.from_values("", rows, "F32")
+    if architecture == "qwen3next":  # of each of 2 heads of keys: 8 rows of q and of k, 32 of v and of the gate
+        qkv, gate = (weights.pop(f"blk.0.attn_{part}.weight").decode() for part in ("qkv", "gate"))
+        each = [part.reshape(2, -1, part.shape[1]) for part in (*np.split(qkv, (16, 32)), gate)]
+        rows = np.concatenate(each, axis=1).reshape(-1, gate.shape[1])
+        weights["blk.0.ssm_in.weight"] = Weight.from_values("", rows, "F32")
     return checkpoint._replace(weights=weights)
 
 
@@ -170,11 +268,26 @@ def same_bits(a: Float32Array, b: Float32Array) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_checkpoint_gives_the_logits_of_its_conversion(architecture: str, tmp_path: Path) -> None:
-    checkpoint = hf_checkpoint(architecture)
+    sayable = {"attention_chunk_size": 8192} if architecture == "llama4" else {}  # GGUF has no key for other chunks
+    checkpoint = hf_checkpoint(architecture, **sayable)
     converted = read_gguf(as_gguf(checkpoint, architecture, tmp_path / "m.gguf"))
-    assert converted.weights.keys() >= {"blk.1.attn_q.bias", "output.weight", "token_embd.weight"}
+    names = ("blk.{}.attn_q.bias", "output", "token_embd")
+    homes = [
+        home_of(architecture, name, optional=True) for name in names if name in ARCHITECTURES[architecture].WEIGHTS
+    ]
+    assert converted.weights.keys() >= {full_name(home) for home in homes if home is not None}
     same_programs(trace_model(checkpoint, 48), trace_model(converted, 48))
     same_bits(logits_of(checkpoint, "cpu"), logits_of(converted, "cpu"))
+
+
+def test_what_only_drafts_tokens_is_named() -> None:
+    square = np.ones((32, 32), np.float32)
+    plain = hf_checkpoint("qwen35")
+    assert draft_names(plain) == []
+    assert draft_names(with_weights(plain, {"mtp.fc.weight": square})) == ["mtp.fc"]
+    later = with_weights(plain, {f"model.layers.{i}.eh_proj.weight": square for i in (2, 3)})
+    drafting = later._replace(metadata={**later.metadata, "num_nextn_predict_layers": 1})
+    assert draft_names(drafting) == ["model.layers.2.eh_proj"]
 
 
 def test_queries_and_keys_of_a_llama_have_their_pairs_put_together() -> None:

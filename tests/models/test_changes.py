@@ -1,6 +1,7 @@
 """What a conversion does to weights: to their numbers, by NumPy, in any encoding and by any run of rows."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotol.errors import FormatError
+from sotol.errors import FormatError, ModelError
 from sotol.formats import Weight, read_gguf, write_gguf
 from sotol.formats.files import files_of
-from sotol.models.changes import pairs_together, plus_one, tiled_heads, tiled_inputs
+from sotol.models.changes import (
+    as_floats,
+    by_part,
+    decay_rates,
+    head_rows,
+    in_turn,
+    pairs_together,
+    plus_one,
+    tiled_heads,
+    tiled_inputs,
+    turned_heads,
+    undone,
+)
 from sotol.quant import Float32Array
 
 LETTERS = {"H": 3, "d": 8, "g": 2, "v": 6, "e": 32}
@@ -61,6 +74,30 @@ def test_tiled_heads_and_inputs(encoding: str) -> None:
         tiled_inputs("g", "v", "e")(matrix(5, 768, encoding="Q4_K"), {**LETTERS, "v": 24})
 
 
+def test_inputs_of_an_order_of_their_own_keep_it() -> None:
+    order = np.random.default_rng(2).permutation(64).astype(np.int32)
+    weight = replace(matrix(24, 64), order=order)
+    changed = pairs_together(weight, LETTERS)
+    assert changed.order is order
+    np.testing.assert_array_equal(changed.decode(), heads_paired(weight.decode()))
+    with pytest.raises(ValueError, match="w: its inputs are in an order of their own"):
+        tiled_inputs("g", "v", "e")(replace(matrix(5, 192), order=np.arange(192, dtype=np.int32)), LETTERS)
+
+
+@pytest.mark.parametrize("encoding", ["F32", "BF16", "Q8_0"])
+def test_rows_of_heads_and_their_transpose(encoding: str) -> None:
+    """Three heads of 8 rows each, of which 2 to 6 are wanted."""
+    weight = matrix(24, 64, encoding=encoding)
+    heads = weight.decode().reshape(3, 8, 64)[:, 2:7]
+    for apart, shape in ((True, (3, 5, 64)), (False, (15, 64))):
+        rows = head_rows(weight, 3, 2, 7, apart=apart)
+        assert (rows.encoding, rows.shape) == (weight.encoding, shape)
+        np.testing.assert_array_equal(rows.decode(), heads.reshape(shape))
+    turned = turned_heads(weight, 3, 2, 7)
+    assert (turned.encoding.name, turned.shape) == ("BF16" if encoding == "BF16" else "F32", (3, 64, 5))
+    np.testing.assert_array_equal(turned.decode(), heads.swapaxes(1, 2))
+
+
 def test_plus_one() -> None:
     weight = matrix(24, encoding="BF16")
     changed = plus_one(weight, LETTERS)
@@ -71,9 +108,14 @@ def test_plus_one() -> None:
 @given(st.data())
 def test_any_run_of_rows(data: st.DataObject) -> None:
     weight = matrix(24, 32)
-    changed = data.draw(st.sampled_from([pairs_together(weight, LETTERS), pairs_together(weight.part(0, 24), LETTERS)]))
-    first = data.draw(st.integers(0, 24))
-    end = data.draw(st.integers(first, 24))
+    whole = weight.part(0, 24)
+    changed = data.draw(
+        st.sampled_from(
+            [pairs_together(weight, LETTERS), pairs_together(whole, LETTERS), turned_heads(weight, 3, 1, 8)]
+        )
+    )
+    first = data.draw(st.integers(0, changed.row_count))
+    end = data.draw(st.integers(first, changed.row_count))
     np.testing.assert_array_equal(changed.rows(first, end), changed.rows()[first:end])
 
 
@@ -83,8 +125,81 @@ def test_a_file_is_read_when_rows_are_wanted(tmp_path: Path) -> None:
     write_gguf(path, {}, [matrix(192, 64)])
     weight = read_gguf(path).weights["w"]
     changes = [pairs_together(weight, LETTERS), tiled_inputs("g", "v", "e")(weight, {**LETTERS, "v": 2})]
+    changes += [head_rows(weight, 3, 0, 9), turned_heads(weight, 3, 0, 9)]
     assert all(files_of([changed]) == files_of([weight]) for changed in changes)
     os.truncate(path, 1000)
     for changed in changes:
         with pytest.raises(FormatError, match="was changed while it was read"):
             changed.rows()
+
+
+@pytest.mark.parametrize("encoding", ["F32", "Q8_0"])
+def test_a_change_is_undone(encoding: str) -> None:
+    rows, columns, vector = matrix(192, 64, encoding=encoding), matrix(5, 192, encoding=encoding), matrix(24)
+    letters = {**LETTERS, "d": 64}
+    for change, weight in (
+        (pairs_together, rows),
+        (pairs_together, matrix(192)),
+        (tiled_heads("g", "v", "e"), rows),
+        (tiled_inputs("g", "v", "e"), columns),
+    ):
+        changed = change(weight, letters)
+        assert not np.array_equal(changed.decode(), weight.decode())
+        np.testing.assert_array_equal(undone(change)(changed, letters).decode(), weight.decode())
+    np.testing.assert_allclose(
+        undone(plus_one)(plus_one(vector, letters), letters).decode(), vector.decode(), atol=1e-7
+    )
+
+
+def test_a_change_that_can_not_be_undone_is_named() -> None:
+    def odd_change(weight: Weight, _: object) -> Weight:
+        return weight
+
+    with pytest.raises(ModelError, match="can't undo the change odd_change of weights"):
+        undone(odd_change)
+
+
+@pytest.mark.parametrize("encoding", ["F32", "BF16", "Q8_0"])
+def test_tiled_heads_may_come_after_other_rows(encoding: str) -> None:
+    weight = matrix(10 + 192, 32, encoding=encoding)
+    changed, values = tiled_heads("g", "v", "e")(weight, LETTERS).decode(), weight.decode()
+    np.testing.assert_array_equal(changed[:10], values[:10])
+    np.testing.assert_array_equal(changed[10:], heads_tiled(values[10:]))
+    each = matrix(6)  # a number for each head
+    np.testing.assert_array_equal(tiled_heads("g", "v")(each, LETTERS).decode(), each.decode()[[0, 3, 1, 4, 2, 5]])
+
+
+@pytest.mark.parametrize("encoding", ["F32", "Q8_0"])
+def test_rows_by_part(encoding: str) -> None:
+    """Three times two rows of one part and four of the other: first all six of the one."""
+    weight = matrix(18, 32, encoding=encoding)
+    order = [0, 1, 6, 7, 12, 13, *range(2, 6), *range(8, 12), *range(14, 18)]
+    changed = by_part(weight, 3, (2, 4))
+    np.testing.assert_array_equal(changed.decode(), weight.decode()[order])
+    np.testing.assert_array_equal(changed.part(6, 10).decode(), weight.decode()[2:6])
+    bias = matrix(18)
+    np.testing.assert_array_equal(by_part(bias, 3, (2, 4)).decode(), bias.decode()[order])
+
+
+def test_rates_of_decay_are_minus_powers_of_e() -> None:
+    weight = matrix(5, encoding="BF16")
+    changed = decay_rates(weight, LETTERS)
+    assert changed.encoding.name == "F32"
+    np.testing.assert_allclose(changed.decode(), -np.exp(weight.decode()), rtol=1e-6)
+    both = in_turn(decay_rates, plus_one)(weight, LETTERS)
+    np.testing.assert_array_equal(both.decode(), changed.decode() + np.float32(1))
+
+
+@pytest.mark.parametrize("encoding", ["F32", "BF16", "Q8_0", "Q4_K"])
+def test_floats_are_in_the_models_order_of_inputs(encoding: str) -> None:
+    """And so are matrices that are transposed: their inputs become rows."""
+    values = np.random.default_rng(3).normal(size=(6, 256)).astype(np.float32)
+    stored = Weight.from_values("w", values, encoding)
+    shuffled = replace(stored, order=np.random.default_rng(4).permutation(256).astype(np.int32))
+    for weight in (stored, shuffled):
+        floats = as_floats(weight)
+        assert (floats.encoding.name, floats.order) == ("F32", None)
+        np.testing.assert_array_equal(floats.decode(), weight.decode())
+        np.testing.assert_array_equal(floats.part(2, 5).decode(), weight.decode()[2:5])
+        turned = turned_heads(weight, 2, 1, 3).decode()
+        np.testing.assert_array_equal(turned, weight.decode().reshape(2, 3, 256)[:, 1:].transpose(0, 2, 1))

@@ -112,6 +112,25 @@ def test_transposed_and_in_turns(encoding: str) -> None:
     assert some.rows(2, 2).shape == (0, some.row_bytes)
 
 
+@pytest.mark.parametrize("encoding", ["F32", "BF16"])
+def test_transposed_without_biases(encoding: str) -> None:
+    """Llama 4's: inputs first, all of gate and then all of up."""
+    layer = LAYER.replace("mlp", "feed_forward")
+    both, down = numbers(EXPERTS, INPUTS, 2 * WIDTH), numbers(EXPERTS, WIDTH, INPUTS, seed=1)
+    given_ = {
+        f"{layer}.gate_up_proj": weight("w", both, encoding),
+        f"{layer}.down_proj": weight("d", down, encoding),
+    }
+    router = layer.replace("experts", "router")
+    found = gathered(given_ | {router: weight("r", numbers(EXPERTS, INPUTS))})
+    del found[router]
+    stored = {name: x.decode().transpose(0, 2, 1) for name, x in given_.items()}
+    assert found.keys() == {f"{layer}.{part}_proj" for part in ("gate", "up", "down")}
+    np.testing.assert_array_equal(found[f"{layer}.gate_proj"], stored[f"{layer}.gate_up_proj"][:, :WIDTH])
+    np.testing.assert_array_equal(found[f"{layer}.up_proj"], stored[f"{layer}.gate_up_proj"][:, WIDTH:])
+    np.testing.assert_array_equal(found[f"{layer}.down_proj"], stored[f"{layer}.down_proj"])
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

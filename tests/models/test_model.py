@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.checkpoints import full_name, fused, joined_gates, optional_names, random_checkpoint, with_weights
+from tests.support.checkpoints import (
+    full_name,
+    fused,
+    home_of,
+    is_matrix,
+    joined_gates,
+    random_checkpoint,
+    with_weights,
+)
 from tests.support.running import limits_for, make_step, run_text
 
 from sotol.backends.reference import ReferenceRunner
@@ -31,16 +39,20 @@ def checkpoint_of(architecture: str, *, optional: bool = False) -> Checkpoint:
     return random_checkpoint(architecture, WINDOWED.get(architecture), optional=optional)
 
 
-def required_names() -> Iterator[tuple[str, str]]:
+def names(*, optional: bool) -> Iterator[tuple[str, str]]:
+    """Of each architecture's checkpoint, each weight of its table, in layer 1 if that has it."""
     for architecture, module in ARCHITECTURES.items():
         for name in module.WEIGHTS:
-            if name not in optional_names(architecture):
-                yield architecture, name.format(1)
+            if (full := home_of(architecture, name, optional=optional)) is not None:
+                yield architecture, full
+
+
+def required_names() -> Iterator[tuple[str, str]]:
+    return names(optional=False)
 
 
 def all_names() -> Iterator[tuple[str, str]]:
-    for architecture, module in ARCHITECTURES.items():
-        yield from ((architecture, name.format(1)) for name in module.WEIGHTS)
+    return names(optional=True)
 
 
 @pytest.mark.parametrize(("architecture", "name"), [pair for pair in required_names() if pair[1] != "token_embd"])
@@ -68,7 +80,7 @@ def test_a_misshapen_weight_is_named(architecture: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", ["blk.2.attn_q.weight", "blk.0.attn_r.weight", "blk.0.attn_norm.scale", "surprise"])
+@pytest.mark.parametrize("name", ["blk.9.attn_norm.weight", "blk.0.attn_r.weight", "blk.0.attn_norm.scale", "surprise"])
 def test_an_extra_weight_is_named(architecture: str, name: str) -> None:
     extra = with_weights(checkpoint_of(architecture), {name: np.zeros((32, 32), np.float32)})
     with pytest.raises(ModelError, match=rf"weight '{re.escape(name.removesuffix('.weight'))}' \(of 1\) is not part"):
@@ -133,6 +145,7 @@ def test_sequences_side_by_side_do_not_touch(architecture: str) -> None:
         for ids in texts
     ]
     limits = limits_for(program, CONTEXT, sequences=3)
+    limits = limits._replace(blocks=(9,) * len(limits.blocks))  # so many states, too
     runner = ReferenceRunner(program, limits, np.float64, np.float64)
     # two steps: the texts are cut at different places, and their blocks lie mixed
     groups, tables, cuts = len(runner.groups), [[4], [7, 0], [2, 8]], [1, 16, 9]
@@ -161,11 +174,11 @@ def reference_logits(checkpoint: Checkpoint) -> Float32Array:
 
 @pytest.mark.parametrize(
     ("architecture", "name"),
-    [(a, name) for a in ARCHITECTURES for name in sorted(optional_names(a)) if name.endswith(".bias")],
+    sorted(pair for pair in {*all_names()} - {*required_names()} if pair[1].endswith(".bias")),
 )
 def test_each_bias_that_a_file_may_have_counts(architecture: str, name: str) -> None:
     """One of zeros changes nothing, another one does."""
-    plain, full = checkpoint_of(architecture), full_name(name.format(1))
+    plain, full = checkpoint_of(architecture), full_name(name)
     shape = checkpoint_of(architecture, optional=True).weights[full].shape
     expected = reference_logits(plain)
     np.testing.assert_array_equal(reference_logits(with_weights(plain, {full: np.zeros(shape, np.float32)})), expected)
@@ -176,17 +189,20 @@ def test_each_bias_that_a_file_may_have_counts(architecture: str, name: str) -> 
 
 
 @pytest.mark.parametrize("encoding", ["F32", "Q8_0"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [a for a, m in ARCHITECTURES.items() if "blk.{}.attn_k" in m.WEIGHTS])
 def test_queries_keys_and_values_may_lie_in_one_weight(architecture: str, encoding: str) -> None:
     plain = checkpoint_of(architecture, optional=True)
     encoded = {
-        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 else w
+        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 and is_matrix(w) else w
         for name, w in plain.weights.items()
     }
     plain = plain._replace(weights=encoded)
     joined = fused(plain)
-    assert {"blk.0.attn_qkv.weight", "blk.1.attn_qkv.bias"} <= joined.weights.keys()
-    assert "blk.0.attn_q.weight" not in joined.weights
+    for layer in [name.split(".")[1] for name in plain.weights if name.endswith(".attn_q.weight")]:
+        assert f"blk.{layer}.attn_qkv.weight" in joined.weights
+        assert (f"blk.{layer}.attn_qkv.bias" in joined.weights) is (f"blk.{layer}.attn_q.bias" in plain.weights)
+        assert f"blk.{layer}.attn_q.weight" not in joined.weights
+    assert joined.weights.keys() != plain.weights.keys()
     np.testing.assert_array_equal(reference_logits(joined), reference_logits(plain))
 
 
@@ -195,7 +211,7 @@ def test_queries_keys_and_values_may_lie_in_one_weight(architecture: str, encodi
 def test_gate_and_up_may_lie_in_one_weight(architecture: str, encoding: str) -> None:
     plain = checkpoint_of(architecture, optional=True)
     encoded = {
-        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 else w
+        name: Weight.from_values(name, w.decode(), encoding) if len(w.shape) == 2 and is_matrix(w) else w
         for name, w in plain.weights.items()
     }
     plain = plain._replace(weights=encoded)
@@ -237,8 +253,9 @@ def test_ones_before_a_shape_do_not_matter(architecture: str) -> None:
     plain = fused(checkpoint_of(architecture, optional=True))
     longer = plain._replace(weights={name: replace(w, shape=(1, *w.shape)) for name, w in plain.weights.items()})
     np.testing.assert_array_equal(reference_logits(longer), reference_logits(plain))
-    with pytest.raises(ModelError, match=r"weight output_norm has shape \[2, 32\], not \[32\]$"):
-        trace_model(with_weights(plain, {"output_norm.weight": np.ones((2, 32), np.float32)}), CONTEXT)
+    norm = "token_embd_norm" if "token_embd_norm" in ARCHITECTURES[architecture].WEIGHTS else "output_norm"
+    with pytest.raises(ModelError, match=rf"weight {norm} has shape \[2, 32\], not \[32\]$"):
+        trace_model(with_weights(plain, {f"{norm}.weight": np.ones((2, 32), np.float32)}), CONTEXT)
 
 
 def test_frequencies_that_the_metadata_says_anyway_are_left_out() -> None:

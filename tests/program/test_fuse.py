@@ -1,5 +1,6 @@
 """Rewrites of programs: the original and the rewritten form give the same results on the reference backend."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +13,11 @@ from tests.support.single_op import Inputs, ended, reference, single_step
 
 from sotol.arrays import Array
 from sotol.backends.reference import ReferenceRunner
+from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import trace_model
 from sotol.program import ops
-from sotol.program.fuse import RULES, Rule, Uses, chain, fuse, quantize_inputs
+from sotol.program.fuse import RULES, Rule, Uses, chain, fuse, quantize_inputs, reorder_inputs
 from sotol.program.memory import Cache, State
 from sotol.program.program import INNER, Constant, Op, Program, Tensor, op
 from sotol.quant import Float32Array
@@ -49,6 +51,43 @@ def test_a_linear_with_float_weights_stays(encoding: str) -> None:
     fused = quantize_inputs(start.program)
     assert [node.op.name for node in fused.nodes] == ["embed", "linear"]
     np.testing.assert_array_equal(reference(fused, [single_step(5)]), reference(start.program, [single_step(5)]))
+
+
+def ordered(name: str, seed: int, order: int) -> Weight:
+    """A weight whose inputs lie in an order of their own."""
+    return replace(matrix(name, "Q8_0", seed), order=np.random.default_rng(order).permutation(64).astype(np.int32))
+
+
+def test_inputs_go_into_the_order_of_their_weights() -> None:
+    """Weights of one order share what does it; the others' inputs stay as they are."""
+    start = Inputs()
+    weights = [ordered("q", 1, 7), ordered("k", 2, 7), ordered("v", 3, 8), matrix("o", "Q8_0", 4)]
+    x = start.rows(values(5, 64), "x")
+    total = ops.linear(x, weights[0])
+    for weight in weights[1:]:
+        total = total + ops.linear(x, weight)
+    start.program.results["result"] = total
+    found = reorder_inputs(start.program)
+    assert [node.op.name for node in found.nodes].count("reorder") == 2
+    assert all(weight.order is None for weight in found.weights())
+    want = sum(values(5, 64).astype(np.float64) @ weight.decode().astype(np.float64).T for weight in weights)
+    np.testing.assert_allclose(reference(found, [single_step(5)]), want, rtol=1e-12)
+    names = [node.op.name for node in quantize_inputs(found).nodes]
+    assert names.count("quantize") == 3
+    assert not start.program.nodes
+
+
+def test_a_program_without_such_weights_stays() -> None:
+    start = Inputs()
+    ops.linear(start.rows(values(5, 64), "x"), matrix("w", "Q8_0", 1))
+    assert reorder_inputs(start.program) is start.program
+
+
+def test_only_products_take_weights_of_another_order() -> None:
+    start = Inputs()
+    ops.embed(ordered("table", 1, 2), start._tokens)
+    with pytest.raises(ModelError, match="table has its inputs in an order of their own: embed can't read it"):
+        reorder_inputs(start.program)
 
 
 def test_linears_that_share_an_input_share_its_quantization() -> None:

@@ -79,6 +79,14 @@ def chosen(t: int, k: int) -> Array:
     return np.stack([np.random.default_rng(i).permutation(2 * k)[:k] for i in range(t)]).astype(np.int32)
 
 
+def mixed_case(t: int, m: int, n: int) -> tuple[Any, ...]:
+    """Of m groups of 2 heads, with n channels of a key and n + 1 of a value: what goes into a scan."""
+    state = State((2 * m, n, n + 1))
+    channels = 2 * m * (n + 1) + 2 * m * n
+    of_heads = numbers(t, 2 * m), numbers(t, 2 * m), numbers(2 * m)
+    return (numbers(t, channels), *of_heads, States(state, np.zeros((1, *state.shape))), one_sequence(t))
+
+
 # By op: inputs whose shapes depend on three sizes.
 CASES: dict[str, Callable[[int, int, int], Case]] = {
     "embed": lambda t, m, n: ((numbers(m, n), np.zeros(t, np.int32)), {}),
@@ -86,6 +94,9 @@ CASES: dict[str, Callable[[int, int, int], Case]] = {
     "layer_norm": lambda t, m, n: ((numbers(t, m, n), numbers(n)), {"eps": 1e-6}),
     "quantize": lambda t, _, n: ((numbers(t, 32 * n),), {}),
     "linear": lambda t, m, n: ((numbers(t, n), numbers(m, n)), {}),
+    "head_linear": lambda t, m, n: ((numbers(t, m, n), numbers(m, n + 1, n)), {}),
+    "join": lambda t, m, n: ((numbers(t, m, n), numbers(t, m, n + 2)), {}),
+    "part": lambda t, m, n: ((numbers(t, m + n),), {"begin": m, "n": n}),
     "add_bias": lambda t, m, _: ((numbers(t, m), numbers(m)), {}),
     "add": lambda t, m, n: ((numbers(t, m, n), numbers(t, m, n)), {}),
     "scale": lambda t, m, n: ((numbers(t, m, n),), {"factor": 3.0}),
@@ -108,10 +119,20 @@ CASES: dict[str, Callable[[int, int, int], Case]] = {
         (numbers(t, n), numbers(n), States(State((n,)), np.zeros((1, n))), one_sequence(t)),
         {},
     ),
+    "reorder": lambda t, _, n: ((numbers(t, n), np.arange(n, dtype=np.int32)[::-1].copy()), {}),
+    "convolve": lambda t, m, n: (
+        (numbers(t, n), numbers(n, m), numbers(n), States(State((m - 1, n)), np.zeros((1, m - 1, n))), one_sequence(t)),
+        {"act": "silu"},
+    ),
+    "time_steps": lambda t, _, n: ((numbers(t, n), numbers(n), numbers(n)), {}),
+    "delta_rule": lambda t, m, n: ((*mixed_case(t, m, n)[:3], *mixed_case(t, m, n)[-2:]), {"tiled": False}),
+    "selective_scan": lambda t, m, n: (mixed_case(t, m, n), {}),
+    "grouped_rms_norm": lambda t, m, n: ((numbers(t, m * n), numbers(m * n)), {"groups": m, "eps": 1e-6}),
     "rows": lambda t, m, n: ((numbers(t, n), np.zeros(m, np.int32)), {}),
     "choose_experts": lambda t, m, n: ((numbers(t, m + n), numbers(m + n)), {"k": m, "scores": "softmax"}),
     "expert_linear": lambda t, m, n: ((numbers(t, n), chosen(t, m), numbers(2 * m, n + 1, n)), {}),
     "add_expert_bias": lambda t, m, n: ((numbers(t, m, n), chosen(t, m), numbers(2 * m, n)), {}),
+    "scale_choices": lambda t, m, _: ((numbers(t, m), chosen(t, m), numbers(2 * m)), {}),
     "combine": lambda t, m, n: ((numbers(t, m, n), numbers(t, m)), {}),
     "spread": lambda t, m, n: ((numbers(t, n), numbers(t, m)), {}),
     "gate_rows": lambda t, _, n: ((numbers(t, n), numbers(t, 1)), {}),
@@ -159,7 +180,7 @@ def test_meanings_keep_the_type_of_activations(name: str) -> None:
         assert [x.dtype for x in results] == kinds
 
 
-def naive_attention(case: Case, window: int, cap: float) -> Array:
+def naive_attention(case: Case, window: int, cap: float, *, chunked: bool = False) -> Array:
     """Attention token by token and head by head, in plain loops."""
     (q, pool, step), scale = case[0], case[1]["scale"]
     begin, group = int(step.positions[0]), q.shape[1] // pool.layout.heads
@@ -168,6 +189,8 @@ def naive_attention(case: Case, window: int, cap: float) -> Array:
         for h in range(q.shape[1]):
             scores, values = [], []
             for p in range(begin + t + 1):
+                if chunked and p // window != (begin + t) // window:
+                    continue
                 if window and begin + t - p >= window:
                     continue
                 key, value = pool.keys[p, h // group], pool.values[p, h // group]
@@ -186,6 +209,14 @@ def test_attention_is_its_naive_twin(t: int, begin: int, window: int, cap: float
     inputs = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in case[0]]
     got = ops.attention(*inputs, **case[1], cap=cap)
     np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@given(st.integers(1, 20), st.integers(0, 30), st.integers(1, 25))
+def test_attention_within_chunks_is_its_naive_twin(t: int, begin: int, window: int) -> None:
+    (q, cache, step), attributes = attention_case(t, 2, 4, begin, window)
+    cache.layout = cache.layout._replace(chunked=True)
+    expected = naive_attention(((q, cache, step), attributes), window, 0.0, chunked=True)
+    np.testing.assert_allclose(ops.attention(q.astype(np.float64), cache, step, **attributes), expected, atol=1e-12)
 
 
 @given(st.integers(1, 20), st.integers(0, 30), st.integers(0, 25))
@@ -214,6 +245,7 @@ def naive_choice(
         "softmax": [math.exp(x - top) / total for x in logits],
         "sigmoid": [1 / (1 + math.exp(-x)) for x in logits],
         "chosen": list(logits),
+        "chosen_sigmoid": list(logits),
     }[scores]
     ranked = [(-(x + b), i) for i, (x, b) in enumerate(zip(rated, bias, strict=True))]
     each = len(ranked) // groups
@@ -224,7 +256,7 @@ def naive_choice(
 
 
 @given(
-    seed=st.integers(0, 2**31), scores=st.sampled_from(["softmax", "sigmoid", "chosen"]),
+    seed=st.integers(0, 2**31), scores=st.sampled_from(["softmax", "sigmoid", "chosen", "chosen_sigmoid"]),
     groups=st.sampled_from([1, 2, 4]), each=st.integers(1, 8), best=st.integers(1, 2), data=st.data(),
 )  # fmt: skip
 def test_choices_are_those_of_the_naive_twin(
@@ -244,6 +276,7 @@ def test_choices_are_those_of_the_naive_twin(
         "softmax": np.exp(picked) / np.exp(logits).sum(axis=1, keepdims=True),
         "sigmoid": 1 / (1 + np.exp(-picked)),
         "chosen": np.exp(picked) / np.exp(picked).sum(axis=1, keepdims=True),
+        "chosen_sigmoid": 1 / (1 + np.exp(-picked)),
     }[scores]
     np.testing.assert_allclose(weights, want, rtol=1e-12)
     np.testing.assert_allclose(plain, 2.5 * want / want.sum(axis=1, keepdims=True), rtol=1e-12)
@@ -261,6 +294,7 @@ def test_products_with_experts_and_what_is_made_of_them() -> None:
             np.testing.assert_allclose(spread[t, i], w[choice[t, i]] @ x[t] * weights[t, i])
         np.testing.assert_allclose(ops.combine(rows, weights)[t], weights[t] @ rows[t])
         np.testing.assert_allclose(ops.combine(rows, weights, weighted=False)[t], rows[t].sum(axis=0))
+    np.testing.assert_allclose(ops.scale_choices(weights, choice, b[:, 0])[1], weights[1] * b[[3, 1], 0])
     gate = np.array([[0.0], [100.0], [-100.0]])
     np.testing.assert_allclose(ops.gate_rows(x, gate), [x[0] / 2, x[1], 0 * x[2]], atol=1e-30)
 
@@ -296,6 +330,23 @@ def test_the_styles_of_rope_are_orders_of_channels() -> None:
     pairs = ops.rope(x[..., order], positions, table, style="pairs")
     np.testing.assert_array_equal(halves[..., order], pairs)
     np.testing.assert_array_equal(halves[..., 8:], x[..., 8:])
+
+
+def test_pairs_over_the_middle_are_those_of_halves_that_do_not_turn() -> None:
+    x, positions, table = numbers(5, 2, 12), np.arange(3, 8), rotation(9, 6)
+    table[:, 0, 2:], table[:, 1, 2:] = 1, 0
+    whole = ops.rope(x, positions, table, style="halves")
+    np.testing.assert_array_equal(ops.rope(x, positions, table[..., :2], style="middle"), whole)
+
+
+def test_each_head_has_a_matrix_of_its_own() -> None:
+    x, w, y = numbers(3, 2, 5).astype(float), numbers(2, 4, 5).astype(float), numbers(3, 2, 1).astype(float)
+    product = ops.head_linear(x, w)
+    for t in range(3):
+        for h in range(2):
+            np.testing.assert_allclose(product[t, h], w[h] @ x[t, h])
+            assert ops.join(x, y)[t, h].tolist() == [*x[t, h], *y[t, h]]
+    np.testing.assert_array_equal(ops.part(x[:, 0], begin=1, n=3), x[:, 0, 1:4])
 
 
 @given(st.integers(1, 6), st.floats(1e-3, 1e3))

@@ -159,9 +159,10 @@ def test_encode_refuses_what_it_cannot_hold(name: str, bad: float) -> None:
         encode(x[:255])
 
 
-# What a second round of encoding may lose, in parts of the largest number: 0 where what was decoded is found again.
-SECOND_LOSS = {"Q5_K": 0.02, "IQ2_XXS": 0.25, "IQ2_XS": 0.25, "IQ2_S": 0.25, "IQ3_XXS": 0.12, "IQ3_S": 0.12,
-               "IQ1_S": 0.2, "IQ1_M": 0.2}  # fmt: skip
+# What a second round of encoding may lose, in parts of the largest number: 0 where what was decoded is found again. A
+# search for whole scales and minimums of groups tries some of them only, and grids are searched by their neighbours.
+SECOND_LOSS = {"Q2_K": 0.06, "Q3_K": 0.02, "Q4_K": 0.01, "Q5_K": 0.025, "IQ2_XXS": 0.25, "IQ2_XS": 0.25, "IQ2_S": 0.25,
+               "IQ3_XXS": 0.12, "IQ3_S": 0.12, "IQ1_S": 0.2, "IQ1_M": 0.2}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FOR_WEIGHTS)
@@ -174,6 +175,7 @@ def test_what_was_decoded_is_encoded_to_the_same(name: str, seed: int) -> None:
     once = encoding.decode(encoding.encode(x))
     twice = encoding.decode(encoding.encode(once))
     assert np.abs(twice - once).max() <= SECOND_LOSS.get(name, 0) * np.abs(once).max()
+    assert np.square(twice - once).mean() <= 0.2 * np.square(once - x).mean()
 
 
 @pytest.mark.parametrize("name", [name for name, encoding in ABLE.items() if encoding.recoded])

@@ -1,14 +1,16 @@
 """Layouts as texts, what they refuse, and plain blocks: their bytes by hand, their numbers by the formula."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.support.float_codes import FP4, e4m3, e5m2
 from tests.support.layouts import random_fields, values_of
 
-from sotol.quant import ENCODINGS, FACTORS, BlockParts, Layout, encoding_named, join_plain, plain_encoding
+from sotol.quant import ENCODINGS, FACTORS, NUMBERS, BlockParts, Layout, encoding_named, join_plain, plain_encoding
 
 TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
@@ -16,23 +18,33 @@ TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 11
 @st.composite
 def layouts(draw: st.DrawFn) -> Layout:
     bits = draw(st.integers(1, 8))
-    kind = draw(st.sampled_from(["bias", "zeros", *(["table"] if bits <= 4 else [])]))
+    named = [name for name, table in NUMBERS.items() if len(table) == 1 << bits]
+    kind = draw(st.sampled_from(["bias", "zeros", *(["table"] if bits <= 4 else []), *named]))
     width = draw(st.sampled_from([16, 32, 64, 96, 128, 256, 512]))
     groups = draw(st.integers(1, 512 // width))
     assume(width * groups % 32 == 0)
     factor = draw(st.sampled_from(list(FACTORS)))
-    numbers: int | tuple[int, ...] = (
-        TABLE[: 1 << bits] if kind == "table" else 0 if kind == "zeros" else draw(st.integers(0, 128))
+    numbers: int | tuple[int, ...] | str = (
+        kind
+        if kind in named
+        else TABLE[: 1 << bits]
+        if kind == "table"
+        else 0
+        if kind == "zeros"
+        else draw(st.integers(0, 128))
     )
+    scales = draw(st.booleans())
+    minimum = draw(st.booleans()) and FACTORS[factor].signed
     return Layout(
         bits,
         width,
         groups,
         numbers=numbers,
         factor=factor,
-        scales=draw(st.booleans()),
-        minimum=draw(st.booleans()) and FACTORS[factor].signed,
+        scales=scales,
+        minimum=minimum,
         zeros=kind == "zeros",
+        floating=scales and not minimum and draw(st.booleans()),
     ).check()
 
 
@@ -76,6 +88,12 @@ def test_keys_of_known_encodings() -> None:
     }
 
 
+def test_keys_of_other_numbers() -> None:
+    assert Layout(8, 128, numbers="e4m3", factor="f32").key() == "q8_128x1_ne4m3_f32"
+    assert Layout(4, 64, numbers="nf4", factor="bf16").key() == "q4_64x1_nnf4_bf16"
+    assert Layout(4, 16, 2, factor="e4m3", scales=True, floating=True).key() == "q4_16x2_e4m3_e"
+
+
 @pytest.mark.parametrize("key", ["", "Q4_0", "q4", "q4_32", "q4_32x1_", "q4_32x1_m_s", "q4_32x1_b8_t00", "q4_32x1 "])
 def test_other_texts_are_no_keys(key: str) -> None:
     with pytest.raises(ValueError, match="is no layout of numbers"):
@@ -98,7 +116,12 @@ def test_other_texts_are_no_keys(key: str) -> None:
         ({"numbers": TABLE[:15]}, "a table has an int8 for each code"),
         ({"numbers": (*TABLE[:15], 128)}, "a table has an int8"),
         ({"numbers": TABLE, "bits": 5}, "a table has an int8"),
-        ({"factor": "bf16"}, "factors are one of f16, f32, e8m0, e4m3"),
+        ({"factor": "f64"}, "factors are one of f16, f32, bf16, e8m0, e4m3"),
+        ({"numbers": "e3m2"}, "floats are one of e4m3, e5m2, nf4, fp4, of as many codes"),
+        ({"numbers": "e4m3"}, "floats are one of e4m3, e5m2, nf4, fp4, of as many codes"),
+        ({"numbers": "nf4", "zeros": True}, "zero points and floats exclude each other"),
+        ({"floating": True}, "floating multipliers are scales, without a minimum"),
+        ({"floating": True, "scales": True, "minimum": True}, "floating multipliers are scales, without a minimum"),
         ({"factor": "e8m0", "minimum": True}, "a minimum has a factor with a sign"),
     ],
 )
@@ -108,6 +131,20 @@ def test_what_is_no_layout_is_said(changes: dict[str, Any], message: str) -> Non
         layout.check()
     with pytest.raises(ValueError, match=r"no (such )?layout of numbers"):
         plain_encoding(layout)
+
+
+def test_floats_are_those_of_their_formats() -> None:
+    """By the formulas; NF4 from the quantiles of a normal distribution that its numbers were made of."""
+    for name, formula in (("e4m3", e4m3), ("e5m2", e5m2)):
+        want = formula(np.arange(256))
+        np.testing.assert_array_equal(NUMBERS[name], want)
+        assert (np.signbit(NUMBERS[name]) == (np.arange(256) > 127)).all()
+    end, normal = 0.9677083, NormalDist()  # arXiv 2305.14314: half of 1/32 and 1/30 left out
+    below = [-normal.inv_cdf(x) for x in np.linspace(end, 0.5, 8)[:-1].tolist()]
+    above = [normal.inv_cdf(x) for x in np.linspace(end, 0.5, 9)[:-1].tolist()]
+    numbers = np.sort([*below, 0, *above])
+    np.testing.assert_allclose(NUMBERS["nf4"], numbers / numbers.max(), rtol=0, atol=2e-7)
+    np.testing.assert_array_equal(NUMBERS["fp4"], FP4)
 
 
 def test_plain_blocks_of_codes_of_4_bits_are_runs_of_32() -> None:

@@ -170,6 +170,8 @@ def test_thinking(claude: Anthropic) -> None:
     with claude.messages.stream(**asked, thinking=thinking) as stream:
         streamed = stream.get_final_message().content
     assert next(block.to_dict() for block in streamed) == thought.to_dict()
+    brief: Any = claude.messages.create(**asked, thinking={"type": "enabled", "budget_tokens": 5}).content
+    assert brief[0].thinking == "A nu"  # and there it is closed
     quiets: Any = ({}, {"thinking": {"type": "disabled"}})
     for quiet in quiets:
         assert [block.type for block in claude.messages.create(**asked, **quiet).content] == ["text"]

@@ -69,6 +69,9 @@ class Watching:
         key: bytes = dict(scope["headers"]).get(b"x-api-key", b"nobody")
         return key
 
+    def owner(self, _: Scope, /) -> str:
+        return ""
+
     def request_id(self, scope: Scope) -> str | None:
         return "req_1" if scope["type"] == "http" else None
 

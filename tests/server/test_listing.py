@@ -8,6 +8,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from sotol import LLM
 from sotol.server.models import ANY, Models, Served
 from sotol.server.problems import Problem
 
@@ -38,12 +39,21 @@ def test_no_such_path(http: httpx.Client) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
+def loaded(models: Models) -> LLM:
+    return next(iter(models.loaded().values()))
+
+
 def found_by(models: Models, name: str | None) -> Served:
-    return asyncio.run(models.find(name))
+    async def found() -> Served:
+        lease = await models.open(name)
+        lease.close()
+        return lease.thing
+
+    return asyncio.run(found())
 
 
 def test_names(models: Models) -> None:
-    llm = next(iter(models)).llm
+    llm = loaded(models)
     served = Models([Served("a", llm, ("x",)), Served("b/c", llm, (ANY,))])
     for name, found in [("a", "a"), ("x", "a"), ("a:latest", "a"), ("b/c", "b/c"), ("gpt-4", "b/c")]:
         assert found_by(served, name).name == found
@@ -55,7 +65,7 @@ def test_names(models: Models) -> None:
 
 
 def test_names_that_can_not_be(models: Models) -> None:
-    llm = next(iter(models)).llm
+    llm = loaded(models)
     with pytest.raises(ValueError, match="two models have the name 'x'"):
         Models([Served("a", llm, ("x",)), Served("x", llm)])
     for name in ("", " a", "a\nb", "x" * 1000):

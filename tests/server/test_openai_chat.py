@@ -216,6 +216,15 @@ def test_reasoning(client: OpenAI) -> None:
     assert (thoughts, text) == (message.reasoning_content, message.content)
 
 
+def test_thoughts_have_a_budget(client: OpenAI) -> None:
+    answer: Any = client.chat.completions.create(model="thinks", messages=HI, extra_body={"thinking_budget": 4})
+    assert answer.choices[0].message.reasoning_content == "A n"
+    with pytest.raises(openai.BadRequestError, match="thinking_budget is given twice"):
+        client.chat.completions.create(
+            model="thinks", messages=HI, extra_body={"thinking_budget": 4, "thinking_budget_tokens": 5}
+        )
+
+
 def test_what_the_template_is_told(serve: Callable[..., str]) -> None:
     template = "{{ enable_thinking }} {{ reasoning_effort }} {{ style }}<|assistant|>"
     url = serve(lambda prompt: prompt.removesuffix("<|assistant|>"), template=template)
@@ -225,6 +234,8 @@ def test_what_the_template_is_told(serve: Callable[..., str]) -> None:
             return client.chat.completions.create(model="model", messages=HI, **options).choices[0].message.content
 
         assert told(reasoning_effort="none") == "False  "
+        assert told(extra_body={"reasoning_budget_tokens": 0}) == "False  "
+        assert told(extra_body={"thinking_budget": -1}) == "  "
         assert told(reasoning_effort="low") == " low "
         kwargs = {"enable_thinking": True, "style": "x"}
         assert told(reasoning_effort="none", extra_body={"chat_template_kwargs": kwargs}) == "True  x"
@@ -232,7 +243,7 @@ def test_what_the_template_is_told(serve: Callable[..., str]) -> None:
 
 def test_nothing_said_is_the_servers_sampling(models: Any) -> None:
     """What a request does not say is as `Served.sampling` has it."""
-    (greeting,) = [model for model in models if model.name == "greeting"]
+    (greeting,) = [model.served for model in models if model.name == "greeting"]
     from sotol import Sampling
 
     with served(create_app([Served("g", greeting.llm, sampling=Sampling(max_tokens=3))])) as url:

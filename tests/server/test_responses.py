@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +13,9 @@ from tests.server.conftest import WEATHER
 from tests.support.scripted import scripted
 from tests.support.serving import served
 
+from sotol.conversations import DatabaseFile, Responses
 from sotol.server import Served, create_app
-from sotol.server.store import Memory, Record
+from sotol.server.store import Kept, Memory, Record
 
 FUNCTIONS: Any = [
     {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": None},
@@ -253,3 +255,24 @@ def test_the_memory_is_bounded() -> None:
         assert [await memory.get("a", str(n)) is not None for n in range(5)] == [False] * 4 + [True]
 
     asyncio.run(scenario())
+
+
+def test_a_database_outlives_the_server(tmp_path: Path) -> None:
+    """A conversation goes on, on another server of the same file."""
+    asked = "One", "Two", "Three"
+    before: str | None = None
+    for number, text in enumerate(asked):
+        file = DatabaseFile(tmp_path / "c.db")
+        with scripted(lambda prompt: str(prompt.count("<|user|>"))) as llm:
+            app = create_app([Served("m", llm)], store=Kept(Responses(file)))
+            with served(app) as url, OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+                response = client.responses.create(model="m", input=text, previous_response_id=before)
+                assert response.output_text == str(number + 1)
+                before = response.id
+                listed = client.responses.input_items.list(before, order="asc").data
+                assert [item.to_dict()["content"][0]["text"] for item in listed][::2] == list(asked[: number + 1])  # type: ignore[index]
+                if number == 2:
+                    client.responses.delete(before)
+                    with pytest.raises(openai.NotFoundError):
+                        client.responses.retrieve(before)
+        file.close()

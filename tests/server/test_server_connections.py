@@ -22,7 +22,12 @@ PATIENCE = 60  # seconds after which a client takes a server for hung
 def serving(app: ASGIApp = echo, **options: Any) -> Iterator[int]:
     """The port of a server with these settings."""
     settings = Settings(**options)
-    own = {"http": protocol(settings), "lifespan": "off", "log_config": None, "timeout_keep_alive": settings.keep_alive}
+    own = {
+        "http": protocol(settings),
+        "lifespan": "off",
+        "log_config": None,
+        "timeout_keep_alive": settings.idle_timeout,
+    }
     with served(protected(app, settings), **own) as address:
         yield int(address.rpartition(":")[2])
 
@@ -59,7 +64,7 @@ def test_a_head_that_does_not_come(sent: bytes) -> None:
 
 
 def test_a_second_head_that_does_not_come() -> None:
-    with serving(read_timeout=0.05, keep_alive=3600) as port, connected(port) as connection:
+    with serving(read_timeout=0.05, idle_timeout=3600) as port, connected(port) as connection:
         connection.sendall(head("Content-Length: 2") + b"hi" + b"POST / HT")
         got = answer(connection)
     assert got.startswith(b"HTTP/1.1 200 ")
@@ -67,7 +72,7 @@ def test_a_second_head_that_does_not_come() -> None:
 
 
 def test_an_idle_connection_ends() -> None:
-    with serving(keep_alive=0.05) as port, connected(port) as connection:
+    with serving(idle_timeout=0.05) as port, connected(port) as connection:
         connection.sendall(head("Content-Length: 2") + b"hi")
         assert answer(connection).endswith(b"\r\n\r\nhi")
 

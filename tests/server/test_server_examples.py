@@ -97,7 +97,7 @@ def test_the_table_of_limits() -> None:
     limits = {"--" + NAMES.get(name, name).replace("_", "-") for name in (
         "body_bytes", "header_bytes", "header_count", "connections", "prompt_tokens", "answer_tokens", "choices",
         "schema_bytes", "requests_per_minute", "tokens_per_minute", "read_timeout", "request_timeout",
-        "stream_timeout", "keep_alive")}  # fmt: skip
+        "stream_timeout", "idle_timeout")}  # fmt: skip
     assert set(shown) == limits | {"--queue"}
 
 

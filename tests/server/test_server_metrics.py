@@ -96,6 +96,8 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
         metrics = Metrics(lambda: {"m": llm})
         metrics.observe("m", llm.generate("abc", max_tokens=3))
         metrics.count_request("/a", "GET", 200, 0.1)
+        metrics.loaded("m", 0.5)
+        metrics.unloaded("m", "idle")
         process = re.findall(r"^(process_\w+)", metrics.text().decode(), re.MULTILINE)
         names = {*(name for name, _ in samples(metrics)), *process}
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))

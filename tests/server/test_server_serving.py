@@ -19,6 +19,10 @@ from typing import Any
 import httpx
 import pytest
 from tests.support.serving import until
+from tests.support.tiny_model import tiny_model
+
+from sotol.cli.server_client import ServerClient
+from sotol.errors import SotolError
 
 ROOT = Path(__file__).parents[2]
 PEM = ROOT / "tests" / "data" / "localhost.pem"
@@ -33,6 +37,7 @@ from starlette.routing import Route
 from tests.support.scripted import scripted
 from sotol.errors import SotolError
 from sotol.server.logs import begin_log
+from sotol.server.models import Models, Offered
 from sotol.server.serving import serve
 from sotol.server.settings import Settings
 
@@ -43,8 +48,8 @@ def load(progress):
     progress("reading", 2, 2)
     return scripted("Hello.")
 
-def make_app(llms, metrics):
-    assert list(llms) == ["m"]
+def make_app(models, metrics):
+    assert [model.name for model in models] == ["m"]
 
     async def stream(request):
         line = asyncio.get_running_loop().create_future()
@@ -67,7 +72,8 @@ def read(future):
 settings = Settings(**{"port": 0, "log_format": "json", **json.loads(sys.argv[1])})
 begin_log(settings)
 try:
-    code = serve(settings, {"m": load}, make_app, lambda address: print(address, flush=True))
+    models = lambda metrics: Models([Offered("m", load)], watch=metrics)
+    code = serve(settings, models, make_app, lambda address: print(address, flush=True))
 except SotolError as error:
     sys.exit(f"sotol: {error}")
 sys.exit(code)
@@ -254,9 +260,12 @@ def test_over_a_unix_socket(tmp_path: Path) -> None:
         assert server.address() == f"unix:{path}"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.name") as client:
             assert client.get("/ready").status_code == 200
+        assert ServerClient(f"unix:{path}").ask("/ready") == {"status": "ok"}
         server.process.send_signal(signal.SIGTERM)
         assert server.code() == 0
         assert not path.exists()
+        with pytest.raises(SotolError, match=f"no server answers at unix:{path}: no such file"):
+            ServerClient(f"unix:{path}").ask("/ready")
 
 
 def test_over_https() -> None:
@@ -325,6 +334,31 @@ def test_the_command_serves() -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.code() == 130
         assert "The sea is" not in "".join(server.rest())
+
+
+def test_the_command_serves_several(tmp_path: Path) -> None:
+    """Of a folder and of a file: none is loaded before somebody asks; `sotol ps` tells, `sotol stop` unloads."""
+    path, more = tiny_model(tmp_path), tmp_path / "models.toml"
+    more.write_text(f'[[models]]\nname = "other"\npath = "{path.name}"\noptions = {{ ctx = 32 }}\nkeep_alive = "1h"\n')
+    options = ("--port", "0", "--log-format", "json", "--keep-alive", "-1", "--max-memory", "1GB", "--threads", "1")
+    with running("-m", "sotol", "serve", str(tmp_path), "--models", str(more), *options) as server:
+        address = server.address()
+
+        def sotol(*arguments: str) -> str:
+            command = [sys.executable, "-m", "sotol", *arguments, "--server", address]
+            return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+
+        def states() -> list[tuple[str, str]]:
+            return [(model["id"], model["status"]) for model in json.loads(sotol("ps", "--json"))["models"]]
+
+        assert states() == [("tiny", "unloaded"), ("other", "unloaded")]
+        assert sotol("run", "other", "abc", "-n", "1")
+        assert states() == [("tiny", "unloaded"), ("other", "ready")]
+        sotol("stop", "other")
+        assert server.logged("unloaded")["reason"] == "asked"
+        assert states() == [("tiny", "unloaded"), ("other", "unloaded")]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.code() == 0
 
 
 def test_the_command_lets_a_stream_end() -> None:

@@ -3,7 +3,31 @@
 import json
 from collections.abc import Iterable, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
+
+from tests.support.answer_parts import (
+    CODER,
+    COMMAND,
+    DSML,
+    GLM,
+    HERMES,
+    KIMI,
+    M3,
+    NOW,
+    OBJECT,
+    ROME,
+    SAID,
+    THOUGHT,
+    TRICKY,
+    TRICKY_OBJECT,
+    V3,
+    V31,
+    Case,
+    N,
+    T,
+    W,
+    as_object,
+)  # fmt: skip
 
 from sotol.answers.folding import Answer, fold
 from sotol.answers.formats import FORMATS
@@ -37,43 +61,6 @@ DESCRIBED: list[dict[str, Any]] = [
 ]
 TOOLS = declared(DESCRIBED)
 
-
-class Case(NamedTuple):
-    """text: an answer. calls: names and arguments as JSON text."""
-
-    format: str
-    text: str
-    content: str = ""
-    calls: tuple[tuple[str, str], ...] = ()
-    reasoning: str = ""
-
-
-ROME = '{"city": "Rome", "days": 2}'
-TRICKY = r'{"city": "a\"}</tool_call>[TOOL_CALLS]\\", "tags": ["]}", {"x": {}}], "note": "é🎉\u00e9"}'
-SAID = "<think>\nIt asks <b>me</b>.\n\n</think>\n\n"
-THOUGHT = "It asks <b>me</b>."
-
-
-def _object(name: str, arguments: str, keys: tuple[str, str] = ("name", "arguments")) -> str:
-    return f'{{"{keys[0]}": "{name}", "{keys[1]}": {arguments}}}'
-
-
-W, N = ("get_weather", ROME), ("now", "{}")
-T = ("get_weather", TRICKY)
-OBJECT, TRICKY_OBJECT, NOW = _object(*W), _object(*T), _object(*N)
-HERMES = f"<tool_call>\n{OBJECT}\n</tool_call>"
-CODER = (
-    "<tool_call>\n<function=get_weather>\n<parameter=city>\nRome\n</parameter>\n<parameter=days>\n2\n</parameter>\n"
-    "</function>\n</tool_call>"
-)
-V3 = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>"
-V31 = "<｜tool▁call▁begin｜>{}<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
-GLM = (
-    "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n<arg_key>days</arg_key>\n"
-    "<arg_value>2</arg_value>\n</tool_call>"
-)
-KIMI = "<|tool_call_begin|>functions.{}:{}<|tool_call_argument_begin|>{}<|tool_call_end|>"
-COMMAND = _object("get_weather", ROME, ("tool_name", "parameters"))
 
 CASES = [
     # Hermes
@@ -153,7 +140,7 @@ CASES = [
          "<tool_call>\n<function=nope>\n</function>\n</tool_call>"),
     Case("qwen3-coder", HERMES, calls=(W,)),
     # Llama 3
-    Case("llama3", _object(*W, ("name", "parameters")), calls=(W,)),
+    Case("llama3", as_object(*W, ("name", "parameters")), calls=(W,)),
     Case("llama3", f'{{"type": "function", "name": "get_weather", "parameters": {ROME}}}', calls=(W,)),
     Case("llama3", f"{OBJECT}; {NOW}", calls=(W, N)),
     Case("llama3", f"{OBJECT}\n{NOW}\n", calls=(W, N)),
@@ -206,7 +193,7 @@ CASES = [
     Case("phi4-mini", "The functools module", "The functools module"),
     Case("firefunction", f" functools[{OBJECT}, {NOW}]", calls=(W, N)),
     Case("command-r7b", f'<|START_THINKING|>Hm.<|END_THINKING|><|START_ACTION|>[\n    {{"tool_call_id": "0", '
-         f"{COMMAND[1:]},\n    {_object('now', '{}', ('tool_name', 'parameters'))}\n]<|END_ACTION|>",
+         f"{COMMAND[1:]},\n    {as_object('now', '{}', ('tool_name', 'parameters'))}\n]<|END_ACTION|>",
          calls=(W, N), reasoning="Hm."),
     Case("command-r7b", "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>", "Hi",
          reasoning="Hm."),
@@ -241,6 +228,137 @@ CASES = [
          '<|tool_call_start|>[now(), get_weather("Rome", 2, [], True, "", 6)]<|tool_call_end|>'),
     Case("lfm2", "<|tool_call_start|>[get_weather(x)]<|tool_call_end|>",
          "<|tool_call_start|>[get_weather(x)]<|tool_call_end|>"),
+    # gpt-oss
+    Case("harmony", "<|channel|>analysis<|message|>It asks <b>me</b>.<|end|><|start|>assistant<|channel|>commentary"
+         f"<|message|>Let me see.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather "
+         f"<|constrain|>json"
+         f"<|message|>{ROME}<|call|>", "Let me see.", (W,), THOUGHT),
+    Case("harmony", f" to=functions.get_weather<|channel|>commentary json<|message|>{TRICKY}", calls=(T,)),
+    Case("harmony", "<|channel|>commentary to=now<|message|>{}<|call|><|start|>assistant<|channel|>analysis"
+         " to=functions.get_weather code<|message|>" + ROME, calls=(N, W)),
+    Case("harmony", "<|channel|>analysis<|message|>A <|end|><|start|>assistant<|channel|>analysis<|message|> B<|end|>"
+         "<|start|>assistant<|channel|>final<|message|>One\n<|end|><|start|>assistant<|channel|>final <|constrain|>json"
+         "<|message|>{}<|return|>", "One\n\n\n{}", reasoning="A\n\nB"),
+    Case("harmony", "<|channel|>analysis<|message|>To be", reasoning="To be"),
+    Case("harmony", "<|channel|>final<|message|> {1} [2] <b>\n", " {1} [2] <b>\n"),
+    Case("harmony", f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{ROME[:12]}",
+         calls=(("get_weather", ROME[:12]),)),
+    # … malformed
+    Case("harmony", "Hello.<|return|>", "Hello."),
+    Case("harmony", "x" * 300, "x" * 300),
+    Case("harmony", "<|channel|>commentary to=functions.nope<|message|>{}",
+         "<|channel|>commentary to=functions.nope{}"),
+    Case("harmony", "<|channel|>commentary to=functions.now json<|message|>[1]",
+         "<|channel|>commentary to=functions.now json[1]"),
+    Case("harmony", "<|channel|>odd one<|message|>A<|end|>", "<|channel|>odd oneA"),
+    # Muse
+    Case("muse", " to=self<|message|>It asks <b>me</b>.<|eom|><|start|>assistant to=get_weather<|message|>"
+         '<atem:function_calls>\n<atem:invoke name="get_weather">\n<atem:parameter name="city">Rome</atem:parameter>\n'
+         '<atem:parameter name="days">2</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|><|start|>'
+         'assistant'
+         ' to=now<|message|><atem:function_calls>\n<atem:invoke name="now">\n</atem:invoke>'
+         '\n</atem:function_calls><|eot|>',
+         calls=(W, N), reasoning=THOUGHT),
+    Case("muse", " to=user<|message|>Hi <b>\n<|eot|>", "Hi <b>\n"),
+    Case("muse", "<|message|>Hi<|eom|><|start|>assistant to=user<|message|>you<|eot|>", "Hi\n\nyou"),
+    # Gemma 4
+    Case("gemma4", '<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,days:2}<tool_call|><|tool_call>'
+         'call:now{}<tool_call|>',
+         calls=(W, N)),
+    Case("gemma4", '<|channel>thought\nIt asks <b>me</b>.\n<channel|>Fine.\n<|tool_call>'
+         'call:get_weather{city:<|"|>a"}}<tool_'
+         '\\ \n<|"|>,note:null,tags:[ <|"|>]},<|"|> , {x:{<|"|>y z<|"|>:-1.5e3}}, [],{} ],"metric" : '
+         'true,}<tool_call|>',
+         "Fine.", (("get_weather", '{"city": "a\\"}}<tool_\\\\ \\n", "note": null, "tags": ["]},", {"x": {"y z": '
+         '-1.5e3}}, [], '
+                    '{}], "metric": true}'),), THOUGHT),
+    Case("gemma4", '<|tool_call>call:get_weather{city:Rome,days:"2"}', calls=(("get_weather", '{"city": "Rome", '
+         '"days": "2"}'),)),
+    Case("gemma4", '<|tool_call>call:get_weather{city:<|"|>Ro', calls=(("get_weather", '{"city": "Ro'),)),
+    Case("gemma4", "<|tool_call>call:get_weather{days:1", calls=(("get_weather", '{"days": 1'),)),
+    Case("gemma4", "<|tool_call>call:get_weather{days:1 then", calls=(("get_weather", '{"days": 1 then'),)),
+    Case("gemma4", "<|tool_call>call:get_weather{days}<tool_call|>", "days}<tool_call|>", (("get_weather", "{"),)),
+    Case("gemma4", "<|tool_call>call:get_weather{days:1 {2}", calls=(("get_weather", '{"days": "1 {2"}'),)),
+    Case("gemma4", "<|tool_call>call:nope{}<tool_call|>", "<|tool_call>call:nope{}<tool_call|>"),
+    # Apertus, GigaChat, Functionary 3.2, Llama 4
+    Case("apertus", f'<|inner_prefix|>Hm.<|inner_suffix|>So.<|tools_prefix|>[{{"get_weather": {ROME}}}, {{"now": '
+         f'{{}}}}]'
+         "<|tools_suffix|>", "So.", (W, N), "Hm."),
+    Case("apertus", '<|tools_prefix|>[{"nope": {}}]<|tools_suffix|>', '<|tools_prefix|>[{"nope": {}}]<|tools_suffix|>'),
+    Case("apertus", '<|tools_prefix|>[{"now": null}]<|tools_suffix|>', calls=(N,)),
+    Case("gigachat3", f"Said.<|message_sep|>\n\nfunction call<|role_sep|>\n{OBJECT}<|message_sep|>\n\n", "Said.", (W,)),
+    Case("gigachat3", "A function call<b", "A function call<b"),
+    Case("gigachat3.1", f"Said.<|function_call|>{OBJECT}<|message_sep|>\n\n", "Said.", (W,)),
+    Case("functionary-v3.2", f"all\nSaid.>>>get_weather\n{ROME}>>>now\n{{}}", "Said.", (W, N)),
+    Case("functionary-v3.2", f"get_weather\n{ROME}", calls=(W,)),
+    Case("functionary-v3.2", f">>>get_weather\n{ROME}", calls=(W,)),
+    Case("functionary-v3.2", "nope\n{}", "nope\n{}"),
+    Case("functionary-v3.2", "all\n1 >> 2 >>> 3", "1 >> 2 >>> 3"),
+    Case("llama4", as_object(*W, ("name", "parameters")), calls=(W,)),
+    Case("llama4", '[get_weather(city="Rome", days=2), now()]', calls=(W, N)),
+    Case("llama4", "Well:\n[ get_weather(city='a]\\')', tags=[\"]\", (1,)]) ]", "Well:",
+         (("get_weather", '{"city": "a]\')", "tags": ["]", [1]]}'),)),
+    Case("llama4", f"[{OBJECT}, {NOW}]", calls=(W, N)),
+    Case("llama4", "[1] see (there)\n[nope(1)]\n[now", "[1] see (there)\n[nope(1)]\n[now"),
+    Case("llama4", "[now(a=']", "[now(a=']"),
+    Case("llama4", "<|python_start|>print(1)<|python_end|>", calls=(("python", '{"code": "print(1)"}'),)),
+    # DeepSeek V3.2 and V4, Kimi K3, MiniMax-M3, MiniCPM5, Hunyuan 3, Solar Open
+    Case("deepseek-v3.2", f"{SAID}So:\n\n<｜DSML｜function_calls>\n{DSML}</｜DSML｜function_calls>"
+         f"", "So:", (W, N), THOUGHT),
+    Case("deepseek-v3.2", '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+         '<｜DSML｜parameter name="note" '
+         'string="false">null</｜DSML｜parameter>\n<｜DSML｜parameter name="city" string="false">"a"'
+         '</｜DSML｜parameter>\n'
+         '<｜DSML｜parameter name="days" string="true">2</｜DSML｜parameter>\n'
+         '<｜DSML｜parameter name="x" string="false">y'
+         "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+         calls=(("get_weather", '{"note": null, "city": "a", "days": "2", "x": "y"}'),)),
+    Case("deepseek-v4", f"<think>{THOUGHT}</think><｜DSML｜tool_calls>\n{DSML}</｜DSML｜tool_calls>", "", (W, N),
+         THOUGHT),
+    Case("kimi-k3", "<|open|>think<|sep|>It asks <b>me</b>.<|close|>think<|sep|><|open|>response<|sep|>"
+         "So.<|close|>response"
+         '<|sep|><|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="city" '
+         'type="string"<|sep|>Rome<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>'
+         '2<|close|>argument'
+         '<|sep|><|close|>call<|sep|><|open|>call tool="now" index="2"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+         "<|close|>message<|sep|>", "So.", (W, N), THOUGHT),
+    Case("kimi-k3", "<|open|>response<|sep|>Hi<|close|>response<|sep|><|close|>message<|sep|><|end_of_msg|>", "Hi"),
+    Case("minimax-m3", f"<mm:think>{THOUGHT}</mm:think>So.{M3}<tool_call>\n{M3}<invoke name=\"get_weather\">"
+         f"{M3}<city>Rome"
+         f"{M3}</city>{M3}<days>2{M3}</days>{M3}</invoke>\n{M3}<invoke name=\"now\">{M3}</invoke>\n{M3}</tool_call>",
+         "So.", (W, N), THOUGHT),
+    Case("minimax-m3", f"</mm:think>{M3}<tool_call>\n{M3}<invoke name=\"get_weather\">{M3}<city>\n<a> \"b\" "
+         f"{M3}</city>{M3}<tags>"
+         f"{M3}<item>c{M3}</item>{M3}</tags>{M3}<more>{M3}<v>{M3}<item>{M3}<item>1{M3}</item>{M3}</item>{M3}</v>"
+         f"{M3}<x>true{M3}</x>{M3}<y>"
+         f"{M3}<z>w{M3}</z>{M3}</y>{M3}</more>{M3}</invoke>",
+         calls=(("get_weather", '{"city": "\\n<a> \\"b\\" ", "tags": ["c"], "more": {"v": [[1]], "x": true, "y": '
+         '{"z": "w"}}}'),)),
+    Case("minimax-m3", f"{M3}<tool_call>{M3}<invoke name=\"get_weather\">{M3}<tags>{M3}</tags>{M3}<days>2", calls=(
+        ("get_weather", '{"tags": [], "days": 2'),)),
+    Case("minimax-m3", f"{M3}<invoke name=\"get_weather\">oops", "oops", (("get_weather", "{"),)),
+    Case("minimax-m3", f'{M3}<invoke name="get_weather">{M3}<tags>one{M3}<item>two{M3}</item>',
+         f"one{M3}<item>two{M3}</item>", (("get_weather", '{"tags": '),)),
+    Case("minimax-m3", f'{M3}<invoke name="now">{M3}<a>1{M3}</b>', f"1{M3}</b>", (("now", '{"a": '),)),
+    Case("minicpm5", '<function name="get_weather"><param name="city">Rome</param><param name="days">2</param>'
+         '</function>'
+         '\n<function name="now"></function>', calls=(W, N)),
+    Case("minicpm5", f'{SAID}So.\n<function name="get_weather"><param name="city"><![CDATA[a\n</param> "b"]]></param>'
+         "<param name=\"tags\">['x', True]</param><param name=\"days\"><![CDATA[3]]> </param></function>", "So.",
+         (("get_weather", '{"city": "a\\n</param> \\"b\\"", "tags": ["x", true], "days": 3}'),), THOUGHT),
+    Case("minicpm5", '<function name="get_weather"><param name="city"><![CDATA[a]', calls=(("get_weather"
+         "", '{"city": "a]'),)),
+    Case("hy3", "<think:opensource>It asks <b>me</b>.</think:opensource>So.<tool_calls:opensource>"
+         "\n<tool_call:opensource>"
+         "get_weather<tool_sep:opensource>\n<arg_key:opensource>city</arg_key:opensource>\n<arg_value:opensource>Rome"
+         "</arg_value:opensource>\n<arg_key:opensource>days</arg_key:opensource>\n<arg_value:opensource>2"
+         "</arg_value:opensource>\n</tool_call:opensource>\n<tool_call:opensource>now<tool_sep:opensource>\n"
+         "</tool_call:opensource>\n</tool_calls:opensource>", "So.", (W, N), THOUGHT),
+    Case("solar-open", f"<|think|>Hm.<|end|><|begin|>assistant<|tool_calls|><|tool_call:begin|>"
+         f"a1b2c3d4e5<|tool_call:name|>"
+         f"get_weather<|tool_call:args|>{ROME}<|tool_call:end|><|tool_call:begin|>a1b2c3d4e6<|tool_call:name|>now"
+         "<|tool_call:args|>{}<|tool_call:end|><|calls|>", calls=(W, N), reasoning="Hm."),
+    Case("solar-open", "<|content|>Hi<|end|>", "Hi"),
     # JSON
     Case("json", f"{OBJECT}", calls=(W,)),
     Case("json", f"[{OBJECT},\n{NOW}]", calls=(W, N)),

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from tests.support.checkpoints import random_checkpoint
+from tests.support.checkpoints import full_name, model_type_of, random_checkpoint
 
 from sotol.formats import Checkpoint
-from sotol.models import ARCHITECTURES, MODEL_TYPES
+from sotol.models import ARCHITECTURES
 
-__all__ = ["NAMED", "header_of", "hub_names", "raw_file", "tiny_folder", "write_tensors"]
+__all__ = ["DTYPES", "NAMED", "Typed", "header_of", "hub_names", "raw_file", "tiny_folder", "write_tensors"]
 
 # Architectures whose weights all have names of Hugging Face's: others have some joined there.
 NAMED = [a for a in ARCHITECTURES if all(name for name, *_ in ARCHITECTURES[a].WEIGHTS.values())]
@@ -20,16 +20,54 @@ DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", 
           "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
 
 EXPERTS: dict[str, object] = {"num_experts_per_tok": 2, "num_experts": 5, "moe_intermediate_size": 32}
+DELTA_NET: dict[str, object] = {
+    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
+MAMBA2: dict[str, object] = {
+    "conv_kernel": 4, "ssm_state_size": 6, "n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16,
+    "layer_norm_epsilon": 1e-6,
+}  # fmt: skip
+LATER = {**EXPERTS, "n_shared_experts": 2, "first_k_dense_replace": 1}
 # What config.json says of some architectures besides.
 OWN: dict[str, dict[str, object]] = {
     "command-r": {"logit_scale": 0.0625},
     "cohere2": {"logit_scale": 0.25, "sliding_window": 32},
+    "deepseek": LATER,
+    "dots1": LATER,
+    "ernie4_5-moe": {
+        "moe_k": 2, "moe_num_experts": 5, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+    },
+    "glm4moe": LATER,
     "gpt-oss": {**EXPERTS, "intermediate_size": 32, "sliding_window": 5},
+    "hunyuan-moe": {**EXPERTS, "moe_topk": 2},
+    "minimax-m2": {**EXPERTS, "intermediate_size": 32},
     "mixtral": {**EXPERTS, "intermediate_size": 32},
     "olmoe": {**EXPERTS, "intermediate_size": 32},
     "qwen2moe": {**EXPERTS, "shared_expert_intermediate_size": 64},
     "qwen3moe": EXPERTS,
-}
+    "qwen35": DELTA_NET,
+    "qwen35moe": {**DELTA_NET, **EXPERTS, "shared_expert_intermediate_size": 64},
+    "lfm2": {"norm_eps": 1e-6, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]},
+    "lfm2moe": {
+        **EXPERTS, "norm_eps": 1e-6, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+    },
+    "nemotron_h": {**MAMBA2, "layers_block_type": ["mamba", "attention", "mlp", "mamba"]},
+    "nemotron_h_moe": {
+        **MAMBA2, "layers_block_type": ["mamba", "attention", "moe", "mamba"], "n_routed_experts": 5,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 64,
+        "moe_latent_size": 32,
+    },
+}  # fmt: skip
+
+
+class Typed(NamedTuple):
+    """Numbers of a type that NumPy lacks, as whole numbers of as many bits."""
+
+    dtype: str  # of SafeTensors
+    data: Any
 
 
 def raw_file(path: Path, header: object, data: bytes = b"", *, length: int | None = None, pad: int = 0) -> Path:
@@ -43,10 +81,10 @@ def raw_file(path: Path, header: object, data: bytes = b"", *, length: int | Non
 def header_of(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     """The header and the numbers of a file of these arrays, one after the other."""
     header, data = dict[str, Any](), b""
-    for name, array in tensors.items():
-        begin, array = len(data), np.asarray(array)
+    for name, given in tensors.items():
+        begin, array = len(data), np.asarray(given.data if isinstance(given, Typed) else given)
         data += array.tobytes()
-        dtype = DTYPES[array.dtype.name]
+        dtype = given.dtype if isinstance(given, Typed) else DTYPES[array.dtype.name]
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, len(data)]}
     return header, data
 
@@ -65,7 +103,7 @@ def hub_names(checkpoint: Checkpoint, architecture: str) -> dict[str, Any]:
     found = {}
     for full, weight in checkpoint.weights.items():
         name = table[full.removesuffix(".weight")]
-        found[name if name.endswith(".bias") else f"{name}.weight"] = weight.decode()
+        found[full_name(name)] = weight.decode()
     return found
 
 
@@ -73,7 +111,7 @@ def tiny_folder(folder: Path, architecture: str = "llama", config: Mapping[str, 
     """A folder with a tiny random model, and a tokenizer of 48 words."""
     folder.mkdir(exist_ok=True)
     said = {
-        "model_type": next(kind for kind, known in MODEL_TYPES.items() if known == architecture),
+        "model_type": model_type_of(architecture),
         "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "head_dim": 16, "eos_token_id": 2, "layer_norm_eps": 1e-6, "norm_epsilon": 1e-6, "norm_eps": 1e-6,

@@ -10,12 +10,13 @@ import numpy as np
 from tests.support.running import blocks_for, make_step, make_table
 from tests.support.single_op import Inputs, weight
 
+from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.memory import BLOCK_TOKENS, Cache, Group, Paged, State, group_caches
 from sotol.program.program import Program, Tensor
 from sotol.program.step import Limits, Step, Table
 
-__all__ = ["Layer", "Plan", "chunked", "plan_of", "program_of", "step_of"]
+__all__ = ["Layer", "Mixer", "Plan", "chunked", "mixers_of", "plan_of", "program_of", "step_of"]
 
 VOCABULARY = 40
 
@@ -58,6 +59,50 @@ def program_of(layers: Sequence[Layer], seed: int = 0, *, state: int = 0) -> Pro
         decay = weight(rng.uniform(0, 1, state).astype(np.float32), name="decay")
         average = ops.moving_average(x, decay, Cache("state.0", State((state,))), inputs.step)
         inputs.program.results["average"] = average
+    return inputs.program
+
+
+class Mixer(NamedTuple):
+    """A recurrent layer: a convolution, "silu" or "none"; or "delta", "tiled" or "scan" of matrices [keys, values].
+
+    shared: heads of keys, or groups; heads: how many heads of values each of them has. taps: of a convolution of so
+    many channels as `values` says.
+    """
+
+    kind: str
+    values: int
+    keys: int = 1
+    shared: int = 1
+    heads: int = 1
+    taps: int = 2
+
+
+def mixers_of(mixers: Sequence[Mixer], seed: int = 0) -> Program:
+    """Recurrent layers side by side, over inputs of their own."""
+    inputs, rng = Inputs(), np.random.default_rng(seed)
+
+    def rows(width: int, name: str, low: float = -2.0, high: float = 2.0) -> Tensor:
+        return inputs.rows(rng.uniform(low, high, (VOCABULARY, width)).astype(np.float32), name)
+
+    def vector(*shape: int) -> Weight:
+        return weight(rng.normal(size=shape).astype(np.float32))
+
+    for i, (kind, values, keys, shared, each, taps) in enumerate(mixers):
+        heads, name = shared * each, f"out{i}"
+        if kind in ("silu", "none"):
+            cache = Cache(f"state.{i}", State((taps - 1, values)))
+            x = rows(values, name)
+            out = ops.convolve(x, vector(values, taps), vector(values), cache, inputs.step, act=kind)
+        else:
+            cache = Cache(f"state.{i}", State((heads, keys, values)))
+            mixed = rows(heads * values + 2 * shared * keys, name)
+            decay, other = rows(heads, f"decay{i}", 0.5, 1.0), rows(heads, f"other{i}", 0.0, 1.0)
+            if kind == "scan":
+                out = ops.selective_scan(mixed, other, decay, vector(heads), cache, inputs.step)
+            else:
+                out = ops.delta_rule(mixed, decay, other, cache, inputs.step, tiled=kind == "tiled")
+            out = out.reshape("T", heads * values)
+        inputs.program.results[name] = out
     return inputs.program
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tests.support.float_codes import FP4, NF4, e4m3, e5m2
 from tests.support.single_op import Inputs, cpu, single_step
 
 from sotol.backends.cpu.target import Target
@@ -31,9 +32,14 @@ LAYOUTS = {
     "groups of 96": Layout(5, 96, numbers=16, factor="f32"),
     "the largest block": Layout(8, 512, numbers=128),
     "all at once": Layout(8, 64, 3, factor="f32", scales=True, minimum=True, zeros=True),
+    "bfloat16": Layout(4, 64, factor="bf16", minimum=True),
+    "scales in floats": Layout(4, 16, 16, numbers=DOUBLED, factor="f32", scales=True, floating=True),
+    "floats of 8 bits": Layout(8, 128, numbers="e4m3", factor="f32"),
+    "wider floats of 8 bits": Layout(8, 32, numbers="e5m2", factor="bf16"),
+    "floats of 4 bits": Layout(4, 64, numbers="nf4", factor="f32"),
 }
 # Where a level's own instructions are at work: looked up bytes, and bytes without the bias of Q8_0.
-BY_LEVEL = ["a table of sixteens with scales and minimums", "all at once"]
+BY_LEVEL = ["a table of sixteens with scales and minimums", "all at once", "floats of 4 bits"]
 
 
 def random_fields(layout: Layout, rows: int, blocks: int, seed: int) -> BlockParts:
@@ -46,25 +52,43 @@ def random_fields(layout: Layout, rows: int, blocks: int, seed: int) -> BlockPar
         if not FACTORS[layout.factor].signed:
             return rng.integers(110, 126, shape, np.uint8)  # E8M0: small numbers; E4M3: large ones
         drawn = rng.normal(size=shape) * np.exp(rng.normal(size=shape)) / 64
+        if layout.factor == "bf16":
+            return (drawn.astype(np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
         return drawn.astype(FACTORS[layout.factor].dtype)
 
     def small(low: int, high: int, kind: npt.DTypeLike) -> Any:
         return rng.integers(low, high, (*lead, layout.groups), kind)
 
+    codes = rng.integers(0, 1 << layout.bits, (*lead, layout.groups, layout.width), np.uint8)
+    if layout.bits == 8 and not layout.whole:  # without infinities and NaN, of which there would be some in every sum
+        codes = np.where(np.isfinite(float_numbers(layout)[codes]), codes, np.uint8(1))
     return BlockParts(
-        rng.integers(0, 1 << layout.bits, (*lead, layout.groups, layout.width), np.uint8),
+        codes,
         factors(),
         factors() if layout.minimum else None,
-        small(-128, 128, np.int8) if layout.scales else None,
+        (small(0, 127, np.uint8) if layout.floating else small(-128, 128, np.int8)) if layout.scales else None,
         small(-128, 128, np.int8) if layout.scales and layout.minimum else None,
         small(0, 256, np.uint8) if layout.zeros else None,
     )
 
 
+def float_numbers(layout: Layout) -> npt.NDArray[np.float64]:
+    """What the codes of a layout with floats stand for, by the formulas of their formats."""
+    if layout.numbers in ("e4m3", "e5m2"):
+        return {"e4m3": e4m3, "e5m2": e5m2}[layout.numbers](np.arange(256)).astype(np.float64)
+    return {"nf4": NF4, "fp4": FP4}[str(layout.numbers)].astype(np.float64)
+
+
 def values_of(layout: Layout, fields: BlockParts) -> npt.NDArray[np.float64]:
     """value = (d * scale) * (number - zero) + (m * minimum), in float64: [rows, blocks * values]."""
     one = np.ones(fields.q.shape[:-1])
-    table = layout.numbers if isinstance(layout.numbers, tuple) else np.arange(256) - layout.numbers
+    if isinstance(layout.numbers, str):
+        table: Any = float_numbers(layout)
+    else:
+        table = layout.numbers if isinstance(layout.numbers, tuple) else np.arange(256) - layout.numbers
+    scales: Any = fields.scales
+    if layout.floating:
+        scales = e4m3(scales) / 2
 
     def of_groups(factors: Any, multipliers: Any) -> Any:
         wide = (
@@ -75,7 +99,7 @@ def values_of(layout: Layout, fields: BlockParts) -> npt.NDArray[np.float64]:
     numbers = np.array(table, np.float64)[fields.q]
     if fields.zeros is not None:
         numbers = numbers - fields.zeros[..., None]
-    values = numbers * of_groups(fields.d, fields.scales)[..., None]
+    values = numbers * of_groups(fields.d, scales)[..., None]
     if fields.m is not None:
         values = values + of_groups(fields.m, fields.minimums)[..., None]
     flat: npt.NDArray[np.float64] = values.reshape(len(values), -1)

@@ -19,7 +19,7 @@ from sotol.tokenizers.bpe import CHARACTER_OF_BYTE
 
 __all__ = ["TEMPLATE", "scripted", "scripted_model"]
 
-SPECIAL = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+SPECIAL = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TEMPLATE = (
     "{% for t in tools or [] %}<|system|>{{ t | tojson }}<|end|>{% endfor %}"
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
@@ -39,15 +39,17 @@ def scripted_model(
     context: int = 4096,
     sequences: int = 32,
     metadata: Mapping[str, object] | None = None,
+    end: str = "<|end|>",
 ) -> Loaded:
     """A loaded model whose answers are `answer`, or answer(prompt): the prompt as text, with its special tokens.
 
     special: further control tokens, which text does not show. shown: further tokens that it shows, as `<think>` often
     is one. An answer is what follows the last `<|assistant|>`, so it begins with what the template writes after that.
-    After the answer comes the end; where a mask forbids the next token of the script, the allowed ones are all alike.
+    After the answer comes the token `end`; where a mask forbids the next token of the script, the allowed ones are all
+    alike.
     """
-    tokens = [*CHARACTER_OF_BYTE, *SPECIAL, *special, *shown]
-    types = [NORMAL] * 256 + [CONTROL] * (len(SPECIAL) + len(special)) + [USER_DEFINED] * len(shown)
+    tokens = [*CHARACTER_OF_BYTE, end, *SPECIAL, *special, *shown]
+    types = [NORMAL] * 256 + [CONTROL] * (1 + len(SPECIAL) + len(special)) + [USER_DEFINED] * len(shown)
     fields: dict[str, object] = {
         "general.architecture": "llama",
         "general.name": "Scripted",
@@ -61,13 +63,13 @@ def scripted_model(
         **(metadata or {}),
     }
     tokenizer = Tokenizer.from_metadata(fields, "scripted", logits=len(tokens))
-    assistant, end = tokens.index("<|assistant|>"), tokens.index("<|end|>")
+    assistant = tokens.index("<|assistant|>")
     scripts: dict[str, list[int]] = {}
 
     def script(prompt: list[int]) -> list[int]:
         text = answer if isinstance(answer, str) else answer(tokenizer.decode(prompt, special=True))
         if text not in scripts:
-            scripts[text] = [*tokenizer.encode(text, special=True, add_special=False), end]
+            scripts[text] = [*tokenizer.encode(text, special=True, add_special=False), 256]
         return scripts[text]
 
     def logits(seen: Sequence[Sequence[int]]) -> Float32Array:

@@ -17,9 +17,12 @@ CHATML = (
 )
 
 
-def tiny_model(folder: Path, fields: Mapping[str, object] | None = None, *, seed: int = 0) -> Path:
-    """Write a llama with a context of 64 tokens; fields change or (None) take out metadata."""
-    checkpoint = random_checkpoint("llama", seed=seed)
+def tiny_model(
+    folder: Path, fields: Mapping[str, object] | None = None, *, seed: int = 0, architecture: str = "llama",
+    context: int = 64,
+) -> Path:  # fmt: skip
+    """Write a model with a context of 64 tokens, or so many; fields change or (None) take out metadata."""
+    checkpoint = random_checkpoint(architecture, {"context_length": context}, seed=seed)
     metadata = {
         **checkpoint.metadata,
         "tokenizer.ggml.model": "llama",

@@ -209,7 +209,9 @@ def test_presets_refuse_what_they_cannot_say() -> None:
         .render([{"role": "developer", "content": "a"}], tools=[])
         .startswith("<|im_start|>system")
     )
-    with pytest.raises(ValueError, match="unknown chat format 'chatml2'; the built-in ones are chatml, llama3"):
+    with pytest.raises(
+        ValueError, match=r"unknown chat format .chatml2.; the built-in ones are gpt-oss, .*chatml, llama3"
+    ):
         ChatTemplate("chatml2")
     parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
     assert ChatTemplate("mistral-v3").render(parts) == "[INST] ab[/INST]"
@@ -260,3 +262,26 @@ def test_errors_carry_no_more_than_a_line_of_a_conversation() -> None:
     with pytest.raises(ValueError, match="is a builtin") as wrong:
         ChatTemplate("chatml").render([{"role": "user", "content": "", long: {long: print}}, {"role": "", long: 1j}])
     assert len(str(wrong.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("source", "on", "off"),
+    [
+        ("{{ 'yes' if enable_thinking else 'no' }}", "yes", "no"),
+        ("{% if thinking is undefined %}{% set thinking = true %}{% endif %}{{ thinking }}", "True", "False"),
+        ("{{ thinking_mode }}", "enabled", "disabled"),
+        ("{% if reasoning_effort not in ['high', 'no_think'] %}?{% endif %}{{ reasoning_effort }}", "high", "no_think"),
+        ("{{ reasoning_effort is defined }}", "False", "False"),
+        ("{{ enable_thinking }}{{ thinking is defined }}", "TrueFalse", "FalseFalse"),
+        ("{% set thinking = 3 %}{{ thinking }}", "3", "3"),
+    ],
+)
+def test_thinking_is_switched_by_the_name_that_a_template_has_for_it(source: str, on: str, off: str) -> None:
+    template = ChatTemplate({"default": source})
+    said = [template.render([], enable_thinking=enabled) for enabled in (True, False)]
+    assert list(map(str, said)) == [on, off]
+
+
+def test_what_a_caller_says_by_the_own_name_counts() -> None:
+    template = ChatTemplate({"default": "{{ thinking_mode }}"})
+    assert template.render([], enable_thinking=False, thinking_mode="adaptive") == "adaptive"

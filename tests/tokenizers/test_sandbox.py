@@ -17,6 +17,9 @@ def grow(start: str, step: str) -> str:
 
 
 HOSTILE = {
+    "append while looping": "{% set l = ['a'] %}{% for x in l %}{% set _ = l.append(x) %}{% endfor %}",
+    "append itself": "{% set l = [1] %}{% set _ = l.append(l) %}{{ l }}",
+    "append many": "{% set l = [] %}{% for i in range(99999) %}{% set _ = l.append(l + l) %}{% endfor %}",
     "huge range": "{% for i in range(10**9) %}x{% endfor %}",
     "nested loops": "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
     "filtered loop": "{% for i in range(99999) %}{% for j in range(99999) if j > 99999 %}{% endfor %}{% endfor %}",
@@ -192,3 +195,16 @@ def test_long_conversations_stay_within_the_default_limits() -> None:
     start = time.perf_counter()
     assert len(template.render({"messages": messages})) > 1_000_000
     assert time.perf_counter() - start < 1  # 0.05 s; 2 s when each `messages | length` measured all of them
+
+
+def test_a_template_appends_to_its_own_lists_alone() -> None:
+    """As Kimi K2's templates do."""
+    own = "{% set n = namespace(x=[]) %}{% for m in messages %}{% set _ = n.x.append(m) %}{% endfor %}{{ n.x | join }}"
+    data = ["a", "b"]
+    assert CompiledTemplate(own, SMALL).render({"messages": data}) == "ab"
+    sums = "{% set x = messages + [] %}{% set _ = x.append('c') %}{{ x | join }}{{ messages | length }}"
+    assert CompiledTemplate(sums, SMALL).render({"messages": data}) == "abc2"
+    for theirs in ("messages", "messages[:1]", "(messages or [])", "[messages][0]"):
+        with pytest.raises(TemplateError, match="append"):
+            CompiledTemplate(f"{{{{ {theirs}.append(1) }}}}", SMALL).render({"messages": data})
+    assert data == ["a", "b"]

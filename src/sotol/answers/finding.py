@@ -11,15 +11,33 @@ __all__ = ["find_format", "named_format"]
 
 
 class Sign(NamedTuple):
-    """A format, and texts that its templates have, all of them, and have not."""
+    """A format, and texts that its templates have, all of them, and have not. tokens: what a vocabulary has for a model
+    that writes so whatever its prompt is.
+    """
 
     format: str
     present: tuple[str, ...]
     absent: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
 
 
 # Tried in this order: rarer markers come first.
 SIGNS = (
+    Sign("harmony", ("<|channel|>analysis<|message|>",), tokens=("<|channel|>", "<|call|>", "<|return|>")),
+    Sign("gemma4", ("<|tool_call>call:",), tokens=("<|tool_call>", "<|channel>")),
+    Sign("apertus", ("<|tools_prefix|>",), tokens=("<|tools_prefix|>", "<|inner_prefix|>")),
+    Sign("gigachat3.1", ("<|role_sep|>", "<|function_call|>")),
+    Sign("gigachat3", ("<|role_sep|>", "function call")),
+    Sign("kimi-k3", ("<|open|>", "<|sep|>", "'argument'"), tokens=("<|open|>", "<|close|>", "<|end_of_msg|>")),
+    Sign("minimax-m3", ("]<]minimax[>[",)),
+    Sign("deepseek-v3.2", ("｜DSML｜", "function_calls>")),
+    Sign("deepseek-v4", ("｜DSML｜", "tool_calls>")),
+    Sign("functionary-v3.2", (">>>all",)),
+    Sign("muse", ("<atem:invoke",)),
+    Sign("minicpm5", ('<function name="', '<param name="')),
+    Sign("hy3", ("<tool_calls{}>", "<arg_key{}>")),
+    Sign("solar-open", ("<|tool_call:args|>",), tokens=("<|tool_call:args|>", "<|calls|>")),
+    Sign("llama4", ("<|header_start|>",)),
     Sign("kimi-k2", ("<|tool_calls_section_begin|>",)),
     Sign("deepseek", ("<｜tool▁sep｜>", "```json")),
     Sign("deepseek-v3.1", ("<｜tool▁sep｜>",)),
@@ -52,6 +70,8 @@ def find_format(template: str, has_token: Callable[[str], bool] = lambda _: Fals
     """The format of a chat template's source; text if it is none that is known. Reasoning is marked as the template
     knows it; without a template (""), as the vocabulary does: has_token(text) says whether it has a token.
     """
+    if not template and (sign := next((s for s in SIGNS if s.tokens and all(map(has_token, s.tokens))), None)):
+        return FORMATS[sign.format]
     found = next((sign for sign in SIGNS if _fits(sign, template)), None)
     format_ = TEXT if found is None else FORMATS[found.format]
     return format_._replace(thinking=_thinking(template.__contains__ if template else has_token))
@@ -75,4 +95,4 @@ def named_format(name: str, template: str) -> AnswerFormat:
 
 def _thinking(has: Callable[[str], bool]) -> tuple[Thinking, ...]:
     """All marks of reasoning of which one is there: templates may write only those that end it."""
-    return tuple(pair for pair in THINKING if has(pair.open) or has(pair.close))
+    return tuple(pair for pair in THINKING if any(map(has, [pair.sign] if pair.sign else pair[:2])))

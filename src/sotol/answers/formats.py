@@ -4,11 +4,25 @@ The facts are those of the chat templates that the models' makers publish, and o
 vLLM (vllm/tool_parsers) know of what the models really write.
 """
 
-from sotol.answers.forms import TEXT, AnswerFormat, JsonCalls, NamedCalls, PythonCalls, TaggedCalls, Thinking
+from sotol.answers.forms import (
+    TEXT,
+    AnswerFormat,
+    ElementCalls,
+    Header,
+    JsonCalls,
+    Messages,
+    NamedCalls,
+    PythonCalls,
+    QuotedCalls,
+    TaggedCalls,
+    Thinking,
+)
 
 __all__ = ["FORMATS", "THINKING"]
 
 THINK = Thinking("<think>", "</think>")
+ANALYSIS = Thinking("<|channel|>analysis<|message|>", "<|end|>", sign="<|channel|>analysis<|message|>")  # gpt-oss
+SELF = Thinking(" to=self<|message|>", "<|eom|>", sign=" to=self<|message|>")  # Muse
 # All ways to mark reasoning; a template tells which are its model's.
 THINKING = (
     THINK,
@@ -18,6 +32,14 @@ THINKING = (
     Thinking("<seed:think>", "</seed:think>"),  # Seed-OSS
     Thinking("Here is my thought process:", "Here is my response:"),  # Granite 3.2
     Thinking("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+    ANALYSIS,
+    Thinking("<|channel>thought", "<channel|>"),  # Gemma 4
+    Thinking("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    Thinking("<mm:think>", "</mm:think>"),  # MiniMax-M3
+    Thinking("<think:opensource>", "</think:opensource>", sign="<think{}>"),  # Hunyuan 3
+    Thinking("<|open|>think<|sep|>", "<|close|>think<|sep|>", sign="close_tag('think')"),  # Kimi K3
+    Thinking("<|think|>", "<|end|>", sign="<|begin|>assistant<|think|>"),  # Solar Open
+    SELF,
 )
 
 FENCED = JsonCalls("```json\n", "\n```", strict=True)
@@ -40,8 +62,24 @@ DEEPSEEK = NamedCalls(
     separator="\n```json\n",
     end="\n```<｜tool▁call▁end｜>",
 )
+# What V3.2 and V4 write; the mark in each tag is a token.
+DSML = TaggedCalls(
+    open="<｜DSML｜tool_calls>\n",
+    close="</｜DSML｜tool_calls>",
+    begin='<｜DSML｜invoke name="',
+    name_end='">\n',
+    end="</｜DSML｜invoke>\n",
+    key='<｜DSML｜parameter name="',
+    key_end='" string="{string}">',
+    value="",
+    value_end="</｜DSML｜parameter>\n",
+)
 MISTRAL_LIST = JsonCalls("[TOOL_CALLS]", listed=True, id="id")
 MISTRAL_NAMED = NamedCalls(begin="[TOOL_CALLS]", separator="[ARGS]", id="[CALL_ID]")
+
+# Of headers of gpt-oss's messages: the tool that a message is for, and in which form it is.
+RECIPIENT = r"(?:functions\.)?(?P<name>[\w.-]+)"
+CONSTRAINT = r"\s*(?:<\|constrain\|>)?\s*\w*\s*"
 
 ROWS = (
     TEXT,
@@ -155,6 +193,133 @@ ROWS = (
             ),
         ),
         (THINK,),
+    ),
+    # MiniMax-M3; where it does not think, it says so
+    AnswerFormat(
+        "minimax-m3",
+        (
+            ElementCalls(
+                open="]<]minimax[>[<tool_call>\n", close="]<]minimax[>[</tool_call>",
+                begin=']<]minimax[>[<invoke name="', name_end='">', end="]<]minimax[>[</invoke>\n",
+                mark="]<]minimax[>[",
+            ),
+        ),
+        (Thinking("<mm:think>", "</mm:think>"),),
+        silent=("</mm:think>",),
+    ),
+    AnswerFormat(
+        "deepseek-v3.2",
+        (DSML._replace(open="<｜DSML｜function_calls>\n", close="</｜DSML｜function_calls>"),),
+        (THINK,),
+    ),
+    AnswerFormat("deepseek-v4", (DSML,), (THINK,)),
+    # gpt-oss (https://cookbook.openai.com/articles/openai-harmony); an answer ends with its call.
+    AnswerFormat(
+        "harmony",
+        (NamedCalls(begin="<|channel|>commentary to=functions.", separator=" <|constrain|>json<|message|>"),),
+        (ANALYSIS,),
+        messages=Messages(
+            start="<|start|>assistant", body="<|message|>", ends=("<|end|>", "<|call|>", "<|return|>"),
+            headers=(
+                Header(rf"\s*to={RECIPIENT}\s*<\|channel\|>(?:commentary|analysis){CONSTRAINT}", "call"),
+                Header(rf"\s*<\|channel\|>(?:commentary|analysis)\s*to={RECIPIENT}{CONSTRAINT}", "call"),
+                Header(r"\s*<\|channel\|>analysis\s*", "thought"),
+                Header(rf"\s*(?:<\|channel\|>(?:commentary|final){CONSTRAINT})?", "said"),
+            ),
+            tokens=("<|channel|>", "<|constrain|>"),
+        ),
+        said=("<|channel|>final<|message|>", ""), between="<|start|>assistant",
+    ),
+    AnswerFormat(
+        "gemma4", (QuotedCalls("<|tool_call>call:", "<tool_call|>", '<|"|>'),),
+        (Thinking("<|channel>thought", "<channel|>"),),
+    ),
+    AnswerFormat(
+        "apertus", (JsonCalls("<|tools_prefix|>", "<|tools_suffix|>", listed=True, keyed=True),),
+        (Thinking("<|inner_prefix|>", "<|inner_suffix|>"),),
+    ),
+    AnswerFormat(
+        "gigachat3", (JsonCalls("function call<|role_sep|>\n", "<|message_sep|>"),), silent=("<|message_sep|>",)
+    ),
+    AnswerFormat("gigachat3.1", (JsonCalls("<|function_call|>"),), silent=("<|message_sep|>",)),
+    AnswerFormat(
+        "kimi-k3",
+        (
+            TaggedCalls(
+                open="<|open|>tools<|sep|>", close="<|close|>tools<|sep|>", begin='<|open|>call tool="',
+                name_end='" index="{index}"<|sep|>', end="<|close|>call<|sep|>", key='<|open|>argument key="',
+                key_end='" type="{type}"<|sep|>', value="", value_end="<|close|>argument<|sep|>",
+            ),
+        ),
+        (Thinking("<|open|>think<|sep|>", "<|close|>think<|sep|>", sign="close_tag('think')"),),
+        silent=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>", "<|end_of_msg|>"),
+        said=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+    ),
+    # Functionary 3.2, whose template writes the first >>>
+    AnswerFormat(
+        "functionary-v3.2", (NamedCalls(begin=">>>", separator="\n"),), silent=(">>>all\n",), said=(">>>all\n", ""),
+        begun=">>>",
+    ),
+    AnswerFormat(
+        "muse",
+        (
+            TaggedCalls(
+                open="<atem:function_calls>\n", close="</atem:function_calls>", begin='<atem:invoke name="',
+                name_end='">\n', end="</atem:invoke>\n", key='<atem:parameter name="', key_end='">', value="",
+                value_end="</atem:parameter>\n",
+            ),
+        ),
+        (SELF,),
+        messages=Messages(
+            start="<|start|>assistant", body="<|message|>", ends=("<|eom|>", "<|eot|>"),
+            headers=(Header(r"\s*to=self\s*", "thought"), Header(r"\s*(?:to=[\w.-]+)?\s*", "said")),
+            lead=" to={name}<|message|>",
+        ),
+        said=(" to=user<|message|>", ""), between="<|start|>assistant",
+    ),
+    AnswerFormat(
+        "minicpm5",
+        (
+            TaggedCalls(
+                open="", close="", begin='<function name="', name_end='">', end="</function>", key='<param name="',
+                key_end='">', value="", value_end="</param>", literal=("<![CDATA[", "]]>"),
+            ),
+        ),
+        (THINK,),
+    ),
+    # Hunyuan 3
+    AnswerFormat(
+        "hy3",
+        (
+            TaggedCalls(
+                open="<tool_calls:opensource>\n", close="</tool_calls:opensource>", begin="<tool_call:opensource>",
+                name_end="<tool_sep:opensource>\n", end="</tool_call:opensource>\n", key="<arg_key:opensource>",
+                key_end="</arg_key:opensource>\n", value="<arg_value:opensource>",
+                value_end="</arg_value:opensource>\n",
+            ),
+        ),
+        (Thinking("<think:opensource>", "</think:opensource>", sign="<think{}>"),),
+    ),
+    AnswerFormat(
+        "solar-open",
+        (
+            NamedCalls(
+                open="<|tool_calls|>", begin="<|tool_call:begin|>", named="<|tool_call:name|>",
+                separator="<|tool_call:args|>", end="<|tool_call:end|>",
+            ),
+        ),
+        (Thinking("<|think|>", "<|end|>", sign="<|begin|>assistant<|think|>"),),
+        silent=("<|begin|>assistant", "<|content|>", "<|end|>", "<|calls|>", "<|flush|>"),
+        said=("<|content|>", ""), between="<|begin|>assistant",
+    ),
+    # Llama 4: objects as its template wants them, or lists as in Meta's examples
+    AnswerFormat(
+        "llama4",
+        (
+            JsonCalls("", arguments=("parameters", "arguments"), strict=True),
+            PythonCalls(""),
+            PythonCalls("<|python_start|>", "<|python_end|>", code=("python", "ipython", "code_interpreter")),
+        ),
     ),
     AnswerFormat("functionary-v3.1", (NamedCalls(begin="<function=", separator=">", end="</function>"),)),
     AnswerFormat("lfm2", (PythonCalls("<|tool_call_start|>", "<|tool_call_end|>"),), (THINK,)),

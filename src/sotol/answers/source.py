@@ -15,6 +15,7 @@ Reading: TypeAlias = Generator[None, None, T]  # yields where it needs more text
 IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 SPACE = re.compile(r"\s*+")
 SCALAR = re.compile(r"[^\s,;{}\[\]\"]*+")
+LITTLE = 16  # characters that are looked at before they are read
 LONGEST_NAME = 256  # characters; names of OpenAI's API have 64
 
 
@@ -84,6 +85,14 @@ class Source:
                 return ""
             yield
         return self._text[self._at]
+
+    def second(self) -> Reading[str]:
+        """The first character behind the next one that is no white space, of which there is little; "" if none is."""
+        while True:
+            rest = self._text[self._at + 1 : self._at + 1 + LITTLE].lstrip()
+            if rest or self.ended or len(self._text) > self._at + LITTLE:
+                return rest[:1]
+            yield
 
     def space(self) -> Reading[None]:
         """Read all white space."""

@@ -15,7 +15,10 @@ from sotol.cli.options import normalised
 __all__ = ["COMMANDS", "main", "make_app"]
 
 # Each is a function of the same name in the module sotol.cli.<name>, which may have a class for it, COMMAND.
-COMMANDS = ("run", "serve", "info", "tokenize", "bench", "profile", "cache", "completion")
+COMMANDS = (
+    "run", "serve", "pull", "list", "show", "rm", "alias", "ps", "stop", "info", "tokenize", "bench", "profile",
+    "convert", "quantize", "imatrix", "perplexity", "split", "merge", "cache", "completion",
+)  # fmt: skip
 
 EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is at fault; 2 an option or a prompt is;
 130 interrupted by Ctrl-C; 141 the reader of the output went away."""

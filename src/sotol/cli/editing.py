@@ -14,8 +14,8 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth
 
-from sotol.catalog import PACKAGED
 from sotol.cli import conversations, parameters
+from sotol.cli.options import model_names
 from sotol.cli.repl import COMMANDS, QUITTING, QUOTES, SETTINGS
 
 __all__ = ["Words", "history_path", "prompt_session"]
@@ -49,7 +49,7 @@ class Words(Completer):
         if not space:
             yield from _beginning(command, (*COMMANDS, *QUITTING))
         elif command == "/model":
-            yield from _beginning(argument, PACKAGED)
+            yield from _beginning(argument, model_names())
             yield from PathCompleter(expanduser=True, file_filter=_may_lead_to_model).get_completions(
                 Document(argument), complete_event
             )

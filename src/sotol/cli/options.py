@@ -1,5 +1,6 @@
 """What commands read from their command line: the options of several commands, and those of `sotol run`."""
 
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from pathlib import Path
@@ -10,14 +11,16 @@ from typer.core import TyperCommand, TyperOption
 
 from sotol.backends.table import BACKENDS
 from sotol.catalog import DEFAULT_MODEL, PACKAGED
+from sotol.errors import SotolError
 
 __all__ = [
-    "BackendOption", "Context", "Files", "FrequencyPenalty", "GrammarFile", "GrammarString", "HideThinking",
-    "IgnoreEos", "Json", "JsonOutput", "KvMemory", "LogitBias", "Logprobs", "MaxTokens", "MinP", "Model",
-    "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs", "Precision", "PrecisionOption",
-    "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "Regex", "RepeatLastN",
-    "RepeatPenalty", "Repeats", "RunCommand", "Schema", "Seed", "Sequences", "StepTokens", "Stop", "System",
-    "Temperature", "TemplateOptions", "Think", "Threads", "TopK", "TopP", "Verbose", "normalised",
+    "BackendOption", "Context", "Continue", "ConversationId", "Files", "FrequencyPenalty", "GrammarFile",
+    "GrammarString", "HideThinking", "IgnoreEos", "Json", "JsonOutput", "KvMemory", "LogitBias", "Logprobs",
+    "MaxTokens", "MinP", "Model", "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs", "Precision",
+    "PrecisionOption", "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "Regex",
+    "RepeatLastN", "RepeatPenalty", "Repeats", "RunCommand", "RunContext", "RunServer", "Schema", "Seed", "Sequences",
+    "ServerAddress", "ServerKey", "StepTokens", "Stop", "System", "Temperature", "TemplateOptions", "Think", "Threads",
+    "TopK", "TopP", "Verbose", "complete_model", "model_names", "normalised",
 ]  # fmt: skip
 
 
@@ -25,6 +28,7 @@ __all__ = [
 OTHER_NAMES = {
     "temp": "temperature",
     "ctx-size": "ctx",
+    "context-size": "ctx",
     "num-ctx": "ctx",
     "n-predict": "max-tokens",
     "predict": "max-tokens",
@@ -44,6 +48,10 @@ OTHER_NAMES = {
     "allowed-origins": "cors-origin",
     "allowed-hosts": "allowed-host",
     "served-model-name": "alias",
+    "outtype": "encoding",
+    "split-max-size": "max-size",
+    "split-max-tensors": "max-tensors",
+    "timeout-keep-alive": "idle-timeout",
 }
 
 
@@ -56,7 +64,19 @@ def normalised(name: str) -> str:
 def complete_model(incomplete: str) -> list[str]:
     """What a shell may offer for a model: names and the files of the current folder; none lets it offer any path."""
     files = (str(path) for path in sorted(Path().glob("*.gguf")))
-    return [name for name in (*PACKAGED, *files) if name.startswith(incomplete)]
+    return [name for name in (*model_names(), *files) if name.startswith(incomplete)]
+
+
+def model_names() -> list[str]:
+    """The names that models have here: those of the table, aliases, and of what was pulled."""
+    from sotol.aliases import aliases  # noqa: PLC0415  (only a shell asks)
+    from sotol.hub import pulled  # noqa: PLC0415
+    from sotol.hub.places import places  # noqa: PLC0415
+
+    names = list(PACKAGED)
+    with suppress(SotolError):
+        names += [*aliases(), *(model.name for model in pulled(places().cache))]
+    return names
 
 
 def parse_threads(text: str | int) -> int | None:
@@ -117,10 +137,23 @@ Number: TypeAlias = float | None
 Model: TypeAlias = Annotated[
     str | None,
     typer.Argument(
-        help=f"A .gguf file, or a name: {', '.join(PACKAGED)}.  [default: SOTOL_MODEL, or else {DEFAULT_MODEL}]",
+        help=f"A .gguf file, a folder, or a name: {', '.join(PACKAGED)}, ORG/REPO of a pulled one, an alias."
+        f"  [default: SOTOL_MODEL, or else {DEFAULT_MODEL}]",
         autocompletion=complete_model,
         show_default=False,
     ),
+]
+Continue: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--continue",
+        "-c",
+        help="Go on with the last conversation, of the chat page or of a terminal, and keep what is said. All words are"
+        " the prompt then, unless the first is a model.",
+    ),
+]
+ConversationId: TypeAlias = Annotated[
+    str | None, typer.Option("--cid", metavar="ID", help="The same with another conversation, by its id or title.")
 ]
 Threads: TypeAlias = Annotated[
     Whole,
@@ -133,6 +166,16 @@ Context: TypeAlias = Annotated[
     typer.Option(
         "--ctx",
         "-c",
+        min=1,
+        metavar="N",
+        help="Tokens of prompt and answer together; the model's own up to 4096 if not given.",
+    ),
+]
+# The same for `sotol run`, where -c goes on with a conversation.
+RunContext: TypeAlias = Annotated[
+    Whole,
+    typer.Option(
+        "--ctx",
         min=1,
         metavar="N",
         help="Tokens of prompt and answer together; the model's own up to 4096 if not given.",
@@ -151,7 +194,31 @@ PromptTokens: TypeAlias = Annotated[
 ]
 Repeats: TypeAlias = Annotated[int, typer.Option("--repeats", "-r", min=1, metavar="N", help="How often to measure.")]
 
+ServerAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        envvar="SOTOL_SERVER",
+        help="The server, as http://127.0.0.1:8080, which is also where it is looked for if not given.",
+    ),
+]
+ServerKey: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", envvar="SOTOL_API_KEY", help="What the server wants, if it has keys."),
+]
+
 # ---- what `sotol run` is asked
+
+RunServer: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        envvar="SOTOL_SERVER",
+        help="Let a server answer, as http://127.0.0.1:8080: the model is one of its models, and none is loaded here.",
+    ),
+]
 
 PromptWords: TypeAlias = Annotated[
     list[str] | None,

@@ -12,7 +12,7 @@ from sotol.cli.constraints import parse_schema
 from sotol.errors import plain
 
 __all__ = ["LOADING", "known", "merged", "parse_bias", "parse_memory", "parse_parameter", "parse_size",
-           "parse_template"]  # fmt: skip
+           "parse_template", "parse_time"]  # fmt: skip
 
 # What ollama and llama.cpp call the same parameters.
 OTHER_NAMES = {
@@ -89,6 +89,16 @@ def parse_size(name: str, text: str, example: str = " as 2GB") -> int:
     if found is None or unit not in UNITS:
         raise ValueError(f"{name} is {plain(repr(text))}; it must be a size{example}")
     return int(float(found[1]) * UNITS[unit])
+
+
+def parse_time(name: str, text: str) -> float:
+    """`5m`, `1h30m` or `300` as seconds; what is negative, for ever, as -1."""
+    from sotol.server.times import seconds_of  # noqa: PLC0415  (only `sotol serve` asks)
+
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise ValueError(f"{name} is {plain(repr(text))}; it must be seconds or a time as 5m, or -1 for ever")
+    return -1.0 if seconds == float("inf") else seconds
 
 
 def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A conversation at a terminal: `sotol run` without a prompt. Knows nothing of how lines are typed or models loaded."""
 
+import shlex
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sotol.answers.folding import Fold
 from sotol.cli import conversations
-from sotol.cli.conversations import Conversation
+from sotol.cli.conversations import Conversation, Session
 from sotol.cli.guard import sentence
 from sotol.cli.output import AnswerWriter, printable
 from sotol.cli.parameters import LOADING, known, parse_parameter
@@ -38,7 +39,7 @@ KEYS = (
 )
 
 
-class Session(Protocol):
+class Lines(Protocol):
     """Where lines come from: prompt_toolkit's session."""
 
     def prompt(self) -> str:
@@ -68,12 +69,13 @@ class Repl:
     attached: list[str] = field(default_factory=list)  # texts that go before the next message
     turns: list[dict[str, str]] = field(default_factory=list)
     last: "Completion | None" = None
+    session: Session | None = None  # keeps the conversation after each answer, if there is one
 
-    def talk(self, session: Session) -> None:
+    def talk(self, lines: Lines) -> None:
         """Read and obey lines until the end of input."""
         while True:
             try:
-                text = session.prompt()
+                text = lines.prompt()
             except KeyboardInterrupt:
                 self.note("Ctrl-D or /quit ends sotol")
                 continue
@@ -139,9 +141,15 @@ class Repl:
             if said:
                 kept = {"reasoning_content": thought} if thought and self._keeps_thoughts else {}
                 self.turns += [asked, {"role": "assistant", "content": said, **kept}]
+                if self.session is not None:
+                    self.session.keep(self._held)
         self.last = stream.completion
         if self.last is not None:
             self.remark(self.last)
+
+    @property
+    def _held(self) -> Conversation:
+        return Conversation(str(self.llm.path), self.system, self.turns)
 
     @property
     def _keeps_thoughts(self) -> bool:
@@ -170,6 +178,8 @@ class Repl:
         self.turns.clear()
         self.attached.clear()
         self.last = None
+        if self.session is not None:
+            self.session = Session()
         self.note("a new conversation" + (", with the same system message" if self.system else ""))
 
     def retry(self, _: str) -> None:
@@ -203,13 +213,18 @@ class Repl:
         self.note(f"{len(text.splitlines())} lines go before your next message")
 
     def save(self, name: str) -> None:
-        path = conversations.save(name, Conversation(str(self.llm.path), self.system, self.turns))
-        self.note(f"{len(self.turns)} messages are kept in {path}")
+        conversations.save(name, self._held)
+        self.note(f"{len(self.turns)} messages are kept: /load {name}, or sotol run --cid {shlex.quote(name)}")
 
     def restore(self, name: str) -> None:
+        if not name:
+            self.note("kept conversations: " + (", ".join(conversations.names()) or "none yet"))
+            return
         kept = conversations.load(name)
         self.system, self.turns, self.last = kept.system, kept.turns, None
-        other = "" if kept.model == str(self.llm.path) else f", held with {kept.model}"
+        if self.session is not None:
+            self.session = conversations.resumed(name)
+        other = "" if conversations.same_model(kept.model, str(self.llm.path)) else f", held with {kept.model}"
         self.note(f"{len(self.turns)} messages{other}")
 
     def context(self, _: str) -> None:
@@ -288,7 +303,7 @@ COMMANDS: dict[str, tuple[Callable[[Repl, str], None], str]] = {
     "/undo": (Repl.undo, "take the last message and its answer back"),
     "/read": (Repl.read, "/read FILE puts a text before the next message"),
     "/save": (Repl.save, "/save NAME keeps the conversation"),
-    "/load": (Repl.restore, "/load NAME goes on with one that was kept"),
+    "/load": (Repl.restore, "/load NAME goes on with one that was kept; alone it lists them"),
     "/system": (Repl.set_system, "show the system message; /system TEXT sets it, /system off removes it"),
     "/set": (
         Repl.set,

@@ -27,6 +27,7 @@ NAMES = {
     "answer_tokens": "max_answer_tokens",
     "choices": "max_choices",
     "schema_bytes": "max_schema_bytes",
+    "open_page": "open",
 }
 
 
@@ -61,7 +62,9 @@ Models: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[model]...",
-        help=f".gguf files, or names: {', '.join(PACKAGED)}.  [default: SOTOL_MODEL, or else {DEFAULT_MODEL}]",
+        help=f".gguf files, folders of them, or names: {', '.join(PACKAGED)}, ORG/REPO of a pulled one, an alias."
+        " One is loaded at once, several when they are asked for."
+        f"  [default: SOTOL_MODEL, or else {DEFAULT_MODEL}]",
         autocompletion=complete_model,
         show_default=False,
     ),
@@ -79,6 +82,33 @@ Aliases: TypeAlias = Annotated[
         help="The name of a model for clients, of the first, the second, …; the file's without .gguf if not given."
         " More names for one model are separated by commas.",
     ),
+]
+
+ModelFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--models", metavar="FILE", help="More models, and how to load each, in TOML: docs/models.md."),
+]
+KeepAlive: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-alive",
+        metavar="TIME",
+        help="How long a model stays loaded when nobody uses it: 5m, 300, or -1 for ever. If not given: for ever where"
+        " there is one model, else 5m.",
+    ),
+]
+MaxMemory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory of all models that are loaded at a time: 8GB. Others are unloaded for one that is asked for, those"
+        " that were not used for longest first.",
+    ),
+]
+AllowPull: TypeAlias = Annotated[
+    bool,
+    typer.Option("--allow-pull", help="Whoever may use the server may let it pull models of the Hub (/api/pull)."),
 ]
 
 # ---- where
@@ -203,8 +233,8 @@ RequestTimeout: TypeAlias = Annotated[
 StreamTimeout: TypeAlias = Annotated[
     Seconds, typer.Option("--stream-timeout", metavar="S", help="Seconds that an answer may stream.")
 ]
-KeepAlive: TypeAlias = Annotated[
-    Seconds, typer.Option("--keep-alive", metavar="S", help="Seconds that an idle connection is kept.")
+IdleTimeout: TypeAlias = Annotated[
+    Seconds, typer.Option("--idle-timeout", metavar="S", help="Seconds that an idle connection is kept.")
 ]
 ShutdownGrace: TypeAlias = Annotated[
     Seconds,
@@ -220,3 +250,15 @@ LogLevel: TypeAlias = Annotated[
     str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 ]
 LogPrompts: TypeAlias = Annotated[bool, typer.Option("--log-prompts", help="Write what is asked to the log, too.")]
+
+# ---- what is kept
+
+KeepResponses: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--keep-responses", help="Keep responses of /v1/responses on disk, in the database of the page, for 30 days."
+    ),
+]
+
+NoPage: TypeAlias = Annotated[bool, typer.Option("--no-page", help="Leave the chat page out.")]
+OpenPage: TypeAlias = Annotated[bool, typer.Option("--open", help="Open the chat page in a browser.")]

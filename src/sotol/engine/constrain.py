@@ -19,7 +19,7 @@ from sotol.errors import SotolError
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    from sotol.engine.grammars import Asked, Thinking
+    from sotol.engine.grammars import Around, Asked
     from sotol.tokenizers import Tokenizer
 
 __all__ = ["Constraint", "Grammars", "Matcher"]
@@ -109,20 +109,17 @@ class Grammars:
         self._kept: OrderedDict[Asked, Constraint] = OrderedDict()
         self._trie: LLTokenizer | None = None
 
-    def compile(
-        self, sampling: Sampling, *, thinking: "Thinking | None" = None, calls: str | None = None
-    ) -> Constraint | None:
+    def compile(self, sampling: Sampling, around: "Around | None" = None) -> Constraint | None:
         """What constrains an answer; None: nothing does. It may take a tenth of a second, and is kept for later.
 
-        thinking: how the model thinks before its answer, which is not constrained. calls: a Lark grammar of the tool
-        calls that the answer must be, which counts more than the options of `sampling`. ValueError names the option,
-        and the place in it, that is malformed, not supported, or too large.
+        around: what the answer has besides what `sampling` says; calls that must be count more than that. ValueError
+        names the option, and the place in it, that is malformed, not supported, or too large.
         """
-        if calls is None and not sampling.constrained:
+        if not sampling.constrained and (around is None or not around.must):
             return None
-        from sotol.engine.grammars import asked  # noqa: PLC0415  (a start is quicker without)
+        from sotol.engine.grammars import NOTHING, asked  # noqa: PLC0415  (a start is quicker without)
 
-        wanted = asked(sampling, thinking, calls)
+        wanted = asked(sampling, around or NOTHING)
         if wanted is None:
             return None
         with self._lock:
@@ -137,7 +134,7 @@ class Grammars:
         return made
 
     def _characters(self) -> int:
-        return sum(len(wanted.text) for wanted in self._kept)
+        return sum(len(wanted.text) + len(wanted.around.calls or "") for wanted in self._kept)
 
     def _compile(self, wanted: "Asked") -> Constraint:
         from sotol.engine.grammars import grammar_of, refusal  # noqa: PLC0415  (as above)

@@ -13,7 +13,7 @@ from sotol.engine import schemas
 from sotol.engine.options import Sampling
 from sotol.errors import plain
 
-__all__ = ["Asked", "Thinking", "asked", "grammar_of", "literal", "readable", "refusal"]
+__all__ = ["NOTHING", "Around", "Asked", "Mark", "Thinking", "asked", "grammar_of", "literal", "readable", "refusal"]
 
 LONGEST = {"schema": schemas.LONGEST, "regex": 1 << 14, "grammar": 1 << 16, "calls": 4 << 20}  # characters
 MEANINGS = {
@@ -31,11 +31,29 @@ Mark = tuple[str | int, ...]  # a fixed text; a number is a token that answers d
 class Thinking(NamedTuple):
     """How a model writes what it thinks before it answers: between one of these pairs of marks, or not at all.
 
-    begun: the prompt has opened a pair already.
+    begun: the prompt has opened a pair already. behind: what stands behind a pair.
     """
 
     pairs: tuple[tuple[Mark, Mark], ...]
     begun: bool = False
+    behind: Mark = ()
+
+
+class Around(NamedTuple):
+    """What an answer to a conversation has besides what its options say it must be.
+
+    thinking: how the model thinks before. said: marks around what it says. calls: a grammar of tool calls in Lark, and
+    must: whether the answer must be such calls, or may as well be what the options say. lead: what stands before calls.
+    """
+
+    thinking: Thinking | None = None
+    said: tuple[Mark, Mark] = ((), ())
+    calls: str | None = None
+    must: bool = False
+    lead: str = ""
+
+
+NOTHING = Around()
 
 
 class Asked(NamedTuple):
@@ -43,13 +61,13 @@ class Asked(NamedTuple):
 
     kind: str
     text: str
-    thinking: Thinking | None
+    around: Around = NOTHING
 
 
-def asked(sampling: Sampling, thinking: Thinking | None, calls: str | None) -> Asked | None:
+def asked(sampling: Sampling, around: Around) -> Asked | None:
     """What a request asks for; None if its answer is free. ValueError if that is too large, or no schema."""
-    if calls is not None:
-        kind, text = "calls", calls
+    if around.calls is not None and around.must:
+        kind, text = "calls", around.calls
     elif sampling.regex is not None:
         kind, text = "regex", sampling.regex
     elif sampling.grammar is not None:
@@ -62,14 +80,20 @@ def asked(sampling: Sampling, thinking: Thinking | None, calls: str | None) -> A
         return None
     if len(text) > LONGEST[kind]:
         raise ValueError(f"{kind} has {len(text)} characters; it may have {LONGEST[kind]}")
-    return Asked(kind, text, thinking)
+    if len(around.calls or "") > LONGEST["calls"]:
+        raise ValueError(
+            f"tools have {len(around.calls or '')} characters as a grammar; they may have {LONGEST['calls']}"
+        )
+    return Asked(kind, text, around)
 
 
 def grammar_of(wanted: Asked) -> str:
     """For llguidance. ValueError for what is not even one of GBNF."""
-    grammars = [{"name": "answer", **_body(wanted)}]
-    if (thinking := wanted.thinking) is not None:
-        grammars.insert(0, {"lark_grammar": _thinking(thinking)})
+    grammars, around = [{"name": "answer", **_body(wanted)}], wanted.around
+    if around.calls is not None and not around.must:
+        grammars.append({"name": "calls", "lark_grammar": around.calls})
+    if around != NOTHING:
+        grammars.insert(0, {"lark_grammar": _around(around)})
     return json.dumps({"grammars": grammars})
 
 
@@ -100,11 +124,20 @@ def _lark(text: str) -> str:
 
 def literal(mark: Mark) -> str:
     """A fixed text in Lark; "" is nothing."""
-    return " ".join(f"<[{part}]>" if isinstance(part, int) else json.dumps(part) for part in mark)
+    return " ".join(f"<[{part}]>" if isinstance(part, int) else json.dumps(part, ensure_ascii=False) for part in mark)
 
 
-def _thinking(thinking: Thinking) -> str:
-    """Any text up to the mark that ends it, the mark, and the line breaks that models write behind it; the answer."""
+def _around(around: Around) -> str:
+    """Thoughts, if the model has any, and then the answer, or calls."""
+    before, after = map(literal, around.said)
+    if around.must:
+        body = f"{around.lead} @answer"
+    elif around.calls is None:
+        body = f"{before} @answer {after}"
+    else:
+        body = f"({before} @answer {after} | {around.lead} @calls)"
+    if (thinking := around.thinking) is None:
+        return f"start: {body}"
     rules, thoughts = list[str](), list[str]()
     for i, (begin, end) in enumerate(thinking.pairs):
         thoughts.append(f"thought_{i}" if thinking.begun else f"SPACE {literal(begin)} thought_{i}")
@@ -112,8 +145,8 @@ def _thinking(thinking: Thinking) -> str:
             rules.append(f"thought_{i}[suffix={literal(end)}]: /(?s:.*)/")
         else:
             rules.append(f"thought_{i}: /(?s:.*)/ {literal(end)}")
-    thought = f"({' | '.join(thoughts)}) BREAKS"
-    start = f"start: {thought if thinking.begun else f'({thought})?'} @answer"
+    thought = f"({' | '.join(thoughts)}) {literal(thinking.behind)} BREAKS"
+    start = f"start: {thought if thinking.begun else f'({thought})?'} {body}"
     return "\n".join([start, *rules, r"SPACE: /[ \t\r\n]{0,8}/", r"BREAKS: /[\r\n]{0,8}/"])
 
 
@@ -130,7 +163,7 @@ def refusal(wanted: Asked, error: str, error_of: Callable[[str], str]) -> ValueE
     """Why a grammar is not accepted. error: what llguidance says. error_of: what it says of another grammar, or ""."""
     if wanted.kind == "schema":
         path, error = schemas.place_of_error(
-            json.loads(wanted.text), error, lambda part: error_of(grammar_of(Asked("schema", json.dumps(part), None)))
+            json.loads(wanted.text), error, lambda part: error_of(grammar_of(Asked("schema", json.dumps(part))))
         )
         return ValueError(f"schema at {plain(path)}: {_keywords(readable(error))}")
     if found := re.search(r"regex parse error:\n    (.*)\n    ( *)\^+(?:.*\n)+?error: (.*)", error):

@@ -27,10 +27,11 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "seed": (int, 0, 2**63 - 1),
     "logprobs": (int, 0, 20),
     "max_tokens": (int, 1, 2**31 - 1),
+    "thinking_budget": (int, 1, 2**31 - 1),
     "n": (int, 1, 128),
 }
-OPTIONAL = frozenset({"seed", "logprobs", "max_tokens", "n"})
-UNSET: dict[str, tuple[int, ...]] = {"seed": (-1,), "max_tokens": (-1, -2)}
+OPTIONAL = frozenset({"seed", "logprobs", "max_tokens", "thinking_budget", "n"})
+UNSET: dict[str, tuple[int, ...]] = {"seed": (-1,), "max_tokens": (-1, -2), "thinking_budget": (-1,)}
 MAX_STOPS = 64
 CONSTRAINTS = ("json", "schema", "regex", "grammar")
 
@@ -51,6 +52,7 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str] | None
     logprobs: int | None
     max_tokens: int | None
+    thinking_budget: int | None
     ignore_eos: bool | None
     json: bool | None
     schema: Any
@@ -74,6 +76,8 @@ class Sampling:
     stop: the text ends before the first of these strings. One may spell tokens that answers do not show, "<|im_end|>".
     logprobs: how many alternatives per token to report, from the model's own distribution; None reports none.
     max_tokens: how many tokens to generate at most; None or -1 goes on to the end of the context.
+    thinking_budget: how many tokens a model that thinks may think, in a conversation, before what ends its thoughts is
+        written for it; None or -1 sets no limit.
     ignore_eos: go on after the model's end-of-generation tokens; where the answer is constrained, which then decides
         when it ends, only end where nothing else may follow.
     json, schema, regex, grammar: what the answer must be, of which one may be given: a JSON object, JSON that a schema
@@ -99,6 +103,7 @@ class Sampling:
     stop: str | Sequence[str] = ()
     logprobs: int | None = None
     max_tokens: int | None = None
+    thinking_budget: int | None = None
     ignore_eos: bool = False
     json: bool = False
     schema: Any = None

@@ -12,6 +12,7 @@ from sotol.engine.constrain import Matcher
 from sotol.engine.policy import NO_TERMS, Terms
 from sotol.engine.sampling import Picked, Sampler
 from sotol.engine.stops import StopMatcher
+from sotol.engine.thinking import ThinkingBudget
 from sotol.kv.memory import Held
 
 __all__ = [
@@ -142,6 +143,7 @@ class Generation:
     terms: Terms = NO_TERMS
     key: Hashable = ()
     matcher: Matcher | None = None
+    budget: ThinkingBudget | None = None
     held: Held | None = None
     every_row: bool = field(default=False, init=False)
     new: int = field(default=0, init=False)
@@ -155,7 +157,7 @@ class Generation:
 
     @property
     def decided(self) -> int | None:
-        """The next token, if its grammar leaves no choice, and its log-probability is wanted."""
+        """The next token, if its grammar or its budget leaves no choice, and its log-probability is wanted."""
         return self._decided[0] if self._decided else None
 
     @property
@@ -202,12 +204,25 @@ class Generation:
         """Deliver a token's text, and finish if it is the last one."""
         self.tokens.append(picked.token)
         self.new += 1
-        text, stopped = self.stops.push(self.decoder.push(picked.token), picked.token)
+        shown = self.decoder.push(picked.token)
+        text, stopped = self.stops.push(shown, picked.token)
         self.deliver(TokenText(text, picked))
+        if self.budget is not None and (closing := self.budget.take(shown)) and not self._decided:
+            self._close_thoughts(closing)
         if stopped or (self.matcher is not None and not self._decided and self.matcher.over):
             self.finish("stop")
         elif len(self.tokens) >= self.limit:
             self.finish("length")
+
+    def _close_thoughts(self, closing: list[int]) -> None:
+        """The tokens that close its thoughts come next, and those that must follow them."""
+        assert self.budget is not None
+        self.budget.close()
+        self._decided.extend(closing)
+        if self.matcher is not None:
+            for token in closing:
+                self.matcher.accept(token)
+            self._decided.extend(self.matcher.forced())
 
     def complete(self) -> None:
         """Its grammar allows nothing more."""

@@ -11,11 +11,13 @@ from types import MappingProxyType
 
 from sotol.errors import FormatError, plain
 from sotol.formats.folder import Folder
+from sotol.formats.quantised import KEYS, join_quantised
 from sotol.formats.safetensors import INDEX, SHARD, read_safetensors, shards_of, whole_set
 from sotol.formats.weights import Checkpoint, Weight
 
 __all__ = ["read_folder"]
 
+MODELOPT = "hf_quant_config.json"  # where ModelOpt wrote how weights are quantised, before config.json had it
 TEMPLATE = "tokenizer.chat_template"  # as GGUF's metadata has it; others have keys such as TEMPLATE + ".tool_use"
 
 # The text model of a repository with several: its weights have one of these prefixes, instead of which they get the
@@ -52,6 +54,12 @@ def read_folder(path: Path) -> Checkpoint:
     metadata, weights = dict(config), read_shards(folder, shards, table)
     if "text_config" in config:
         metadata, weights = text_model(folder, config, weights)
+    if (found := folder.json(MODELOPT)) is not None and not any(key in metadata for key in KEYS):
+        said = found.get("quantization")
+        metadata["quantization_config"] = {"quant_method": "modelopt", **said} if isinstance(said, dict) else said
+    weights = join_quantised(folder.path, metadata, weights, text_name if "text_config" in config else str)
+    for key in KEYS:
+        metadata.pop(key, None)
     metadata |= described(folder)
     parts = tuple(folder.path / name for name in shards)
     return Checkpoint(path, MappingProxyType(metadata), MappingProxyType(weights), parts=parts)
@@ -88,17 +96,22 @@ def text_model(
     text = config["text_config"]
     if not isinstance(text, dict):
         raise FormatError(f"{folder.path / 'config.json'}: text_config is not an object")
-    shared = ("tie_word_embeddings", "eos_token_id", "bos_token_id", "quantization_config")
+    shared = ("tie_word_embeddings", "eos_token_id", "bos_token_id", *KEYS)
     metadata = {key: config[key] for key in shared if key in config} | text
     kept = dict[str, Weight]()
     for name, weight in weights.items():
         if name.startswith(OTHER_PREFIXES):
             continue
-        ours = next((new + name[len(old) :] for old, new in TEXT_PREFIXES if name.startswith(old)), name)
+        ours = text_name(name)
         if ours in kept:
             raise FormatError(f"{folder.path}: tensors {plain(repr(name), 100)} and another are both {plain(ours, 80)}")
         kept[ours] = weight
     return metadata, kept
+
+
+def text_name(name: str) -> str:
+    """The name of a text model's weight, from that in a repository with several models."""
+    return next((new + name[len(old) :] for old, new in TEXT_PREFIXES if name.startswith(old)), name)
 
 
 def described(folder: Folder) -> dict[str, object]:

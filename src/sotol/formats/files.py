@@ -9,7 +9,7 @@ import mmap
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -21,7 +21,9 @@ from sotol.arrays import UInt8Array
 from sotol.errors import FormatError, ModelNotFoundError, explained
 from sotol.formats.weights import Stored, Weight
 
-__all__ = ["ModelFile", "copy_bytes", "files_of", "in_memory", "is_hub_model"]
+__all__ = ["ModelFile", "copied_rows", "copy_bytes", "files_of", "in_memory", "is_hub_model"]
+
+PIECE_BYTES = 1 << 24
 
 
 class ModelFile(mmap.mmap):
@@ -52,15 +54,22 @@ class ModelFile(mmap.mmap):
             self.path, self._file, self._facts, self._turn = path, file, facts(found), threading.Lock()
             return self
 
-    def copy_to(self, out: UInt8Array, start: int) -> None:
-        """Fill a flat array with the bytes from `start` on. FormatError if the file has been truncated."""
-        view, copied = out.data, 0
+    def copy_to(self, out: UInt8Array, start: int, apart: int = 0) -> None:
+        """Fill an array with the bytes from `start` on: a flat one, or rows whose bytes begin `apart` from each other.
+
+        FormatError if the file has been truncated.
+        """
         with explained(f"reading {self.path}"):
-            while copied < len(view):
-                count = self._read(view[copied:], start + copied)
-                if count == 0:
-                    self.fail()
-                copied += count
+            for i, row in enumerate(out if out.ndim > 1 else (out,)):
+                self._fill(row.data, start + i * apart)
+
+    def _fill(self, view: memoryview, start: int) -> None:
+        copied = self._read(view, start)
+        while copied < len(view):
+            count = self._read(view[copied:], start + copied)
+            if count == 0:
+                self.fail()
+            copied += count
 
     def _read(self, view: memoryview, start: int) -> int:
         if hasattr(os, "preadv"):
@@ -131,13 +140,15 @@ def files_of(weights: Iterable[Weight]) -> list[ModelFile]:
 def copy_bytes(data: UInt8Array, out: UInt8Array) -> None:
     """Copy contiguous bytes, which may be a view of a mapped file, into a flat array of the same size.
 
-    FormatError if the file has been truncated, SotolError if it can't be read.
+    Or rows of such bytes, which may lie apart, into rows of the same shape. FormatError if the file has been truncated,
+    SotolError if it can't be read.
     """
     file = file_of(data)
     if file is None:
-        np.copyto(out, data.reshape(-1))
+        np.copyto(out, data.reshape(out.shape))
     else:
-        file.copy_to(out, data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data)
+        at = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+        file.copy_to(out, at, data.strides[0] if out.ndim > 1 else 0)
 
 
 def in_memory(weight: Weight) -> Weight:
@@ -146,3 +157,19 @@ def in_memory(weight: Weight) -> Weight:
     data = np.empty(rows.size, np.uint8)
     copy_bytes(rows, data)
     return replace(weight, source=Stored(data.reshape(rows.shape)), start=0)
+
+
+def copied_rows(weight: Weight, most: int = PIECE_BYTES) -> Iterator[UInt8Array]:
+    """The rows of a weight in pieces of at most `most` bytes or one row, each its own copy. Errors as of `copy_bytes`.
+
+    The piece of a weight of experts is whole experts where one is not too large: some sources read whole ones anyway.
+    """
+    each = max(1, most // weight.row_bytes)
+    expert = weight.shape[-2] if len(weight.shape) > 2 else 1
+    if each > expert:
+        each -= each % expert
+    for first in range(0, weight.row_count, each):
+        rows = weight.rows(first, min(first + each, weight.row_count))
+        data = np.empty(rows.size, np.uint8)
+        copy_bytes(rows, data)
+        yield data.reshape(rows.shape)

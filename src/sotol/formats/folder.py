@@ -2,8 +2,9 @@
 
 The folder is not trusted: what it names must lie in it. A link may lead to another file of the folder, or, in a
 snapshot of the Hub's cache (`models--…/snapshots/<revision>`), into `blobs` beside `snapshots`, where the cache keeps
-the files themselves. Everything else that leads out is refused, so a folder from elsewhere can't make sotol read files
-of its user's. Who links to a model gives the path of the folder that holds it; that folder itself may be a link.
+the files themselves, or into `blobs` beside `models--…`, where it keeps those of several repositories. Everything else
+that leads out is refused, so a folder from elsewhere can't make sotol read files of its user's. Who links to a model
+gives the path of the folder that holds it; that folder itself may be a link.
 """
 
 from pathlib import Path
@@ -33,6 +34,8 @@ class Folder:
         self._roots = [real]
         if real.parent.name == "snapshots":
             self._roots.append(real.parent.parent / "blobs")
+            if real.parent.parent.name.startswith("models--"):
+                self._roots.append(real.parent.parent.parent / "blobs")
 
     def find(self, name: str) -> Path | None:
         """The path of a file of this name, None if there is none; FormatError for one that is not in the folder."""

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_DIMENSIONS",
     "SPLIT_ID",
     "VERSIONS",
+    "UnknownWeight",
     "part_path",
     "read_gguf",
 ]
@@ -61,17 +62,26 @@ class WeightInfo(NamedTuple):
         return math.prod(self.shape) // self.encoding.values * self.encoding.size
 
 
-def read_gguf(path: str | Path) -> Checkpoint:
+class UnknownWeight(NamedTuple):
+    """A weight whose encoding sotol does not know, not even by its size."""
+
+    name: str
+    kind: int  # GGML's number of the encoding
+    shape: tuple[int, ...]
+
+
+def read_gguf(path: str | Path, unknown: list[UnknownWeight] | None = None) -> Checkpoint:
     """The model in a GGUF file, or in all parts of a split model if `path` is any one of them.
 
-    The metadata of a split model is that of its first part. FormatError for a file that is not valid GGUF or not a
-    regular file, ModelNotFoundError if there is none, SotolError if it can't be opened.
+    The metadata of a split model is that of its first part. unknown: a list that gets the weights whose encodings sotol
+    does not know, and which the result lacks: for describing a file; without it they are errors. FormatError for a file
+    that is not valid GGUF or not a regular file, ModelNotFoundError if there is none, SotolError if it can't be opened.
     """
     path = Path(path)
-    opened = read_file(path)
+    opened = read_file(path, unknown)
     total = split_field(opened, "split.count", 1)
     parts = part_paths(path, total) if total > 1 else (path,)
-    files = [opened if part == path else read_file(part) for part in parts]
+    files = [opened if part == path else read_file(part, unknown) for part in parts]
     weights = dict(files[0].weights)
     for number, file in enumerate(files[1:], 1):
         if twice := weights.keys() & file.weights.keys():
@@ -81,7 +91,7 @@ def read_gguf(path: str | Path) -> Checkpoint:
             raise FormatError(f"{file.path}: by its metadata (split.no, split.count) not part {number + 1} of {total}")
         check_same_model(files[0], file)
     expected = split_field(files[0], "split.tensors.count", len(weights))
-    if total > 1 and expected != len(weights):
+    if total > 1 and expected != len(weights) + len(unknown or ()):
         raise FormatError(f"{path}: its parts have {len(weights)} weights, but split.tensors.count is {expected}")
     metadata = {key: value for key, value in files[0].metadata.items() if key not in SPLIT_KEYS}
     types = {key: name for key, name in files[0].types.items() if key not in SPLIT_KEYS}
@@ -128,15 +138,18 @@ def split_field(file: Checkpoint, key: str, default: int) -> int:
     return value
 
 
-def read_file(path: Path) -> Checkpoint:
-    """The contents of one file, which may be a part of a model."""
+def read_file(path: Path, unknown: list[UnknownWeight] | None = None) -> Checkpoint:
+    """The contents of one file, which may be a part of a model. unknown: as of `read_gguf`."""
     cursor = Cursor(ModelFile.open(path))
     check_header(cursor)
     weight_count = cursor.count("the number of weights", 32, MAX_WEIGHTS)  # name, rank, a dimension, type, offset
     key_count = cursor.count("the number of metadata keys", 13, MAX_KEYS)  # key, type, a byte of value
     metadata, types = read_metadata(cursor, key_count)
     alignment = read_alignment(cursor, metadata, types)
-    infos = [read_weight_info(cursor, number, alignment) for number in range(weight_count)]
+    read = [read_weight_info(cursor, number, alignment, lenient=unknown is not None) for number in range(weight_count)]
+    infos = [info for info in read if isinstance(info, WeightInfo)]
+    if unknown is not None:
+        unknown += [info for info in read if isinstance(info, UnknownWeight)]
     start = -(-cursor.at // alignment) * alignment
     check_places(cursor, infos, start)
     weights = {
@@ -185,8 +198,13 @@ def read_alignment(cursor: Cursor, metadata: dict[str, object], types: dict[str,
     return alignment
 
 
-def read_weight_info(cursor: Cursor, number: int, alignment: int) -> WeightInfo:
-    """The description of weight `number`. Its shape is reversed, since GGUF stores the row length first."""
+def read_weight_info(
+    cursor: Cursor, number: int, alignment: int, *, lenient: bool = False
+) -> WeightInfo | UnknownWeight:
+    """The description of weight `number`. Its shape is reversed, since GGUF stores the row length first.
+
+    lenient: whether an unknown encoding is no error.
+    """
     at = cursor.at
     name = cursor.text(f"the name of weight {number}", MAX_KEY_BYTES)
     field = f"weight {name!r}"
@@ -195,6 +213,9 @@ def read_weight_info(cursor: Cursor, number: int, alignment: int) -> WeightInfo:
         cursor.fail(field, f"has {rank} dimensions, and GGUF allows 1 to {MAX_DIMENSIONS}", cursor.at - 4)
     shape = tuple(cursor.u64(f"{field}, its shape,") for _ in range(rank))[::-1]
     kind = cursor.u32(f"{field}, its encoding,")
+    if kind not in BY_TYPE and lenient:
+        cursor.u64(f"{field}, its offset,")
+        return UnknownWeight(name, kind, shape)
     if kind not in BY_TYPE:
         known = ", ".join(f"{number} {encoding.name}" for number, encoding in sorted(BY_TYPE.items()))
         cursor.fail(field, f"has the unknown encoding {kind}; known are {known}", cursor.at - 4)

@@ -12,11 +12,14 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from sotol.errors import ModelError
 from sotol.quant import ENCODINGS, Encoding, Float32Array, UInt8Array
 
-__all__ = ["Checkpoint", "Source", "Stored", "Weight"]
+__all__ = ["Checkpoint", "Order", "Source", "Stored", "Weight"]
+
+Order = npt.NDArray[np.int32]
 
 
 class Source(Protocol):
@@ -71,6 +74,7 @@ class Weight:
     shape: tuple[int, ...]
     source: Source
     start: int = 0  # the source's row that is the first here
+    order: Order | None = None  # of a matrix's inputs in its rows: number j of a row is of input order[j]. None: j
 
     def __post_init__(self) -> None:
         check_shape(self.name, self.encoding, self.shape)
@@ -146,11 +150,12 @@ class Weight:
         return replace(self.part(i, i + 1), name=f"{self.name}[{i}]", shape=self.shape[1:])
 
     def decode(self) -> Float32Array:
-        """The numbers, float32 of `shape`: for tests and the reference; ModelError if sotol can't decode them."""
+        """The numbers, float32 of `shape`, inputs in the model's order; ModelError if sotol can't decode them."""
         if self.encoding.decode is None:
             able = ", ".join(e.name for e in ENCODINGS.values() if e.decode is not None)
             raise ModelError(f"{self.name} is stored as {self.encoding.name}, which sotol can't decode; it can {able}")
-        return self.encoding.decode(self.rows()).reshape(self.shape)
+        values = self.encoding.decode(self.rows()).reshape(self.shape)
+        return values if self.order is None else values[..., np.argsort(self.order)]
 
 
 def check_shape(name: str, encoding: Encoding, shape: tuple[int, ...]) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 
-from sotol.errors import ModelError, plain
+from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
 from sotol.models.metadata import Metadata
 from sotol.models.model import trace
 from sotol.program.program import Program
 
-__all__ = ["ARCHITECTURES", "MODEL_TYPES", "architecture_of", "described", "trace_model"]
+__all__ = ["ARCHITECTURES", "MODEL_TYPES", "architecture_of", "described", "module_of", "trace_model"]
 
 
 class _Modules(Mapping[str, ModuleType]):
@@ -41,21 +41,39 @@ ARCHITECTURES: Mapping[str, ModuleType] = _Modules(
         "arcee": "arcee",
         "cohere2": "cohere2",
         "command-r": "command_r",
+        "deepseek": "deepseek",
+        "deepseek2": "deepseek2",
+        "dots1": "dots1",
         "ernie4_5": "ernie4_5",
+        "ernie4_5-moe": "ernie4_5_moe",
         "exaone4": "exaone4",
         "gemma": "gemma",
         "gemma2": "gemma2",
+        "gemma4": "gemma4",
         "glm4": "glm4",
+        "glm4moe": "glm4moe",
         "gpt-oss": "gpt_oss",
         "granite": "granite",
+        "granitehybrid": "granitehybrid",
+        "granitemoe": "granitehybrid",
         "hunyuan-dense": "hunyuan_dense",
+        "hunyuan-moe": "hunyuan_moe",
+        "lfm2": "lfm2",
+        "lfm2moe": "lfm2",
+        "llama4": "llama4",
+        "minimax-m2": "minimax_m2",
         "mistral3": "mistral3",
         "mixtral": "mixtral",
         "nemotron": "nemotron",
+        "nemotron_h": "nemotron_h",
+        "nemotron_h_moe": "nemotron_h",
         "olmo2": "olmo2",
         "olmoe": "olmoe",
         "phi3": "phi3",
         "qwen2moe": "qwen2moe",
+        "qwen3next": "qwen3next",
+        "qwen35": "qwen35",
+        "qwen35moe": "qwen35moe",
         "qwen3moe": "qwen3moe",
         # Of models that see, their text: all of a token's positions are one then, so the rotation is a plain one.
         "qwen2vl": "qwen2",
@@ -79,19 +97,37 @@ MODEL_TYPES = {
     "arcee": "arcee",
     "cohere": "command-r",
     "cohere2": "cohere2",
+    "deepseek": "deepseek",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "dots1": "dots1",
     "ernie4_5": "ernie4_5",
+    "ernie4_5_moe": "ernie4_5-moe",
     "exaone4": "exaone4",
     "gemma": "gemma",
     "gemma2": "gemma2",
+    "gemma4_text": "gemma4",
     "glm4": "glm4",
+    "glm4_moe": "glm4moe",
+    "glm4_moe_lite": "deepseek2",
     "gpt_oss": "gpt-oss",
     "granite": "granite",
+    "granitemoe": "granitemoe",
+    "granitemoehybrid": "granitehybrid",
+    "granitemoeshared": "granitemoe",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "hunyuan_v1_moe": "hunyuan-moe",
+    "kimi_k2": "deepseek2",
+    "lfm2": "lfm2",
+    "lfm2_moe": "lfm2moe",
+    "llama4_text": "llama4",
+    "minimax_m2": "minimax-m2",
     "ministral": "mistral3",
     "ministral3": "mistral3",
     "mistral": "mistral3",
     "mixtral": "mixtral",
     "nemotron": "nemotron",
+    "nemotron_h": "nemotron_h",
     "olmo2": "olmo2",
     "olmo3": "olmo2",
     "olmoe": "olmoe",
@@ -99,7 +135,10 @@ MODEL_TYPES = {
     "qwen2_5_vl_text": "qwen2vl",
     "qwen2_moe": "qwen2moe",
     "qwen2_vl_text": "qwen2vl",
+    "qwen3_5_moe_text": "qwen35moe",
+    "qwen3_5_text": "qwen35",
     "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
     "qwen3_vl_text": "qwen3vl",
     "seed_oss": "seed_oss",
     "smollm3": "smollm3",
@@ -127,14 +166,15 @@ def described(metadata: Mapping[str, object]) -> Metadata:
 def trace_model(checkpoint: Checkpoint, context: int) -> Program:
     """The Program of a checkpoint, for sequences of up to `context` tokens; ModelError if sotol can't run it."""
     name = architecture_of(checkpoint.metadata)
-    if (quantized := checkpoint.metadata.get("quantization_config")) is not None:
-        method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
-        raise ModelError(
-            f"{checkpoint.path}: its weights are quantized by {plain(repr(method), 40)}: not supported yet"
-        )
     if name is None or name not in ARCHITECTURES:
         known, data = ", ".join(ARCHITECTURES), checkpoint.metadata
         said = name or data.get("general.architecture", data.get("model_type"))
         raise ModelError(f"{checkpoint.path}: architecture {said!r:.60} is not one that sotol runs: {known}")
-    mixture = name in MIXTURES and checkpoint.metadata.get(f"{name}.expert_count")
-    return trace(ARCHITECTURES[MIXTURES[name] if mixture else name], name, checkpoint, context)
+    return trace(module_of(name, checkpoint)[1], name, checkpoint, context)
+
+
+def module_of(name: str, checkpoint: Checkpoint) -> tuple[str, ModuleType]:
+    """What an architecture of the table is for this checkpoint, and its module: some names stand for mixtures, too."""
+    if name in MIXTURES and checkpoint.metadata.get(f"{name}.expert_count"):
+        name = MIXTURES[name]
+    return name, ARCHITECTURES[name]

@@ -14,12 +14,15 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from sotol.errors import ModelError
+from sotol.formats.files import copy_bytes
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.changes import Change
 from sotol.models.expert_weights import whole_experts
 
-__all__ = ["Config", "Name", "Table", "bind", "is_gguf", "renamed"]
+__all__ = ["GGUF_DRAFTS", "Config", "Name", "Table", "bind", "draft_names", "is_gguf", "renamed"]
 
 
 class Name(NamedTuple):
@@ -35,6 +38,14 @@ Table = Mapping[str, Name]  # by GGUF's name with {} for the layer
 # RoPE's frequencies as buffers of the trained model: the metadata says them, so converters leave these out, most times.
 DERIVED = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd|.*rotary_emb\.inv_freq")
 LAYER = re.compile(r"\.(\d+)\.")
+LETTER = re.compile(r"[A-Za-z]")
+# Layers that draft tokens ahead of the model's own (multi-token prediction, arXiv 2412.19437, section 2.2): without
+# them it says the same. They have names of their own, or come after the model's layers, as many as the metadata says;
+# GGUF counts them among the layers.
+DRAFTS = re.compile(r"(model\.)?mtp\..*")
+BLOCK = re.compile(r"(?:blk|model\.layers)\.(\d{1,9})\.")
+GGUF_DRAFTS = "nextn_predict_layers"
+OLD_PREFIX = ("backbone.", "model.")  # what some checkpoints' files say, and what transformers makes of it
 # Weights that have the rows of several, one after another. One that goes by the name of a part has them if its rows are
 # so many and the other parts are not there. Where Hugging Face's checkpoints join some, the table gives that part the
 # whole's name, and the others none.
@@ -42,6 +53,7 @@ JOINED = (
     ("attn_qkv", ("attn_q", "attn_k", "attn_v")),
     ("attn_q", ("attn_q", "attn_k", "attn_v")),
     ("ffn_up", ("ffn_gate", "ffn_up")),
+    ("ffn_up_shexp", ("ffn_gate_shexp", "ffn_up_shexp")),
 )
 TIED = "output"  # the head, which a checkpoint of Hugging Face's may have and not use
 
@@ -52,7 +64,10 @@ class Config(Protocol):
     @property
     def layers(self) -> int: ...
     def dims(self, layer: int | None) -> Mapping[str, int]:
-        """The sizes of the letters in the table's shapes: of a layer's weights, or (None) of the others."""
+        """The sizes of the letters in the table's shapes: of a layer's weights, or (None) of the others.
+
+        A layer has no weight in whose shape there is a letter that it lacks.
+        """
         ...
 
 
@@ -69,16 +84,43 @@ def renamed(checkpoint: Checkpoint, table: Table) -> Checkpoint:
     if len(plain) < len(checkpoint.weights):
         twice = next(name for name in checkpoint.weights if f"{name}.weight" in checkpoint.weights)
         raise ModelError(f"{checkpoint.path}: weight {twice!r:.80} is there twice, with and without .weight")
-    weights = {name: weight for name, weight in plain.items() if not DERIVED.fullmatch(name)}
-    weights = whole_experts(checkpoint.path, weights)
+    weights = dict[str, Weight]()
+    for name, weight in plain.items():
+        if not (DERIVED.fullmatch(name) or DRAFTS.fullmatch(name)):
+            ours = name.replace(*OLD_PREFIX, 1) if name.startswith(OLD_PREFIX[0]) else name
+            if ours in weights or (ours != name and ours in plain):
+                raise ModelError(f"{checkpoint.path}: weight {ours!r:.80} is there twice, once as {name!r:.80}")
+            weights[ours] = weight
+    weights = whole_experts(checkpoint.path, _without_drafts(checkpoint, weights))
     if not is_gguf(checkpoint):
-        ours = {name.hf: key for key, name in table.items() if name.hf}
+        keys = {name.hf: key for key, name in table.items() if name.hf}
         if checkpoint.metadata.get("tie_word_embeddings") and TIED in table:
             weights.pop(table[TIED].hf, None)  # the embedding once more
-        if extra := sorted(name for name in weights if LAYER.sub(".{}.", name, count=1) not in ours):
+        if extra := sorted(name for name in weights if LAYER.sub(".{}.", name, count=1) not in keys):
             raise _extra(checkpoint.path, extra)
-        weights = {_translated(name, ours): weight for name, weight in weights.items()}
+        weights = {_translated(name, keys): weight for name, weight in weights.items()}
     return checkpoint._replace(weights=weights)
+
+
+def draft_names(checkpoint: Checkpoint) -> list[str]:
+    """The names of weights that are left out since they only draft tokens ahead."""
+    plain = {name.removesuffix(".weight"): weight for name, weight in checkpoint.weights.items()}
+    kept = _without_drafts(checkpoint, plain)
+    return [name for name in plain if name not in kept or DRAFTS.fullmatch(name)]
+
+
+def _without_drafts(checkpoint: Checkpoint, weights: Mapping[str, Weight]) -> Mapping[str, Weight]:
+    """The weights without those of the layers that draft, right behind the model's own."""
+    data, name = checkpoint.metadata, checkpoint.metadata.get("general.architecture")
+    if name is not None:
+        layers, more = data.get(f"{name}.block_count"), data.get(f"{name}.{GGUF_DRAFTS}")
+    else:
+        layers, more = data.get("num_hidden_layers"), data.get("num_nextn_predict_layers", data.get("num_mtp_layers"))
+    if not isinstance(layers, int) or not isinstance(more, int) or more < 1:
+        return weights
+    own = layers - more if name is not None else layers
+    drafts = range(own, own + more)
+    return {key: x for key, x in weights.items() if not (found := BLOCK.match(key)) or int(found[1]) not in drafts}
 
 
 def _translated(name: str, ours: Mapping[str, str]) -> str:
@@ -100,7 +142,9 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
     shapes = dict[str, tuple[int, ...]]()
     for key, name in table.items():
         for layer in range(config.layers) if "{}" in key else (None,):
-            shapes[key.format(layer)] = _shape(name.shape, config.dims(layer))
+            dims = config.dims(layer)
+            if dims.keys() >= set(LETTER.findall(name.shape)):
+                shapes[key.format(layer)] = _shape(name.shape, dims)
     for layer, suffix, (whole, of) in product(range(config.layers), ("", ".bias"), JOINED):
         _split(path, weights, f"blk.{layer}.{whole}{suffix}", [f"blk.{layer}.{part}{suffix}" for part in of], shapes)
     if extra := sorted(weights.keys() - shapes.keys()):
@@ -125,10 +169,17 @@ def _shape(letters: str, dims: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _shaped(path: Path, name: str, weight: Weight, shape: tuple[int, ...]) -> Weight:
-    """The weight in this shape, which its own may only precede by ones."""
-    if (1,) * (len(weight.shape) - len(shape)) + shape != weight.shape:
-        raise ModelError(f"{path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
-    return weight if weight.shape == shape else replace(weight, shape=shape)
+    """The weight in this shape. Its own may have ones besides; and a vector may lie in any shape."""
+    ones_apart = [n for n in weight.shape if n > 1] == [n for n in shape if n > 1]
+    if weight.shape == shape:
+        return weight
+    if ones_apart and weight.shape[-1] == shape[-1]:
+        return replace(weight, shape=shape)
+    if len(shape) == 1 and math.prod(weight.shape) == shape[0]:
+        data = np.empty((weight.row_count, weight.row_bytes), np.uint8)
+        copy_bytes(weight.rows(), data.reshape(-1))
+        return Weight.from_bytes(weight.name, weight.encoding, shape, data.reshape(-1))
+    raise ModelError(f"{path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
 
 
 def _split(

@@ -1,62 +1,184 @@
 """What the numbers of Hugging Face's checkpoints need to become those that programs read, which are GGUF's.
 
 A change takes a weight and the sizes of its layer by the letters of the names' tables, and gives another weight. Rows
-and blocks only move: a matrix stays in its encoding, and is read when it is packed.
+and blocks only move: a matrix stays in its encoding, and is read when it is packed. `undone` is the way back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sotol import numerics
+from sotol.errors import ModelError
 from sotol.formats.files import copy_bytes, in_memory
 from sotol.formats.weights import Weight
-from sotol.quant import Float32Array, UInt8Array
+from sotol.quant import Float32Array, UInt8Array, encoding_named
 
-__all__ = ["Change", "pairs_together", "plus_one", "tiled_heads", "tiled_inputs"]
+__all__ = [
+    "Change",
+    "Undoable",
+    "as_floats",
+    "by_part",
+    "decay_rates",
+    "head_rows",
+    "in_turn",
+    "pairs_together",
+    "plus_one",
+    "tiled_heads",
+    "tiled_inputs",
+    "turned_heads",
+    "undone",
+]
 
 Change = Callable[[Weight, Mapping[str, int]], Weight]
 Order = npt.NDArray[np.intp]
 
 
-def plus_one(weight: Weight, _letters: Mapping[str, int]) -> Weight:
-    """1 + w in float32: Gemma's norms multiply by that, and GGUF has the sum."""
+class Undoable:
+    """A change, and the one that takes it back."""
+
+    def __init__(self, forward: Change, backward: Change) -> None:
+        self._forward, self.backward = forward, backward
+
+    def __call__(self, weight: Weight, letters: Mapping[str, int]) -> Weight:
+        return self._forward(weight, letters)
+
+
+def undone(change: Change) -> Change:
+    """The change from GGUF's numbers to Hugging Face's; ModelError where there is none."""
+    if not isinstance(change, Undoable):
+        raise ModelError(f"sotol can't undo the change {getattr(change, '__name__', change)!s:.60} of weights")
+    return change.backward
+
+
+def _plus_one(weight: Weight, _letters: Mapping[str, int]) -> Weight:
     return Weight.from_values(weight.name, in_memory(weight).decode() + np.float32(1), "F32")
 
 
-def pairs_together(weight: Weight, letters: Mapping[str, int]) -> Weight:
-    """Each head's channels from (first halves, second halves) to pairs side by side: rows [H d, D] or a bias [H d].
+def _minus_one(weight: Weight, _letters: Mapping[str, int]) -> Weight:
+    return Weight.from_values(weight.name, in_memory(weight).decode() - np.float32(1), "F32")
 
-    GGUF has Llama's queries and keys as Meta's own checkpoints do: llama.cpp's conversion/llama.py.
+
+# 1 + w in float32: Gemma's norms multiply by that, and GGUF has the sum.
+plus_one = Undoable(_plus_one, _minus_one)
+
+
+def _pairs(count: int, width: int) -> Order:
+    """Of each row in its new place, where it was, for heads of a width."""
+    return np.arange(count).reshape(-1, 2, width // 2).swapaxes(1, 2).reshape(-1)
+
+
+# Each head's channels from (first halves, second halves) to pairs side by side: rows [H d, D] or a bias [H d]. GGUF has
+# Llama's queries and keys as Meta's own checkpoints do: llama.cpp's conversion/llama.py.
+pairs_together = Undoable(
+    lambda weight, letters: _reordered(weight, _pairs(weight.shape[0], letters["d"])),
+    lambda weight, letters: _reordered(weight, np.argsort(_pairs(weight.shape[0], letters["d"]))),
+)
+
+
+def in_turn(*changes: Change) -> Undoable:
+    """One change after the other."""
+
+    def all_of(weight: Weight, letters: Mapping[str, int]) -> Weight:
+        for one in changes:
+            weight = one(weight, letters)
+        return weight
+
+    def back(weight: Weight, letters: Mapping[str, int]) -> Weight:
+        for one in reversed(changes):
+            weight = undone(one)(weight, letters)
+        return weight
+
+    return Undoable(all_of, back)
+
+
+def _decay_rates(weight: Weight, _letters: Mapping[str, int]) -> Weight:
+    rates = -numerics.exp(in_memory(weight).decode().astype(np.float64))
+    return Weight.from_values(weight.name, rates.astype(np.float32), "F32")
+
+
+def _logarithms(weight: Weight, _letters: Mapping[str, int]) -> Weight:
+    numbers = np.log(-in_memory(weight).decode().astype(np.float64))
+    return Weight.from_values(weight.name, numbers.astype(np.float32), "F32")
+
+
+# -e**w in float32: Mamba's checkpoints have logarithms of how fast states decay, GGUF the rates.
+decay_rates = Undoable(_decay_rates, _logarithms)
+
+
+def by_part(weight: Weight, count: int, sizes: Sequence[int]) -> Weight:
+    """A weight whose rows are `count` times some rows of each part, in turns: all rows of the first part, then of the
+    next. sizes: how many rows of each part come together.
     """
-    width = letters["d"]
-    return _reordered(weight, np.arange(weight.shape[0]).reshape(-1, 2, width // 2).swapaxes(1, 2).reshape(-1))
+    rows = np.arange(weight.shape[0]).reshape(count, -1)
+    parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return _reordered(weight, np.concatenate([part.reshape(-1) for part in parts]))
 
 
-def tiled_heads(groups: str, heads: str, width: str) -> Change:
+def tiled_heads(groups: str, heads: str, width: str = "") -> Undoable:
     """Output heads that lie by group become heads h whose group is h modulo the groups. The arguments are letters.
 
-    So GGUF has the value heads of gated DeltaNet layers: llama.cpp's conversion/qwen.py.
+    They are the last rows of a weight, which may have others before them. width: of a head; "": 1. So GGUF has the
+    value heads of gated DeltaNet layers: llama.cpp's conversion/qwen.py.
     """
 
-    def change(weight: Weight, letters: Mapping[str, int]) -> Weight:
-        return _reordered(weight, _tiled(letters[groups], letters[heads], letters[width]))
+    def order(weight: Weight, letters: Mapping[str, int]) -> Order:
+        tiled = _tiled(letters[groups], letters[heads], letters[width] if width else 1)
+        before = weight.shape[0] - len(tiled)
+        return np.concatenate([np.arange(before), before + tiled])
 
-    return change
+    return Undoable(
+        lambda weight, letters: _reordered(weight, order(weight, letters)),
+        lambda weight, letters: _reordered(weight, np.argsort(order(weight, letters))),
+    )
 
 
-def tiled_inputs(groups: str, heads: str, width: str) -> Change:
+def tiled_inputs(groups: str, heads: str, width: str) -> Undoable:
     """The same of the inputs of a matrix [N, heads * width]. ValueError where a head is not whole blocks."""
 
-    def change(weight: Weight, letters: Mapping[str, int]) -> Weight:
-        values, size = weight.encoding.values, weight.encoding.size
+    def order(weight: Weight, letters: Mapping[str, int]) -> Order:
+        values = weight.encoding.values
         if letters[width] % values:
             raise ValueError(f"{weight.name}: heads of {letters[width]} are not whole blocks of {weight.encoding.name}")
-        blocks = _tiled(letters[groups], letters[heads], letters[width] // values)
-        return Weight(weight.name, weight.encoding, weight.shape, _Blocks(weight, blocks, size))
+        if weight.order is not None:
+            raise ValueError(f"{weight.name}: its inputs are in an order of their own, which heads can't be put into")
+        return _tiled(letters[groups], letters[heads], letters[width] // values)
 
-    return change
+    def moved(weight: Weight, blocks: Order) -> Weight:
+        return replace(weight, source=_Blocks(weight, blocks, weight.encoding.size), start=0)
+
+    return Undoable(
+        lambda weight, letters: moved(weight, order(weight, letters)),
+        lambda weight, letters: moved(weight, np.argsort(order(weight, letters))),
+    )
+
+
+def head_rows(weight: Weight, heads: int, begin: int, end: int, *, apart: bool = False) -> Weight:
+    """Rows begin … end - 1 of each head of a matrix [H e, K]: [H (end - begin), K]; apart: [H, end - begin, K]."""
+    each, count = weight.shape[0] // heads, end - begin
+    order = (np.arange(heads)[:, None] * each + np.arange(begin, end)).reshape(-1)
+    shape = (heads, count, weight.shape[1]) if apart else (heads * count, weight.shape[1])
+    return replace(weight, name=f"{weight.name}[{begin}:{end}]", shape=shape, source=_Rows(weight, order), start=0)
+
+
+def turned_heads(weight: Weight, heads: int, begin: int, end: int) -> Weight:
+    """The same rows of each head, transposed: [H, K, end - begin].
+
+    Numbers that lie in blocks along a row can't lie so along a column: they become float32, as do those of inputs in an
+    order of their own.
+    """
+    own = head_rows(weight if weight.order is None else as_floats(weight), heads, begin, end, apart=True)
+    encoding = own.encoding if own.encoding.values == 1 else encoding_named("F32")
+    shape = heads, own.shape[2], own.shape[1]
+    return Weight(f"{own.name}'", encoding, shape, _Turned(own, encoding.size))
+
+
+def as_floats(weight: Weight) -> Weight:
+    """The same numbers in F32, inputs in the model's order, decoded as they are asked for."""
+    return replace(weight, encoding=encoding_named("F32"), source=_Decoded(weight), start=0, order=None)
 
 
 def _tiled(groups: int, heads: int, width: int) -> Order:
@@ -66,7 +188,7 @@ def _tiled(groups: int, heads: int, width: int) -> Order:
 def _reordered(weight: Weight, order: Order) -> Weight:
     """Items of the first dimension in another order; a vector becomes F32."""
     if len(weight.shape) > 1:
-        return Weight(weight.name, weight.encoding, weight.shape, _Rows(weight, order))
+        return replace(weight, source=_Rows(weight, order), start=0)
     values: Float32Array = in_memory(weight).decode()[order]
     return Weight.from_values(weight.name, values, "F32")
 
@@ -101,6 +223,60 @@ class _Rows(NamedTuple):
         read = [_bytes_of(self.weight, int(run[0]), int(run[-1]) + 1) for run in runs if run.size]
         parts = read or [np.empty((0, self.shape[1]), np.uint8)]
         return np.concatenate(parts)[np.searchsorted(there, wanted)]
+
+
+class _Turned(NamedTuple):
+    """The matrices [N, K] of [H, N, K], each transposed, as rows: those of [H, K, N]."""
+
+    weight: Weight
+    size: int  # bytes of a number
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        heads, rows, columns = self.weight.shape
+        return heads * columns, rows * self.size
+
+    @property
+    def arrays(self) -> Sequence[UInt8Array]:
+        return self.weight.source.arrays
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        """Every head that has some of these rows is read as a whole."""
+        _, count, each = self.weight.shape
+        parts = [np.empty((0, self.shape[1]), np.uint8)]
+        for head in range(first // each, -(-end // each)):
+            rows = _bytes_of(self.weight, head * count, (head + 1) * count)
+            encoding = self.weight.encoding
+            if encoding.values == 1:
+                matrix = rows.view(f"u{self.size}")
+            else:
+                assert encoding.decode is not None
+                matrix = encoding.decode(rows).view("u4")
+            own = matrix.T[max(first - head * each, 0) : min(end - head * each, each)]
+            parts.append(np.ascontiguousarray(own).view(np.uint8))
+        return np.concatenate(parts)
+
+
+class _Decoded(NamedTuple):
+    """A matrix's rows in F32, inputs in the model's order."""
+
+    weight: Weight
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.row_count, 4 * self.weight.shape[-1]
+
+    @property
+    def arrays(self) -> Sequence[UInt8Array]:
+        return self.weight.source.arrays
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        decode = self.weight.encoding.decode
+        assert decode is not None
+        values = decode(_bytes_of(self.weight, first, end))
+        if self.weight.order is not None:
+            values = np.ascontiguousarray(values[:, np.argsort(self.weight.order)])
+        return values.view(np.uint8)
 
 
 class _Blocks(NamedTuple):

@@ -4,12 +4,13 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models.bind import Name, Table
+from sotol.models.bind import GGUF_DRAFTS, Name, Table
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Layer, Model, StepSymbols
 from sotol.models.rope import ROPE_KEYS, Rope, read_rope
@@ -18,8 +19,8 @@ from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
 __all__ = [
-    "KEYS", "WEIGHTS", "WINDOW_KEYS", "Config", "LayerSizes", "Sizes", "attend", "attention", "feed_forward", "heads",
-    "logits", "plain_feed_forward", "project", "queries_keys_values", "read_sizes", "read_windows", "rotated",
+    "KEYS", "KINDS", "WEIGHTS", "WINDOW_KEYS", "Config", "LayerSizes", "Sizes", "attend", "attention", "feed_forward",
+    "heads", "logits", "plain_feed_forward", "project", "queries_keys_values", "read_sizes", "read_windows", "rotated",
 ]  # fmt: skip
 
 WIDEST_HEAD = 4096  # far beyond any model's
@@ -122,24 +123,44 @@ class Config(NamedTuple):
         return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
-def read_sizes(metadata: Metadata, checkpoint: Checkpoint) -> Sizes:
+def read_sizes(
+    metadata: Metadata,
+    checkpoint: Checkpoint,
+    *,
+    head_width: int | None = None,
+    ffn_width: int | None = None,
+    least: int = 1,
+) -> Sizes:
     """The sizes, from the metadata; the vocabulary from the embedding matrix. ModelError where they disagree.
 
-    The checkpoint's weights have the table's names.
+    The checkpoint's weights have the table's names. head_width: of architectures that have other keys for it.
+    ffn_width: where the metadata has none; None: it must have one. least: 0 where layers may be without attention,
+    which then have no key-value heads, or without a feed-forward network. Layers that draft tokens do not count: `bind`
+    leaves them out.
     """
     path, embedding = checkpoint.path, checkpoint.weights.get("token_embd")
     if embedding is None or len(embedding.shape) < 2:
         raise ModelError(f"{path}: weight token_embd.weight is missing or no matrix")
-    layers = metadata.integer("block_count")
+    layers, drafts = metadata.integer("block_count"), metadata.integer(GGUF_DRAFTS, 0, least=0)
+    if drafts >= layers:
+        raise ModelError(f"{path}: block_count is {layers}: more than the {drafts} of {GGUF_DRAFTS} are needed")
+    layers -= drafts
     if layers > len(checkpoint.weights):
         raise ModelError(f"{path}: {len(checkpoint.weights)} weights can't be block_count = {layers} layers")
     width, heads = metadata.integer("embedding_length"), metadata.integers("attention.head_count", layers)
     kv_heads = heads
     if metadata.has("attention.head_count_kv"):
-        kv_heads = metadata.integers("attention.head_count_kv", layers)
+        kv_heads = metadata.integers("attention.head_count_kv", layers, least=least)
     for of_queries, of_keys in zip(heads, kv_heads, strict=True):
-        if of_queries % of_keys:
+        if of_keys and of_queries % of_keys:
             raise ModelError(f"{path}: {of_queries} query heads can't share {of_keys} key-value heads evenly")
+    if head_width is None:
+        head_width = _head_width(metadata, path, width, heads)
+    ffn_widths = metadata.integers("feed_forward_length", layers, ffn_width, least=least)
+    return Sizes(layers, width, embedding.shape[-2], heads, kv_heads, head_width, ffn_widths)
+
+
+def _head_width(metadata: Metadata, path: Path, width: int, heads: Sequence[int]) -> int:
     if not metadata.has("attention.key_length") and (width % heads[0] or len(set(heads)) > 1):
         raise ModelError(f"{path}: width {width} is no multiple of {' and '.join(map(str, sorted(set(heads))))} heads")
     head_width = metadata.integer("attention.key_length", width // heads[0])
@@ -147,8 +168,7 @@ def read_sizes(metadata: Metadata, checkpoint: Checkpoint) -> Sizes:
         raise ModelError(f"{path}: heads of width {head_width} are wider than the {WIDEST_HEAD} of sotol")
     if metadata.integer("attention.value_length", head_width) != head_width:
         raise ModelError(f"{path}: keys and values of different widths are not supported")
-    ffn_width = metadata.integers("feed_forward_length", layers)
-    return Sizes(layers, width, embedding.shape[-2], heads, kv_heads, head_width, ffn_width)
+    return head_width
 
 
 def read_windows(metadata: Metadata, layers: int, period: int, window: int | None = 0) -> tuple[int, ...]:
@@ -187,14 +207,14 @@ def rotated(q: Tensor, k: Tensor, step: StepSymbols, table: Constant, style: str
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, w: Layer, step: StepSymbols, *, scale: float = 0.0, window: int = 0,
-    cap: float = 0.0,
+    cap: float = 0.0, chunked: bool = False,
 ) -> Tensor:  # fmt: skip
     """q [T, H, d] over the layer's keys and values so far, with k and v [T, K, d] among them, projected to [T, D].
 
-    scale: of scores; 0: d**-0.5. window, cap: as of `Paged` and `ops.attention`.
+    scale: of scores; 0: d**-0.5. window, cap, chunked: as of `Paged` and `ops.attention`.
     """
     _, of_queries, width = q.shape
-    cache = w.cache(Paged(int(k.shape[1]), int(width), int(width), window))
+    cache = w.cache(Paged(int(k.shape[1]), int(width), int(width), window, chunked=chunked and window > 0))
     ops.remember(k, v, cache, step.step)
     out = ops.attention(q, cache, step.step, scale=scale or int(width) ** -0.5, cap=cap)  # [T, H, d]
     return project(out.reshape("T", int(of_queries) * int(width)), w, "attn_output")

@@ -5,7 +5,9 @@ That form is GGUF's: ffn_gate_exps [E, F, D], ffn_up_exps and ffn_down_exps. Fil
     a weight for each expert       Hugging Face's checkpoints: …experts.7.gate_proj (Mixtral's: w1, w3 and w2);
                                    older GGUF files: blk.0.ffn_gate.7
     gate and up in one [E, 2F, D]  transformers in memory: …experts.gate_up_proj; GGUF: ffn_gate_up_exps
-    … transposed, with biases      GPT-OSS: …experts.gate_up_proj [E, D, 2F], gate and up in turns; down_proj [E, F, D]
+    … transposed                   Llama 4, beside a router: …feed_forward.experts.gate_up_proj [E, D, 2F];
+                                   down_proj [E, F, D]
+    … with biases, too             GPT-OSS: the same, of …mlp.experts, gate and up in turns
 
 Rows stay where they are, in their encoding, and are put together as they are asked for.
 """
@@ -30,9 +32,17 @@ SINGLE = (
     re.compile(r"(?P<before>blk\.\d+\.ffn_(?:gate|up|down))\.(?P<number>\d{1,5})(?P<after>)"),
 )
 JOINED = re.compile(r"(.+\.experts\.)gate_up_proj(\.bias|)|(blk\.\d+\.ffn_)gate_up_exps(\.bias|)")
-TURNED = re.compile(r"(.+\.experts\.)(gate_up_proj|down_proj)_bias")
+TURNED = re.compile(r"(.+\.feed_forward\.)experts\.(gate_up_proj|down_proj)")
+TURNED_BIAS = re.compile(r"(.+\.experts\.)(gate_up_proj|down_proj)_bias")
 MIXTRAL = {".w1": ".gate_proj", ".w2": ".down_proj", ".w3": ".up_proj"}
-OLD_BLOCK = ".block_sparse_moe."  # Mixtral's checkpoints' word for mlp
+# Words of checkpoints' files, Granite's, Mixtral's and MLX's, for what the tables of names have.
+OLD_WORDS = {
+    ".block_sparse_moe.input_linear": ".mlp.experts.gate_up_proj",
+    ".block_sparse_moe.output_linear": ".mlp.experts.down_proj",
+    ".block_sparse_moe.router.layer": ".mlp.router",
+    ".block_sparse_moe.": ".mlp.",
+    ".switch_mlp.": ".experts.",
+}
 
 
 def whole_experts(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight]:
@@ -41,9 +51,12 @@ def whole_experts(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight
     path: of the file, for errors. ModelError names a layer of which an expert is missing, or whose experts differ in
     shape or encoding.
     """
-    whole = _stacked(path, {name.replace(OLD_BLOCK, ".mlp."): weight for name, weight in weights.items()})
-    for name in [name for name in whole if TURNED.fullmatch(name)]:
-        _turn(whole, name)
+    whole = _stacked(path, {_in_our_words(name): weight for name, weight in weights.items()})
+    for name in list(whole):
+        if (found := TURNED.fullmatch(name)) and f"{found[1]}router" in whole:  # LFM2 has a gate there
+            _turn(whole, found[1] + "experts.", found[2])
+        elif found := TURNED_BIAS.fullmatch(name):
+            _turn_with_bias(whole, found[1], found[2])
     for name in list(whole):
         if (found := JOINED.fullmatch(name)) and len(whole[name].shape) > 1:
             before, after = found[1] or found[3], found[2] or found[4] or ""
@@ -52,6 +65,12 @@ def whole_experts(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight
                 joined = whole.pop(name)
                 whole[gate], whole[up] = _halves(path, joined)
     return whole
+
+
+def _in_our_words(name: str) -> str:
+    for old, new in OLD_WORDS.items():
+        name = name.replace(old, new)
+    return name
 
 
 # ---- a weight for each expert
@@ -79,6 +98,9 @@ def _joined(path: Path, name: str, experts: Sequence[Weight]) -> Weight:
     """Weights of one shape and encoding as one, with a dimension more."""
     first = experts[0]
     for number, other in enumerate(experts):
+        if other.order is not None:
+            said = "has its inputs in an order of its own (GPTQ's act-order): sotol does not support that for experts"
+            raise ModelError(f"{path}: expert {number} of {name!r:.80} {said}")
         if (other.shape, other.encoding) != (first.shape, first.encoding):
             raise ModelError(
                 f"{path}: expert {number} of {name!r:.80} differs from expert 0 in its shape or its encoding"
@@ -132,12 +154,21 @@ class _Stack(NamedTuple):
 # ---- transposed
 
 
-def _turn(whole: dict[str, Weight], bias: str) -> None:
-    """Give the projection that this bias belongs to, and the bias, other experts' form. Floats only."""
-    found = TURNED.fullmatch(bias)
-    assert found is not None
-    before, part = found[1], found[2]
-    matrix = whole.get(before + part)
+def _turn(whole: dict[str, Weight], before: str, part: str) -> None:
+    """Give a projection other experts' form: gate and up, if it has both, one after the other. Floats only."""
+    matrix = whole[before + part]
+    if len(matrix.shape) != 3 or matrix.encoding.values != 1 or (part == "gate_up_proj" and matrix.shape[2] % 2):
+        return  # whoever binds the weights says what is wrong
+    width, half = matrix.shape[2], matrix.shape[2] // 2
+    down, both = {"down_proj": range(width)}, {"gate_proj": range(half), "up_proj": range(half, width)}
+    del whole[before + part]
+    for name, columns in (down if part == "down_proj" else both).items():
+        whole[before + name] = _turned(matrix, name, columns)
+
+
+def _turn_with_bias(whole: dict[str, Weight], before: str, part: str) -> None:
+    """Give a projection and its bias, which say gate and up in turns, other experts' form. Floats only."""
+    matrix, bias = whole.get(before + part), f"{before}{part}_bias"
     if matrix is None or len(matrix.shape) != 3 or matrix.encoding.values != 1 or len(whole[bias].shape) != 2:
         return  # whoever binds the weights says what is wrong
     parts = {"down_proj": (0, 1)} if part == "down_proj" else {"gate_proj": (0, 2), "up_proj": (1, 2)}
@@ -146,29 +177,27 @@ def _turn(whole: dict[str, Weight], bias: str) -> None:
     numbers = np.empty((added.row_count, added.row_bytes), np.uint8)
     copy_bytes(added.rows(), numbers.reshape(-1))
     for name, (first, step) in parts.items():
-        source = _Columns(matrix, first, step)
-        shape = matrix.shape[0], source.each, matrix.shape[1]
-        whole[before + name] = Weight(f"{matrix.name}, {name}", matrix.encoding, shape, source)
+        whole[before + name] = _turned(matrix, name, range(first, matrix.shape[2], step))
         own = np.ascontiguousarray(numbers.view(f"u{added.encoding.size}")[:, first::step])
         cut = own.view(np.uint8).reshape(-1)
         whole[f"{before}{name}.bias"] = Weight.from_bytes(f"{added.name}, {name}", added.encoding, own.shape, cut)
 
 
+def _turned(matrix: Weight, name: str, columns: range) -> Weight:
+    """Some columns of each of the matrices [E, A, B], as rows."""
+    shape = matrix.shape[0], len(columns), matrix.shape[1]
+    return Weight(f"{matrix.name}, {name}", matrix.encoding, shape, _Columns(matrix, columns))
+
+
 class _Columns(NamedTuple):
-    """Columns first, first + step, … of each matrix of [E, A, B], as rows: those of [E, B / step, A]."""
+    """Some columns of each matrix of [E, A, B], as rows: those of [E, columns, A]."""
 
     weight: Weight
-    first: int
-    step: int
-
-    @property
-    def each(self) -> int:
-        """Rows of an expert."""
-        return len(range(self.first, self.weight.shape[2], self.step))
+    columns: range
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0] * self.each, self.weight.shape[1] * self.weight.encoding.size
+        return self.weight.shape[0] * len(self.columns), self.weight.shape[1] * self.weight.encoding.size
 
     @property
     def arrays(self) -> Sequence[UInt8Array]:
@@ -176,12 +205,13 @@ class _Columns(NamedTuple):
 
     def rows(self, first: int, end: int) -> UInt8Array:
         """Every expert that has some of these rows is read as a whole."""
-        parts, each, kind = [np.empty((0, self.shape[1]), np.uint8)], self.each, f"u{self.weight.encoding.size}"
+        columns, each = self.columns, len(self.columns)
+        parts, kind = [np.empty((0, self.shape[1]), np.uint8)], f"u{self.weight.encoding.size}"
         for number in range(first // each, -(-end // each)):
             encoded = self.weight.expert(number).rows()
             matrix = np.empty(encoded.shape, np.uint8)
             copy_bytes(encoded, matrix.reshape(-1))
-            turned = matrix.view(kind)[:, self.first :: self.step].T
+            turned = matrix.view(kind)[:, columns.start : columns.stop : columns.step].T
             own = turned[max(first - number * each, 0) : min(end - number * each, each)]
             parts.append(np.ascontiguousarray(own).view(np.uint8))
         return np.concatenate(parts)

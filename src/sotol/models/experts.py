@@ -20,7 +20,10 @@ from sotol.models.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "Experts", "mixture", "read_decoder", "read_experts"]
+__all__ = [
+    "KEYS", "LATER_KEYS", "LATER_WEIGHTS", "SHARED", "WEIGHTS", "Config", "Experts", "choose", "feed_forward",
+    "mixture", "networks", "read_decoder", "read_experts", "shared_expert",
+]  # fmt: skip
 
 DENSE = {"blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"}
 
@@ -33,6 +36,13 @@ WEIGHTS: Table = {
     "blk.{}.ffn_down_exps": Name("model.layers.{}.mlp.experts.down_proj", "E D f"),
 }
 
+# An expert that every token takes, as most checkpoints call it.
+SHARED: Table = {
+    "blk.{}.ffn_gate_shexp": Name("model.layers.{}.mlp.shared_experts.gate_proj", "s D"),
+    "blk.{}.ffn_up_shexp": Name("model.layers.{}.mlp.shared_experts.up_proj", "s D"),
+    "blk.{}.ffn_down_shexp": Name("model.layers.{}.mlp.shared_experts.down_proj", "D s"),
+}
+
 KEYS: Keys = {
     **decoder.KEYS,
     "expert_count": ("num_experts", "num_local_experts", "n_routed_experts"),
@@ -42,6 +52,19 @@ KEYS: Keys = {
     "expert_weights_scale": ("routed_scaling_factor",),
     "expert_group_count": ("n_group",),
     "expert_group_used_count": ("topk_group",),
+}
+
+# Of decoders whose first layers have a feed-forward network, and later ones experts and one that every token takes.
+LATER_WEIGHTS: Table = {
+    **decoder.WEIGHTS,
+    **WEIGHTS,
+    **SHARED,
+    "blk.{}.exp_probs_b.bias": Name("model.layers.{}.mlp.gate.e_score_correction_bias", "E"),
+}
+LATER_KEYS: Keys = {
+    **KEYS,
+    "leading_dense_block_count": ("first_k_dense_replace",),
+    "expert_shared_count": ("n_shared_experts",),
 }
 
 SCORES = {1: "softmax", 2: "sigmoid", 3: "chosen"}  # by GGUF's expert_gating_func: see `ops.choose_experts`
@@ -66,11 +89,12 @@ class Experts(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The config of a decoder whose layers all have experts. Architectures add `read`."""
+    """The config of a decoder whose layers have experts, all or from one on. Architectures add `read`."""
 
     decoder: decoder.Config
     experts: Experts
     shared_width: int = 0  # of an expert that every token takes; 0: there is none
+    dense: int = 0  # layers before the first one with experts
 
     @property
     def layers(self) -> int:
@@ -124,21 +148,51 @@ def read_experts(metadata: Metadata, *, scores: str = "softmax", normalised: boo
     )
 
 
-def mixture(h: Tensor, w: Layer, c: Experts, act: str) -> Tensor:
+def feed_forward(h: Tensor, w: Layer, c: Experts, *, dense: bool, shared: bool) -> Tensor:
+    """What a layer does with h [T, D]: a feed-forward network, or the experts, with one for every token or without."""
+    if dense:
+        return decoder.feed_forward(h, w, "silu")
+    chosen = mixture(h, w, c, "silu")
+    return shared_expert(h, w, "silu") + chosen if shared else chosen
+
+
+def mixture(
+    h: Tensor, w: Layer, c: Experts, act: str, *, gated: bool = True, inputs: Tensor | None = None
+) -> Tensor:  # fmt: skip
     """The sum of the chosen experts' networks over h [T, D], each times its weight: [T, D].
 
-    The router, and experts, have biases where the file has them.
+    The router and experts have biases, and the choice has another one, where the file has them. gated: whether networks
+    are act(x G') * (x U') or just act(x U'). inputs: what goes into experts, if it is not h itself: of another width,
+    which the result has then.
     """
-    logits = decoder.project(h, w, "ffn_gate_inp")  # [T, E]
+    choice, weights = choose(decoder.project(h, w, "ffn_gate_inp"), w, c)
+    return ops.combine(networks(h if inputs is None else inputs, choice, w, act, gated=gated), weights)
+
+
+def networks(h: Tensor, choice: Tensor, w: Layer, act: str, *, gated: bool = True) -> Tensor:
+    """The chosen experts' networks over h, [T, D] or for each choice [T, k, D], side by side: [T, k, D]."""
+    inner = [project_each(h, choice, w, f"ffn_{part}_exps") for part in (("gate", "up") if gated else ("up",))]
+    active = ops.glu(*inner, act=act) if gated else ops.activate(*inner, act=act)  # [T, k, f]
+    return project_each(active, choice, w, "ffn_down_exps")
+
+
+def choose(logits: Tensor, w: Layer, c: Experts) -> tuple[Tensor, Tensor]:
+    """The experts that each token takes by its logits [T, E], and their weights: both [T, k].
+
+    The choice has a bias of its own where the file has one.
+    """
     none = Constant("no_bias", np.zeros(c.number, np.float32))
     chosen = ops.choose_experts(
-        logits, none, k=c.used, scores=c.scores, normalised=c.normalised, factor=c.factor, groups=c.groups,
-        groups_used=c.groups_used, best=c.best,
+        logits, w("exp_probs_b.bias") if w.has("exp_probs_b.bias") else none, k=c.used, scores=c.scores,
+        normalised=c.normalised, factor=c.factor, groups=c.groups, groups_used=c.groups_used, best=c.best,
     )  # fmt: skip
-    choice, weights = cast("tuple[Tensor, Tensor]", chosen)  # both [T, k]
-    gate, up = (project_each(h, choice, w, f"ffn_{part}_exps") for part in ("gate", "up"))  # [T, k, f]
-    out = project_each(ops.glu(gate, up, act=act), choice, w, "ffn_down_exps")  # [T, k, D]
-    return ops.combine(out, weights)
+    return cast("tuple[Tensor, Tensor]", chosen)
+
+
+def shared_expert(h: Tensor, w: Layer, act: str) -> Tensor:
+    """The network that every token of h [T, D] takes besides: [T, D]."""
+    gate, up = (decoder.project(h, w, f"ffn_{part}_shexp") for part in ("gate", "up"))  # [T, s]
+    return decoder.project(ops.glu(gate, up, act=act), w, "ffn_down_shexp")
 
 
 def project_each(x: Tensor, choice: Tensor, w: Layer, name: str) -> Tensor:

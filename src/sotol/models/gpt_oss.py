@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sotol.formats.weights import Checkpoint
 from sotol.models import decoder, experts
 from sotol.models.bind import Name, Table
-from sotol.models.decoder import Sizes, heads, project
+from sotol.models.decoder import KINDS, Sizes, heads, logits, project
 from sotol.models.experts import Experts, mixture, read_experts
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Layer, Model, StepSymbols
@@ -40,8 +40,6 @@ KEYS: Keys = {
     "attention.sliding_window": ("sliding_window",),
     "attention.sliding_window_pattern": ("layer_types",),  # GGUF has no such key
 }
-
-KINDS = ("sliding_attention", "full_attention")  # of layers, by config.json
 
 
 class Config(NamedTuple):
@@ -85,8 +83,7 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
         x = x + mixture(ops.rms_norm(x, w("post_attention_norm"), eps=c.eps), w, c.experts, "clamped_swiglu")
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=c.eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+    return logits(m, x, step, c.eps)
 
 
 def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:

@@ -45,12 +45,16 @@ class Config(NamedTuple):
     @classmethod
     def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> "Config":
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
+        return cls.with_sizes(metadata, read_sizes(metadata, checkpoint))
+
+    @classmethod
+    def with_sizes(cls, metadata: Metadata, sizes: Sizes) -> "Config":
+        """The same, of these sizes."""
         metadata.expect("hidden_act", "silu")
-        s = read_sizes(metadata, checkpoint)
         return cls(
-            s,
+            sizes,
             metadata.number("attention.layer_norm_rms_epsilon"),
-            read_rope(metadata, s.head_width),
+            read_rope(metadata, sizes.head_width),
             metadata.find("rope.scaling.finetuned") is not False,  # what it says in GGUF files of Granites
             metadata.number("embedding_scale", 1.0),
             metadata.number("attention.scale", 0.0, zero=True),

@@ -1,4 +1,4 @@
-"""What decoders with layer norms have in common: names of weights, the config, the norm and the head.
+"""What decoders with layer norms have in common: names of weights, the config, the norm, the head, the usual forward.
 
 T tokens, R rows with logits, D width, V vocabulary.
 """
@@ -10,14 +10,14 @@ from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import decoder
 from sotol.models.bind import Name, Table
 from sotol.models.changes import Change
-from sotol.models.decoder import WINDOW_KEYS, Sizes, read_sizes, read_windows
+from sotol.models.decoder import WINDOW_KEYS, Sizes, attend, plain_feed_forward, read_sizes, read_windows
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Model, StepSymbols
 from sotol.models.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
-__all__ = ["KEYS", "Config", "logits", "norm", "weights"]
+__all__ = ["KEYS", "Config", "forward", "logits", "norm", "weights"]
 
 KEYS: Keys = {
     **decoder.KEYS,
@@ -64,6 +64,17 @@ class Config(NamedTuple):
 
     def dims(self, layer: int | None) -> Mapping[str, int]:
         return {**self.sizes.letters(layer), "r": self.rope.pairs}
+
+
+def forward(m: Model, c: Config, step: StepSymbols, act: str) -> Tensor:
+    """Logits [R, V] of such a decoder whose feed-forward networks have no gate."""
+    table = c.rope.table("rope", m.context)
+    x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
+    for w in m.layers():
+        h, s, window = norm(x, w, "attn_norm", c.eps), c.sizes.of(w.index), c.windows[w.index]
+        x = x + attend(h, w, s, step, table, "halves", window=window)
+        x = x + plain_feed_forward(norm(x, w, "ffn_norm", c.eps), w, act)
+    return logits(m, x, step, c.eps)
 
 
 def norm(x: Tensor, w: Callable[[str], Weight], name: str, eps: float) -> Tensor:

@@ -8,7 +8,7 @@ T tokens, R rows with logits, D width, V vocabulary.
 from sotol.formats.weights import Checkpoint
 from sotol.models import experts, llama
 from sotol.models.bind import Table
-from sotol.models.decoder import attend
+from sotol.models.decoder import attend, logits
 from sotol.models.experts import DENSE, mixture, read_decoder, read_experts
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Model, StepSymbols
@@ -46,5 +46,4 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=eps), w, c.sizes.of(w.index), step, table, "pairs")
         x = x + mixture(ops.rms_norm(x, w("ffn_norm"), eps=eps), w, c.experts, "silu")
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+    return logits(m, x, step, eps)

@@ -20,7 +20,8 @@ from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.bind import bind, is_gguf, renamed
 from sotol.models.metadata import Metadata
-from sotol.program.memory import Cache, Layout
+from sotol.program.fuse import reorder_inputs
+from sotol.program.memory import Cache, Layout, State
 from sotol.program.program import Program, StepInput, Tensor
 
 __all__ = ["Layer", "Model", "StepSymbols", "trace"]
@@ -99,12 +100,22 @@ class Layer:
         """The keys and values of this layer, or of an earlier one that it reads."""
         return self.model.cache(f"kv.{self.index if of is None else of}", layout)
 
+    def state(self, name: str, *shape: int) -> Cache:
+        """A recurrent state of this layer, one of several by its name."""
+        return self.model.cache(f"{name}.{self.index}", State(shape))
+
     def __call__(self, name: str) -> Weight:
         return self.model.w(f"blk.{self.index}.{name}")
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this weight."""
         return self.model.has(f"blk.{self.index}.{name}")
+
+    def leave(self, *names: str) -> None:
+        """Leave these weights unused where the checkpoint has them: files of some models have more than they need."""
+        for name in names:
+            if self.has(name):
+                self(name)
 
 
 def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: int) -> Program:
@@ -129,4 +140,4 @@ def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: 
         if x.shape[0] != "R" or x.kind != "f32":
             raise ModelError(f"{name}: forward gives {result} as {x.kind} {list(x.shape)}, not rows of float32")
     model.check_all_asked()
-    return program
+    return reorder_inputs(program)

@@ -7,12 +7,11 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 from sotol.formats.weights import Checkpoint
 from sotol.models import experts
 from sotol.models.bind import Name, Table
-from sotol.models.decoder import heads, project
+from sotol.models.decoder import attention, heads, logits, project, rotated
 from sotol.models.experts import mixture, read_decoder, read_experts
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Layer, Model, StepSymbols
 from sotol.program import ops
-from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
@@ -47,18 +46,14 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=eps), step)
         x = x + mixture(ops.rms_norm(x, w("ffn_norm"), eps=eps), w, c.experts, "silu")
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+    return logits(m, x, step, eps)
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(c: experts.Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s, eps = c.sizes.of(w.index), c.decoder.eps
     q = ops.rms_norm(project(h, w, "attn_q"), w("attn_q_norm"), eps=eps).reshape("T", s.heads, s.head_width)
     k = ops.rms_norm(project(h, w, "attn_k"), w("attn_k_norm"), eps=eps).reshape("T", s.kv_heads, s.head_width)
     v = heads(h, w, "attn_v", s.kv_heads)
-    q, k = (ops.rope(x, step.positions, table, style="halves") for x in (q, k))
-    cache = w.cache(Paged(s.kv_heads, s.head_width, s.head_width))
-    ops.remember(k, v, cache, step.step)
-    out = ops.attention(q, cache, step.step, scale=s.head_width**-0.5)  # [T, H, d]
-    return project(out.reshape("T", s.heads * s.head_width), w, "attn_output")
+    q, k = rotated(q, k, step, table, "halves")
+    return attention(q, k, v, w, step)

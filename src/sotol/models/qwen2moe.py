@@ -10,14 +10,14 @@ from dataclasses import replace
 from sotol.formats.weights import Checkpoint
 from sotol.models import experts, qwen2
 from sotol.models.bind import Name, Table
-from sotol.models.decoder import project
-from sotol.models.experts import mixture, read_decoder, read_experts
+from sotol.models.decoder import logits
+from sotol.models.experts import mixture, read_decoder, read_experts, shared_expert
 from sotol.models.metadata import Keys, Metadata
 from sotol.models.model import Layer, Model, StepSymbols
 from sotol.program import ops
 from sotol.program.program import Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "Config", "forward", "gated_expert"]
 
 WEIGHTS: Table = {
     **experts.WEIGHTS,
@@ -50,13 +50,11 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + qwen2.attend(c.decoder, w, table, ops.rms_norm(x, w("attn_norm"), eps=eps), step)
         h = ops.rms_norm(x, w("ffn_norm"), eps=eps)
-        x = x + (shared_expert(h, w) + mixture(h, w, c.experts, "silu"))
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+        x = x + (gated_expert(h, w) + mixture(h, w, c.experts, "silu"))
+    return logits(m, x, step, eps)
 
 
-def shared_expert(h: Tensor, w: Layer) -> Tensor:
+def gated_expert(h: Tensor, w: Layer) -> Tensor:
     """The network that every token of h [T, D] takes, as far as its gate is open: [T, D]."""
-    gated = ops.glu(project(h, w, "ffn_gate_shexp"), project(h, w, "ffn_up_shexp"), act="silu")  # [T, s]
     gate = w("ffn_gate_inp_shexp")
-    return ops.gate_rows(project(gated, w, "ffn_down_shexp"), ops.linear(h, replace(gate, shape=(1, *gate.shape))))
+    return ops.gate_rows(shared_expert(h, w, "silu"), ops.linear(h, replace(gate, shape=(1, *gate.shape))))

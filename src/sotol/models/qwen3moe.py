@@ -8,6 +8,7 @@ T tokens, R rows with logits, D width, V vocabulary.
 from sotol.formats.weights import Checkpoint
 from sotol.models import experts, qwen3
 from sotol.models.bind import Table
+from sotol.models.decoder import logits
 from sotol.models.experts import KEYS, mixture, read_decoder, read_experts
 from sotol.models.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
@@ -41,5 +42,4 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + qwen3.attend(c.decoder, w, table, ops.rms_norm(x, w("attn_norm"), eps=eps), step)
         x = x + mixture(ops.rms_norm(x, w("ffn_norm"), eps=eps), w, c.experts, "silu")
-    x = ops.rms_norm(ops.rows(x, step.logit_rows), m.w("output_norm"), eps=eps)  # [R, D]
-    return ops.linear(x, m.w("output", otherwise="token_embd"))
+    return logits(m, x, step, eps)

@@ -64,13 +64,14 @@ class Rope(NamedTuple):
     rounded: bool = True  # whether YaRN's ramp begins and ends at whole pairs
     short_factors: tuple[float, ...] = ()  # LongRoPE's divisors up to the original context
     long_factors: tuple[float, ...] = ()  # and beyond
+    whole: int = 0  # pairs over which frequencies fall to 1 / base, where not all of them rotate; 0: `pairs`
 
     def table(self, name: str, context: int, divisors: Float64Array | None = None) -> Constant:
         """Cosines and sines, float32 [context, 2, r]. divisors: [r] of the frequencies, as Llama 3's files give.
 
         ModelError for scalings or divisors that make a pair spin.
         """
-        exponent = np.arange(self.pairs, dtype=np.float64) / self.pairs
+        exponent = np.arange(self.pairs, dtype=np.float64) / (self.whole or self.pairs)
         frequency = numerics.exp(-exponent * float(numerics.log(self.base)))
         if self.scaling == "llama3":
             divisors = self.divisors()

@@ -9,11 +9,9 @@ V vocabulary.
 from sotol.formats.weights import Checkpoint
 from sotol.models import layer_norms
 from sotol.models.bind import Name, Table
-from sotol.models.decoder import attend, plain_feed_forward
-from sotol.models.layer_norms import KEYS, norm, weights
+from sotol.models.layer_norms import KEYS, weights
 from sotol.models.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
-from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
@@ -41,10 +39,4 @@ class Config(layer_norms.Config):
 
 def forward(m: Model, c: layer_norms.Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
-    table = c.rope.table("rope", m.context)
-    x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
-    for w in m.layers():
-        h, s, window = norm(x, w, "attn_norm", c.eps), c.sizes.of(w.index), c.windows[w.index]
-        x = x + attend(h, w, s, step, table, "halves", window=window)
-        x = x + plain_feed_forward(norm(x, w, "ffn_norm", c.eps), w, "gelu_tanh")
-    return layer_norms.logits(m, x, step, c.eps)
+    return layer_norms.forward(m, c, step, "gelu_tanh")

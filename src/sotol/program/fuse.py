@@ -5,20 +5,22 @@ the parts are its meaning: a backend without a kernel for the fused op can still
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.program import INNER, Node, Op, Operand, Program, Tensor, map_tensors
+from sotol.program.program import INNER, Constant, Node, Op, Operand, Program, Tensor, map_tensors
 
-__all__ = ["RULES", "Rule", "Uses", "chain", "fuse", "quantize_inputs"]
+__all__ = ["PRODUCTS", "RULES", "Rule", "Uses", "chain", "fuse", "quantize_inputs", "reorder_inputs"]
 
 
-PRODUCTS = (ops.linear, ops.expert_linear)  # activations come first, weights last
+PRODUCTS = (ops.linear, ops.expert_linear, ops.head_linear)  # activations come first, weights last
 
 
 def quantize_inputs(program: Program) -> Program:
-    """The program with int8 activations: a `quantize` before every product with integer weights.
+    """The program with int8 activations: a `quantize` before every product with whole weights (`Encoding.whole`).
 
     Products with the same input share one `quantize`. This changes the arithmetic, so it is part of the model's
     definition on every backend; `precision="f32"` leaves it out.
@@ -28,7 +30,7 @@ def quantize_inputs(program: Program) -> Program:
     for i, node in enumerate(program.nodes):
         node = map_tensors(node, moved)
         x, weight = node.inputs[0], node.inputs[-1]
-        if node.op in PRODUCTS and isinstance(x, Tensor) and isinstance(weight, Weight) and weight.encoding.integer:
+        if node.op in PRODUCTS and isinstance(x, Tensor) and isinstance(weight, Weight) and weight.encoding.whole:
             at = x.index, x.output
             if at not in quantized:
                 results = ops.quantize.results_of((x,), {})
@@ -36,6 +38,36 @@ def quantize_inputs(program: Program) -> Program:
             node = node._replace(inputs=(quantized[at], *node.inputs[1:]))
         moved.record(i, new.add(node))
     new.results = {name: moved(x) for name, x in program.results.items()}
+    return new
+
+
+def reorder_inputs(program: Program) -> Program:
+    """The program with a `reorder` before every product with a weight whose inputs have an order of their own.
+
+    It is the same program where no weight has. Products with the same input and order share one `reorder`. ModelError
+    for another use of such a weight. What is replaced loses its nodes, as of `fuse`.
+    """
+    ordered = [(i, x) for i, node in enumerate(program.nodes) for x in node.inputs if isinstance(x, Weight)]
+    if all(x.order is None for _, x in ordered):
+        return program
+    new, moved = Program(), _TensorMap()
+    made: dict[tuple[int, int, bytes], Tensor] = {}  # by (node, output) of the input in the new program, and the order
+    for i, node in enumerate(program.nodes):
+        node = map_tensors(node, moved)
+        weight = next((x for x in node.inputs if isinstance(x, Weight) and x.order is not None), None)
+        if weight is not None and weight.order is not None:
+            x = node.inputs[0]
+            if node.op is not ops.linear or not isinstance(x, Tensor):
+                raise ModelError(f"{weight.name} has its inputs in an order of their own: {node.op.name} can't read it")
+            key = x.index, x.output, weight.order.tobytes()
+            if key not in made:
+                inputs = x, Constant(f"{weight.name}, order", weight.order)
+                made[key] = new.add(Node(ops.reorder, inputs, {}, ops.reorder.results_of(inputs, {}), node.layer))[0]
+            node = node._replace(inputs=(made[key], replace(weight, order=None)))
+        moved.record(i, new.add(node))
+    new.results = {name: moved(x) for name, x in program.results.items()}
+    program.nodes.clear()  # as in `fuse`
+    program.results.clear()
     return new
 
 

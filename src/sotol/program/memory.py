@@ -16,7 +16,8 @@ class Paged(NamedTuple):
     """Keys and values in blocks of 16 tokens: `heads` keys of `key` channels and values of `value` channels per token.
 
     window: how many tokens a token attends to, itself included (sliding window); 0: all. latent: a value is the first
-    channels of its key, and only keys are stored (MLA, arXiv 2405.04434).
+    channels of its key, and is not given apart (MLA, arXiv 2405.04434). chunked: positions are cut into chunks of
+    `window` from 0 on, and a token attends to those of its own chunk: never to more than with a sliding window.
     """
 
     heads: int
@@ -24,6 +25,7 @@ class Paged(NamedTuple):
     value: int
     window: int = 0
     latent: bool = False
+    chunked: bool = False
 
 
 class State(NamedTuple):

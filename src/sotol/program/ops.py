@@ -1,17 +1,20 @@
 """The op vocabulary: every op once, as its meaning in NumPy. Kernels of every backend are tested against it.
 
+Those of recurrent layers are in `recurrent_ops.py`.
+
 T tokens, N and M widths, V vocabulary, H query heads, K key-value heads, d channels of a key, e of a value, C
 positions, r rotated pairs, R rows with logits, E experts, k of them chosen for each token. Activations are float32
 (the reference backend may use float64); weights are already decoded. `program.py` explains the rules.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sotol.arrays import Array
+from sotol.program.activations import ACTIVATIONS, GATED, gelu_tanh, relu2, sigmoid, silu
 from sotol.program.program import OPS, op
+from sotol.program.recurrent_ops import convolve, delta_rule, moving_average, selective_scan, time_steps
 from sotol.program.step import Step
 
 __all__ = [
@@ -26,28 +29,38 @@ __all__ = [
     "cached",
     "choose_experts",
     "combine",
+    "convolve",
+    "delta_rule",
     "embed",
     "expert_linear",
     "gate_rows",
     "gelu_tanh",
     "glu",
+    "grouped_rms_norm",
+    "head_linear",
+    "join",
     "layer_norm",
     "linear",
     "moving_average",
+    "part",
     "quantize",
     "relu2",
     "remember",
     "remember_latent",
+    "reorder",
     "reshape",
     "rms_norm",
     "rope",
     "rows",
     "scale",
     "scale_by_position",
+    "scale_choices",
+    "selective_scan",
     "sigmoid",
     "silu",
     "soft_cap",
     "spread",
+    "time_steps",
 ]
 
 GROUP = 32  # consecutive activations that share one int8 scale
@@ -63,6 +76,13 @@ def embed(weight: Array, tokens: Array) -> Array:
 def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
     """x / rms(x) * weight (Zhang & Sennrich 2019, arXiv 1910.07467)."""
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+@op("T N, N -> T N")
+def grouped_rms_norm(x: Array, weight: Array, *, groups: int, eps: float) -> Array:
+    """x / rms(x) * weight, where each of so many equal parts of a row has an rms of its own (Mamba-2's code)."""
+    parts = x.reshape(len(x), groups, -1)
+    return (parts / np.sqrt(np.mean(parts * parts, axis=-1, keepdims=True) + eps)).reshape(x.shape) * weight
 
 
 @op("... N, N -> ... N")
@@ -91,6 +111,12 @@ def linear(x: Array, weight: Array) -> Array:
     return x @ weight.T
 
 
+@op("T H n:any, H m n -> T H m")
+def head_linear(x: Array, weight: Array) -> Array:
+    """Each head's channels times the transpose of its own matrix."""
+    return np.einsum("thn,hmn->thm", x, weight)
+
+
 @op("T M, M -> T M")
 def add_bias(x: Array, bias: Array) -> Array:
     """x + bias."""
@@ -109,6 +135,18 @@ def scale(x: Array, *, factor: float) -> Array:
     return x * np.float32(factor)
 
 
+@op("T H n, T H m -> T H n+m")
+def join(x: Array, y: Array) -> Array:
+    """Each head's channels of x, then those of y."""
+    return np.concatenate([x, y], axis=-1)
+
+
+@op("T N -> T n")
+def part(x: Array, *, begin: int, n: int) -> Array:
+    """n numbers of each row, from number `begin` on."""
+    return x[:, begin : begin + n]
+
+
 @op("T H d, T:i32, C -> T H d")
 def scale_by_position(x: Array, positions: Array, table: Array) -> Array:
     """x * table[position]: a temperature of attention that changes with the position (Llama 4, Ministral 3)."""
@@ -121,50 +159,10 @@ def soft_cap(x: Array, *, cap: float) -> Array:
     return cap * np.tanh(x / cap)
 
 
-def silu(x: Array) -> Array:
-    """x * sigmoid(x) (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
-    return x / (1 + np.exp(-x))
-
-
-def gelu_tanh(x: Array) -> Array:
-    """GELU in its tanh form (same paper)."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e**-x)."""
-    return 1 / (1 + np.exp(-x))
-
-
-def relu2(x: Array) -> Array:
-    """max(x, 0) squared (So et al. 2021, arXiv 2109.08668)."""
-    positive = np.maximum(x, 0)
-    return positive * positive
-
-
-ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "relu2": relu2}
-
-
-@op("T N -> T N")
+@op("... N -> ... N")
 def activate(x: Array, *, act: str) -> Array:
     """act(x)."""
     return ACTIVATIONS[act](x)
-
-
-def clamped_swiglu(gate: Array, up: Array) -> Array:
-    """min(gate, 7) * sigmoid(1.702 min(gate, 7)) * (clip(up, -7, 7) + 1): GPT-OSS's (arXiv 2508.10925; the constants
-    are those of its authors' code).
-    """
-    gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
-    return gate * sigmoid(gate.dtype.type(1.702) * gate) * (up + 1)
-
-
-GATED: dict[str, Callable[[Array, Array], Array]] = {
-    "silu": lambda gate, up: silu(gate) * up,
-    "gelu_tanh": lambda gate, up: gelu_tanh(gate) * up,
-    "relu2": lambda gate, up: relu2(gate) * up,
-    "clamped_swiglu": clamped_swiglu,
-}
 
 
 @op("... N, ... N -> ... N")
@@ -183,14 +181,15 @@ def gate_rows(x: Array, gate: Array) -> Array:
 def rope(x: Array, positions: Array, table: Array, *, style: str) -> Array:
     """Rotate pairs of channels by angles that grow with the position (Su et al. 2021, arXiv 2104.09864).
 
-    table: [position, (cosine, sine), pair]. style "halves" pairs channel i with r + i, "pairs" 2 i with 2 i + 1;
-    channels from 2 r on stay as they are.
+    table: [position, (cosine, sine), pair]. style "halves" pairs channel i with r + i, "pairs" 2 i with 2 i + 1, and
+    "middle" i with d / 2 + i; other channels stay as they are.
     """
-    pairs = table.shape[-1]
+    pairs, middle = table.shape[-1], x.shape[-1] // 2
     cosine, sine = (table[positions, k, None] for k in range(2))  # [T, 1, r]
     first, second = {
         "pairs": (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)),
         "halves": (slice(0, pairs), slice(pairs, 2 * pairs)),
+        "middle": (slice(0, pairs), slice(middle, middle + pairs)),
     }[style]
     u, v, out = x[..., first], x[..., second], x.copy()
     out[..., first], out[..., second] = u * cosine - v * sine, v * cosine + u * sine
@@ -230,7 +229,8 @@ def attention(q: Array, cache: Any, step: Step, *, scale: float, cap: float = 0.
     """softmax(scale * q k') v for each token, over the cached tokens of its sequence up to itself.
 
     Each of the K key-value heads serves H / K query heads (GQA, arXiv 2305.13245). The layout's window limits how many
-    tokens a token attends to, itself included (0: all). cap: scores pass through cap * tanh(s / cap); 0: unchanged.
+    tokens a token attends to, itself included (0: all), or which chunk of positions. cap: scores pass through
+    cap * tanh(s / cap); 0: unchanged.
     """
     return _attention(q, cache, step, scale, cap, np.full(q.shape[1], -np.inf, q.dtype))
 
@@ -256,29 +256,17 @@ def _attention(q: Array, cache: Any, step: Step, scale: float, cap: float, sinks
         scores = np.einsum("thd,chd->htc", q[start:end] * q.dtype.type(scale), keys)  # [H, T of s, C]
         if cap:
             scores = cap * np.tanh(scores / cap)
-        age = step.positions[start:end, None] - context[None]
-        hidden = (age < 0) | (age >= layout.window) if layout.window else age < 0
+        positions = step.positions[start:end, None]
+        hidden = context > positions
+        if layout.chunked:
+            hidden = hidden | (context < positions - positions % layout.window)
+        elif layout.window:
+            hidden = hidden | (context <= positions - layout.window)
         scores = np.where(hidden, -np.inf, scores)
         most = np.maximum(scores.max(axis=-1, keepdims=True), sinks)
         weights = np.exp(scores - most)
         total = weights.sum(axis=-1, keepdims=True) + np.exp(sinks - most)
         out[start:end] = np.einsum("htc,chd->thd", weights / total, values)
-    return out
-
-
-@op("T N, N, [N]!, step -> T N")
-def moving_average(x: Array, decay: Array, state: Any, step: Step) -> Array:
-    """h = decay * h + (1 - decay) * x, token by token within each sequence, from h = 0 at position 0.
-
-    The simplest recurrent layer: h is the whole state of a sequence.
-    """
-    h, out = state.read(step), np.empty_like(x)  # [S, N]
-    for s, (start, end) in enumerate(zip(step.starts[:-1], step.starts[1:], strict=True)):
-        if step.positions[start] == 0:
-            h[s] = 0
-        for t in range(start, end):
-            h[s] = out[t] = decay * h[s] + (1 - decay) * x[t]
-    state.write(step, h)
     return out
 
 
@@ -289,10 +277,10 @@ def choose_experts(
 ) -> tuple[Array, Array]:  # fmt: skip
     """The k experts of each token, the best first, and their weights (Shazeer et al. 2017, arXiv 1701.06538).
 
-    scores: "softmax" or "sigmoid" of the logits; or "chosen": the choice is by the logits themselves, and the weights
-    are a softmax over the chosen ones. The bias counts for the choice alone (arXiv 2408.15664). Of equal ones the lower
-    id is taken. normalised: weights are divided by their sum (plus 1e-20, as DeepSeek's code has it); then they are
-    multiplied by `factor`.
+    scores: "softmax" or "sigmoid" of the logits; or the choice is by the logits themselves, and the weights are a
+    softmax over the chosen ones ("chosen"), or the sigmoids of these ("chosen_sigmoid": Llama 4). The bias counts for
+    the choice alone (arXiv 2408.15664). Of equal ones the lower id is taken. normalised: weights are divided by their
+    sum (plus 1e-20, as DeepSeek's code has it); then they are multiplied by `factor`.
 
     groups: of so many equal groups of experts, only those of the `groups_used` best can be chosen: a group counts as
     much as the sum of its `best` best experts do (DeepSeek-V2, arXiv 2405.04434: 1; DeepSeek-V3, arXiv 2412.19437: 2).
@@ -315,6 +303,8 @@ def choose_experts(
     if scores == "chosen":
         weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
         weights = weights / weights.sum(axis=-1, keepdims=True)
+    elif scores == "chosen_sigmoid":
+        weights = sigmoid(weights)
     if normalised:
         weights = weights / (weights.sum(axis=-1, keepdims=True) + logits.dtype.type(1e-20))
     return choice.astype(np.int32), weights * logits.dtype.type(factor)
@@ -337,6 +327,12 @@ def add_expert_bias(x: Array, choice: Array, bias: Array) -> Array:
     return x + bias[choice]
 
 
+@op("T k, T k:i32, E -> T k")
+def scale_choices(weights: Array, choice: Array, table: Array) -> Array:
+    """Each weight times its expert's number in the table."""
+    return weights * table[choice]
+
+
 @op("T k N, T k -> T N")
 def combine(x: Array, weights: Array, *, weighted: bool = True) -> Array:
     """The sum of a token's k rows, each times its weight (weighted=False: as they are), in the order of the choices."""
@@ -356,6 +352,12 @@ def spread(x: Array, weights: Array) -> Array:
 def rows(x: Array, index: Array) -> Array:
     """x[index]: the rows whose results are wanted."""
     return x[index]
+
+
+@op("T N, N:i32 -> T N")
+def reorder(x: Array, order: Array) -> Array:
+    """x[:, order]: the numbers of each row in another order."""
+    return x[:, order]
 
 
 @op("... -> shape")

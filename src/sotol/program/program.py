@@ -5,7 +5,7 @@ meaning. Called with symbols (`Tensor`), it appends a `Node` to their program an
 number, or the name of one that differs from step to step: "T" tokens, "S" sequences, "R" rows with results.
 
 A rule gives the shapes of operands and results. Equal letters are equal sizes, "..." stands for any leading dimensions,
-and a letter that no operand has is the value of an attribute:
+a letter that no operand has is the value of an attribute, and "n+m" is a sum:
 
     "... N, N -> ... N"                 two arrays; the result has the shape of the first
     "T N -> T N:int8"                   a result of another kind; "T N:any" accepts operands of any kind
@@ -49,7 +49,7 @@ Kind = Literal["f32", "int8", "i32"]  # int8: with scales, see `ops.quantize`
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """An array that is known when the program is recorded, such as the table of RoPE."""
+    """An array that is known when the program is recorded, such as the table of RoPE: of floats, or of int32."""
 
     name: str
     value: Array
@@ -57,6 +57,10 @@ class Constant:
     @property
     def shape(self) -> Shape:
         return self.value.shape
+
+    @property
+    def kind(self) -> Kind:
+        return "f32" if self.value.dtype.kind == "f" else "i32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +226,7 @@ class Op(NamedTuple):
             return (Result(tuple(attributes["shape"])),)
         known = {**attributes, **bound}
         return tuple(
-            Result(tuple(d for letter in rule.dims for d in _dims(known[letter], letter)), cast(Kind, rule.kind))
+            Result(tuple(d for letter in rule.dims for d in _dims(known, letter)), cast(Kind, rule.kind))
             for rule in self.outputs
         )
 
@@ -233,7 +237,7 @@ class Op(NamedTuple):
             return
         if isinstance(value, Cache) != (rule.place == "cache"):
             raise ModelError(f"{self.name} can't take {_name(value)} there")
-        kind = value.kind if isinstance(value, Tensor) else "i32" if isinstance(value, StepInput) else "f32"
+        kind = value.kind if isinstance(value, Tensor | Constant) else "i32" if isinstance(value, StepInput) else "f32"
         if rule.kind not in (kind, "any"):
             raise ModelError(f"{self.name} can't read {kind}: it reads {rule.kind}")
         shape = _sizes(value) if isinstance(value, Cache) else value.shape
@@ -305,8 +309,10 @@ def _match(rule: tuple[str, ...], shape: Shape, bound: dict[str, Any]) -> bool:
     return True
 
 
-def _dims(value: Any, letter: str) -> Shape:
-    return value if letter == "..." else (value,)
+def _dims(known: Mapping[str, Any], letter: str) -> Shape:
+    if letter == "...":
+        return cast("Shape", known[letter])
+    return (sum(known[x] for x in letter.split("+")) if "+" in letter else known[letter],)
 
 
 def _sizes(cache: Cache) -> Shape:

@@ -5,14 +5,17 @@ ggml-common.h), so that any file can be described; those that sotol can also dec
 this folder, one per family. Other formats' rows become plain blocks (`plain.py`) of any `Layout`.
 """
 
-from sotol.quant.curves import CURVES
+from functools import partial
+
+from sotol.quant.curves import CURVE_FITS, CURVES
 from sotol.quant.encoding import Encoding
 from sotol.quant.floats import FLOATS, WHOLES
-from sotol.quant.iq1 import IQ1
-from sotol.quant.iquants import IQUANTS
-from sotol.quant.kquants import KQUANTS
+from sotol.quant.iq1 import IQ1, WEIGHTED_IQ1
+from sotol.quant.iquants import IQUANTS, WEIGHTED_IQUANTS
+from sotol.quant.kquants import KFITS, KQUANTS
 from sotol.quant.layout import (
     FACTORS,
+    NUMBERS,
     BlockParts,
     Float16Array,
     Float32Array,
@@ -21,23 +24,31 @@ from sotol.quant.layout import (
     UInt8Array,
     decode_parts,
 )
-from sotol.quant.legacy import LEGACY
+from sotol.quant.legacy import LEGACY, LEGACY_FITS
 from sotol.quant.plain import join_plain, plain_encoding, recode
+from sotol.quant.search import EncodeWeighted, Fit, Found, encode_fitted, find
 from sotol.quant.ternary import TERNARY
 
 __all__ = [
     "BY_TYPE",
     "ENCODINGS",
     "FACTORS",
+    "FITS",
+    "NUMBERS",
+    "WEIGHTED",
     "BlockParts",
     "Encoding",
+    "Fit",
     "Float16Array",
     "Float32Array",
+    "Found",
     "Int8Array",
     "Layout",
     "UInt8Array",
     "decode_parts",
+    "encode_fitted",
     "encoding_named",
+    "find",
     "join_plain",
     "plain_encoding",
     "recode",
@@ -54,6 +65,15 @@ ENCODINGS: dict[str, Encoding] = {
     e.name: e for e in (*FLOATS, *WHOLES, *LEGACY, *KQUANTS, *CURVES, *TERNARY, *IQUANTS, *IQ1, *_OTHERS)
 }
 BY_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values() if e.ggml_type is not None}
+
+# The encodings whose blocks are found by a search for scales, and how.
+FITS: dict[str, Fit] = {**LEGACY_FITS, **KFITS, **CURVE_FITS}
+# Encoders for rows whose columns count differently.
+WEIGHTED: dict[str, EncodeWeighted] = {
+    **{name: partial(encode_fitted, fit) for name, fit in FITS.items()},
+    **WEIGHTED_IQUANTS,
+    **WEIGHTED_IQ1,
+}
 
 
 def encoding_named(name: str) -> Encoding:

@@ -12,11 +12,11 @@ import numpy as np
 from sotol.quant.encoding import (
     Encoding,
     as_blocks,
+    half_bytes,
     halves,
     integer_encoding,
     pack_nibbles,
     require_range,
-    to_half,
     unpack_nibbles,
 )
 from sotol.quant.layout import (
@@ -27,9 +27,9 @@ from sotol.quant.layout import (
     decode_e4m3_half,
     decode_e8m0_half,
 )
-from sotol.quant.search import encode_chunks, over, total
+from sotol.quant.search import Fit, Guesses, encode_fitted
 
-__all__ = ["CURVES"]
+__all__ = ["CURVES", "CURVE_FITS", "DOUBLED_E2M1"]
 
 CURVE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # kvalues_iq4nl, ggml-common.h
 DOUBLED_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
@@ -68,51 +68,19 @@ def split_nvfp4(data: UInt8Array) -> BlockParts:
     return BlockParts(unpack_nibbles(blocks[..., 4:], 8).reshape(*blocks.shape[:-1], 4, 16), blocks[..., :4])
 
 
-def nearest_on_curve(x: Float32Array) -> UInt8Array:
-    """The code of the table's nearest number, the larger one of two."""
-    middles = (np.array(CURVE[1:], np.float32) + np.array(CURVE[:-1], np.float32)) / 2
-    code: UInt8Array = np.searchsorted(middles, x, side="right").astype(np.uint8)
-    return code
+def join_iq4_nl(parts: BlockParts) -> UInt8Array:
+    """The inverse of `split_iq4_nl`: parts of B blocks -> [B, 18]."""
+    return np.concatenate([half_bytes(parts.d), pack_nibbles(parts.q.reshape(-1, 2, 16))], axis=-1)
 
 
-def fit_curve(x: Float32Array) -> Float32Array:
-    """Signed scale per group that best fits x [..., n] by scale * a number of the table, each counting by its square.
-
-    As `search.fit_scale`: the number of largest magnitude starts at, or up to 7 % beyond or before, the table's lowest.
-    """
-    largest = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1)
-    best_scale = best_gain = np.zeros_like(largest)
-    weight, curve = x * x, np.array(CURVE, np.float32)
-    for guess in np.arange(-7, 8, dtype=np.float32):
-        numbers = curve[nearest_on_curve(x * over(CURVE[0] + guess, largest))]
-        sum_qx, sum_qq = total(weight * numbers * x), total(weight * numbers**2)
-        scale = over(sum_qx, sum_qq)
-        gain = scale * sum_qx
-        best_scale = np.where(gain > best_gain, scale, best_scale)
-        best_gain = np.maximum(gain, best_gain)
-    return best_scale
-
-
-def encode_iq4_nl_blocks(blocks: Float32Array) -> UInt8Array:
-    """Blocks [B, 32] of IQ4_NL: [B, 18]."""
-    d = to_half(fit_curve(blocks))  # [B, 1]
-    q = nearest_on_curve(over(blocks, d.astype(np.float32)))
-    return np.concatenate([d.view(np.uint8), pack_nibbles(q.reshape(-1, 2, 16))], axis=-1)
-
-
-def encode_iq4_xs_blocks(blocks: Float32Array) -> UInt8Array:
-    """Blocks [B, 256] of IQ4_XS: 8 groups of 32 with signed scales: [B, 136]."""
-    x = blocks.reshape(-1, 8, 32)
-    scale = fit_curve(x)[..., 0]  # [B, 8]
-    largest = np.take_along_axis(scale, np.abs(scale).argmax(-1, keepdims=True), -1)
-    d = to_half(largest / np.float32(-32))  # [B, 1]
-    scales = np.clip(np.rint(over(scale, d.astype(np.float32))), -32, 31)
-    q = nearest_on_curve(over(x, (d.astype(np.float32) * scales)[..., None]))
-    stored = (scales + 32).astype(np.uint8)
+def join_iq4_xs(parts: BlockParts) -> UInt8Array:
+    """The inverse of `split_iq4_xs`: parts of B blocks -> [B, 136]."""
+    assert parts.scales is not None
+    stored = parts.scales.view(np.uint8) + np.uint8(32)
     upper = np.bitwise_or.reduce((stored >> np.uint8(4)).reshape(-1, 2, 4) << np.array([0, 2, 4, 6], np.uint8), axis=-1)
     lower = (stored & np.uint8(15)).reshape(-1, 4, 2)
-    parts = [d.view(np.uint8), upper, lower[..., 0] | lower[..., 1] << np.uint8(4)]
-    return np.concatenate([*parts, pack_nibbles(q.reshape(-1, 8, 2, 16)).reshape(-1, 128)], axis=-1)
+    first = [half_bytes(parts.d), upper, lower[..., 0] | lower[..., 1] << np.uint8(4)]
+    return np.concatenate([*first, pack_nibbles(parts.q.reshape(-1, 8, 2, 16)).reshape(-1, 128)], axis=-1)
 
 
 def nearest_e2m1(x: Float32Array, step: Float32Array) -> UInt8Array:
@@ -167,22 +135,27 @@ def encode_nvfp4(x: Float32Array) -> UInt8Array:
     return flat
 
 
+CURVE_FITS = {  # the number of largest magnitude starts at, or up to 7 steps of 127 beyond or before, the lowest
+    "IQ4_NL": Fit(Layout(4, 32, numbers=CURVE), join_iq4_nl, Guesses(7, 1.0)),
+    "IQ4_XS": Fit(Layout(4, 32, 8, numbers=CURVE, scales=True), join_iq4_xs, Guesses(7, 1.0), scale_bits=6),
+}
+
 CURVES: tuple[Encoding, ...] = (
     integer_encoding(
         "IQ4_NL",
         ggml_type=20,
         size=18,
-        layout=Layout(4, 32, numbers=CURVE),
+        layout=CURVE_FITS["IQ4_NL"].layout,
         split=split_iq4_nl,
-        encode=partial(encode_chunks, encode=encode_iq4_nl_blocks, values=32, chunk=16384),
+        encode=partial(encode_fitted, CURVE_FITS["IQ4_NL"]),
     ),
     integer_encoding(
         "IQ4_XS",
         ggml_type=23,
         size=136,
-        layout=Layout(4, 32, 8, numbers=CURVE, scales=True),
+        layout=CURVE_FITS["IQ4_XS"].layout,
         split=split_iq4_xs,
-        encode=partial(encode_chunks, encode=encode_iq4_xs_blocks),
+        encode=partial(encode_fitted, CURVE_FITS["IQ4_XS"]),
     ),
     integer_encoding(
         "MXFP4",

@@ -11,11 +11,20 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Layout, UInt8Array, decode_parts
+from sotol.quant.layout import (
+    BlockParts,
+    Float16Array,
+    Float32Array,
+    FloatArray,
+    Layout,
+    UInt8Array,
+    UInt16Array,
+    decode_parts,
+)
 
 __all__ = [
-    "Encoding", "as_blocks", "halves", "integer_encoding", "pack_nibbles", "pack_shared", "require_range", "to_half",
-    "unpack_nibbles", "unpack_upper", "words",
+    "Encoding", "as_blocks", "half_bytes", "halves", "integer_encoding", "pack_nibbles", "pack_shared",
+    "require_range", "to_half", "unpack_nibbles", "unpack_upper", "words",
 ]  # fmt: skip
 
 UInt64Array = npt.NDArray[np.uint64]
@@ -54,6 +63,11 @@ class Encoding(NamedTuple):
     def kind(self) -> str:
         """What its numbers are, for a kernel: the key of its layout, or the name of a float type."""
         return self.recoded or self.name if self.integer is None else self.integer.key()
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole times factors: what int8 activations can be multiplied with."""
+        return self.integer is not None and self.integer.whole
 
 
 def integer_encoding(
@@ -95,6 +109,11 @@ def halves(blocks: UInt8Array, offset: int) -> Float16Array:
     """The float16 at byte `offset` of every block: [..., size] -> [...], a view."""
     view: Float16Array = blocks[..., offset : offset + 2].view("<f2")[..., 0]
     return view
+
+
+def half_bytes(factors: FloatArray | UInt8Array | UInt16Array) -> UInt8Array:
+    """float16 factors of blocks as bytes, the inverse of `halves`: [B] -> [B, 2]."""
+    return np.ascontiguousarray(factors)[:, None].view(np.uint8)
 
 
 def words(data: UInt8Array) -> UInt64Array:

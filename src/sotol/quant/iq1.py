@@ -18,9 +18,9 @@ from sotol.quant.grid_search import fit_runs
 from sotol.quant.grids import digits_of
 from sotol.quant.iquants import CHUNK, as_bytes, odd_scales, part_of, runs_of, words_of
 from sotol.quant.layout import BlockParts, Float32Array, Layout, UInt8Array
-from sotol.quant.search import encode_chunks, over
+from sotol.quant.search import EncodeWeighted, deviations, encode_chunks, over
 
-__all__ = ["IQ1"]
+__all__ = ["IQ1", "WEIGHTED_IQ1"]
 
 EIGHTHS = (-7, 1, 9, 0, -9, -1, 7, 0)  # of the codes
 LOWERED = np.uint64(0x0404040404040404)  # a run whose codes all have the bit above the digit
@@ -64,23 +64,28 @@ def eighths(sign: int) -> Float32Array:
     return 8 * digits_of("iq1").astype(np.float32) - 8 + np.float32(sign)
 
 
-def errors(x: Float32Array, scale: Float32Array, numbers: Float32Array) -> Float32Array:
-    """Squared errors of runs: x and numbers [B, groups, width], scale [B, groups] -> [B, groups, runs]."""
+def errors(x: Float32Array, scale: Float32Array, numbers: Float32Array, weight: Float32Array | None) -> Float32Array:
+    """Squared errors of runs: x and numbers [B, groups, width], scale [B, groups] -> [B, groups, runs].
+
+    weight: as x, how much each counts.
+    """
     wrong = (scale[..., None] * numbers - x) ** 2
+    wrong = wrong if weight is None else weight * wrong
     found: Float32Array = wrong.reshape(*x.shape[:2], -1, 8).sum(-1)
     return found
 
 
 def fit(
-    blocks: Float32Array, width: int
+    blocks: Float32Array, width: int, importance: Float32Array | None
 ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Blocks [B, 256] as d's bytes [B, 2], scales s [B, groups], and of each run [B, 32] its index and whether it is
-    lowered: the same for all runs of a group of 32."""
+    lowered: the same for all runs of a group of 32. importance: [B, 256], how much weights count, or None."""
     x = blocks.reshape(len(blocks), -1, width)
+    weight = None if importance is None else deviations(blocks, importance).reshape(x.shape)
     tables = [eighths(sign) for sign in (1, -1)]
-    first = [fit_runs(x, table, 9.0) for table in tables]
+    first = [fit_runs(x, table, 9.0, weight=weight) for table in tables]
     lost = [
-        errors(x, scale, table[index].reshape(x.shape)).sum(-1)
+        errors(x, scale, table[index].reshape(x.shape), weight).sum(-1)
         for table, (scale, index) in zip(tables, first, strict=True)
     ]
     scale = np.where(lost[1] < lost[0], first[1][0], first[0][0])
@@ -88,8 +93,8 @@ def fit(
     step = d.astype(np.float32) / np.float32(8)
     scales = np.clip(np.rint((over(scale, step) - 1) / 2), 0, 7)
     scale = step * (2 * scales + 1)
-    index = [fit_runs(x, table, 9.0, scale)[1] for table in tables]  # [B, groups, runs]
-    wrong = [errors(x, scale, table[at].reshape(x.shape)) for table, at in zip(tables, index, strict=True)]
+    index = [fit_runs(x, table, 9.0, scale, weight)[1] for table in tables]  # [B, groups, runs]
+    wrong = [errors(x, scale, table[at].reshape(x.shape), weight) for table, at in zip(tables, index, strict=True)]
     if width == 32:
         wrong = [np.broadcast_to(each.sum(-1, keepdims=True), each.shape) for each in wrong]
     lowered = wrong[1] < wrong[0]
@@ -97,17 +102,17 @@ def fit(
     return d.view(np.uint8), scales.astype(np.uint8), chosen.reshape(len(x), 32), lowered.reshape(len(x), 32)
 
 
-def encode_iq1_s(blocks: Float32Array) -> UInt8Array:
+def encode_iq1_s(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 50]."""
-    d, scales, index, lowered = fit(blocks, 32)
+    d, scales, index, lowered = fit(blocks, 32, importance)
     more = np.bitwise_or.reduce((index >> 8).reshape(-1, 8, 4) << np.array([0, 3, 6, 9]), axis=-1)
     more |= scales.astype(np.int64) << 12 | lowered[:, ::4].astype(np.int64) << 15
     return np.concatenate([d, (index & 255).astype(np.uint8), as_bytes(more, "<u2")], axis=-1)
 
 
-def encode_iq1_m(blocks: Float32Array) -> UInt8Array:
+def encode_iq1_m(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 56]."""
-    d, scales, index, lowered = fit(blocks, 16)
+    d, scales, index, lowered = fit(blocks, 16, importance)
     more = (index >> 8 | lowered.astype(np.int64) << 3).astype(np.uint8)
     words = np.bitwise_or.reduce(
         scales.astype(np.uint16).reshape(-1, 4, 4) << np.array([0, 3, 6, 9], np.uint16), axis=-1
@@ -139,3 +144,8 @@ IQ1: tuple[Encoding, ...] = (
         recoded=True,
     ),
 )
+
+WEIGHTED_IQ1: dict[str, EncodeWeighted] = {
+    "IQ1_S": partial(encode_chunks, encode=encode_iq1_s, chunk=CHUNK),
+    "IQ1_M": partial(encode_chunks, encode=encode_iq1_m, chunk=CHUNK),
+}

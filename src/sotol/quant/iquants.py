@@ -17,9 +17,9 @@ from sotol.quant.encoding import Encoding, as_blocks, halves, integer_encoding, 
 from sotol.quant.grid_search import fit_runs
 from sotol.quant.grids import digits_of
 from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Int8Array, Layout, UInt8Array
-from sotol.quant.search import encode_chunks, over
+from sotol.quant.search import EncodeBlocks, EncodeWeighted, deviations, encode_chunks, over
 
-__all__ = ["IQUANTS"]
+__all__ = ["IQUANTS", "WEIGHTED_IQUANTS"]
 
 Index = npt.NDArray[np.integer]
 CHUNK = 256  # blocks encoded at once
@@ -140,30 +140,39 @@ def split_iq3_s(data: UInt8Array) -> BlockParts:
 
 
 def fit(
-    blocks: Float32Array, grid: str, magnitudes: tuple[int, ...], width: int, part: float, *, even: bool
+    blocks: Float32Array,
+    grid: str,
+    magnitudes: tuple[int, ...],
+    width: int,
+    part: float,
+    *,
+    even: bool,
+    importance: Float32Array | None,
 ) -> tuple[UInt8Array, UInt8Array, Index, UInt8Array]:
     """Blocks [B, 256] as d's bytes [B, 2], scales s [B, groups], indices [B, runs] and signs [B, 32].
 
     part: what d counts. even: whether each 8 weights need an even number of negative ones: where it
-    is odd, the smallest changes its sign.
+    is odd, that changes its sign which loses least by it. importance: [B, 256], how much weights count, or None.
     """
+    weight = None if importance is None else deviations(blocks, importance)
     x = blocks.reshape(-1, 32, 8)
     negative = x < 0
     size = np.abs(x)
     if even:
         odd = negative.sum(-1) % 2 == 1  # [B, 32]
-        least = np.take_along_axis(size, size.argmin(-1, keepdims=True), -1)
-        changed = odd[..., None] & (np.arange(8) == size.argmin(-1)[..., None])
+        loss = size if weight is None else weight.reshape(size.shape) * size * size
+        changed = odd[..., None] & (np.arange(8) == loss.argmin(-1)[..., None])
         negative ^= changed
-        size = np.where(changed, -least, size)  # what the number is, seen from the sign that it gets
+        size = np.where(changed, -size, size)  # what the number is, seen from the sign that it gets
     signs = np.packbits(negative, axis=-1, bitorder="little")[..., 0]
     values = np.array(magnitudes, np.float32)[digits_of(grid)]
     groups = size.reshape(len(blocks), -1, width)
-    scale, _ = fit_runs(groups, values, float(magnitudes[-1]))  # [B, groups]
+    counts = None if weight is None else weight.reshape(groups.shape)
+    scale, _ = fit_runs(groups, values, float(magnitudes[-1]), weight=counts)  # [B, groups]
     d = to_half(scale.max(-1, keepdims=True) / np.float32(31 * part))
     step = d.astype(np.float32) * np.float32(part)
     scales = np.clip(np.rint((over(scale, step) - 1) / 2), 0, 15)
-    _, index = fit_runs(groups, values, float(magnitudes[-1]), step * (2 * scales + 1))
+    _, index = fit_runs(groups, values, float(magnitudes[-1]), step * (2 * scales + 1), counts)
     return d.view(np.uint8), scales.astype(np.uint8), index.reshape(len(blocks), -1), signs
 
 
@@ -184,40 +193,49 @@ def sevens_and_scales(signs: UInt8Array, scales: UInt8Array) -> npt.NDArray[np.u
     return words
 
 
-def encode_iq2_xxs(blocks: Float32Array) -> UInt8Array:
+def encode_iq2_xxs(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 66]."""
-    d, scales, index, signs = fit(blocks, "iq2_xxs", TWO_BITS, 32, 1 / 8, even=True)
+    d, scales, index, signs = fit(blocks, "iq2_xxs", TWO_BITS, 32, 1 / 8, even=True, importance=importance)
     words = as_bytes(sevens_and_scales(signs, scales), "<u4").reshape(-1, 8, 4)
     pairs = np.concatenate([index.astype(np.uint8).reshape(-1, 8, 4), words], axis=-1)
     return np.concatenate([d, pairs.reshape(-1, 64)], axis=-1)
 
 
-def encode_iq2_xs(blocks: Float32Array) -> UInt8Array:
+def encode_iq2_xs(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 74]."""
-    d, scales, index, signs = fit(blocks, "iq2_xs", TWO_BITS, 16, 1 / 8, even=True)
+    d, scales, index, signs = fit(blocks, "iq2_xs", TWO_BITS, 16, 1 / 8, even=True, importance=importance)
     both = index | (signs & np.uint8(127)).astype(np.int64) << 9
     return np.concatenate([d, as_bytes(both, "<u2"), joined(scales)], axis=-1)
 
 
-def encode_iq2_s(blocks: Float32Array) -> UInt8Array:
+def encode_iq2_s(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 82]."""
-    d, scales, index, signs = fit(blocks, "iq2_s", TWO_BITS, 16, 1 / 8, even=False)
+    d, scales, index, signs = fit(blocks, "iq2_s", TWO_BITS, 16, 1 / 8, even=False, importance=importance)
     pairs = np.bitwise_or.reduce((index >> 8).reshape(-1, 8, 4) << np.array([0, 2, 4, 6]), axis=-1)
     parts = [d, (index & 255).astype(np.uint8), signs, pairs.astype(np.uint8), joined(scales)]
     return np.concatenate(parts, axis=-1)
 
 
-def encode_iq3_xxs(blocks: Float32Array) -> UInt8Array:
+def encode_iq3_xxs(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 98]."""
-    d, scales, index, signs = fit(blocks, "iq3_xxs", THREE_BITS, 32, 1 / 4, even=True)
+    d, scales, index, signs = fit(blocks, "iq3_xxs", THREE_BITS, 32, 1 / 4, even=True, importance=importance)
     return np.concatenate([d, index.astype(np.uint8), as_bytes(sevens_and_scales(signs, scales), "<u4")], axis=-1)
 
 
-def encode_iq3_s(blocks: Float32Array) -> UInt8Array:
+def encode_iq3_s(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
     """[B, 256] -> [B, 110]."""
-    d, scales, index, signs = fit(blocks, "iq3_s", ODD, 32, 1, even=False)
+    d, scales, index, signs = fit(blocks, "iq3_s", ODD, 32, 1, even=False, importance=importance)
     upper = np.packbits((index >> 8).astype(np.uint8), axis=-1, bitorder="little")
     return np.concatenate([d, (index & 255).astype(np.uint8), upper, signs, joined(scales)], axis=-1)
+
+
+ENCODERS: dict[str, EncodeBlocks] = {
+    "IQ2_XXS": encode_iq2_xxs,
+    "IQ2_XS": encode_iq2_xs,
+    "IQ2_S": encode_iq2_s,
+    "IQ3_XXS": encode_iq3_xxs,
+    "IQ3_S": encode_iq3_s,
+}
 
 
 def iquant(
@@ -227,7 +245,6 @@ def iquant(
     width: int,
     magnitudes: tuple[int, ...],
     split: Callable[[UInt8Array], BlockParts],
-    encode: Callable[[Float32Array], UInt8Array],
 ) -> Encoding:
     """A row of the table: groups of `width` weights, whose factor is float32 since d counts in parts of it."""
     table = table_of(magnitudes)
@@ -239,15 +256,19 @@ def iquant(
         size=size,
         layout=layout,
         split=split,
-        encode=partial(encode_chunks, encode=encode, chunk=CHUNK),
+        encode=partial(encode_chunks, encode=ENCODERS[name], chunk=CHUNK),
         recoded=True,
     )
 
 
 IQUANTS: tuple[Encoding, ...] = (
-    iquant("IQ2_XXS", 16, 66, 32, TWO_BITS, split_iq2_xxs, encode_iq2_xxs),
-    iquant("IQ2_XS", 17, 74, 16, TWO_BITS, split_iq2_xs, encode_iq2_xs),
-    iquant("IQ2_S", 22, 82, 16, TWO_BITS, split_iq2_s, encode_iq2_s),
-    iquant("IQ3_XXS", 18, 98, 32, THREE_BITS, split_iq3_xxs, encode_iq3_xxs),
-    iquant("IQ3_S", 21, 110, 32, ODD, split_iq3_s, encode_iq3_s),
+    iquant("IQ2_XXS", 16, 66, 32, TWO_BITS, split_iq2_xxs),
+    iquant("IQ2_XS", 17, 74, 16, TWO_BITS, split_iq2_xs),
+    iquant("IQ2_S", 22, 82, 16, TWO_BITS, split_iq2_s),
+    iquant("IQ3_XXS", 18, 98, 32, THREE_BITS, split_iq3_xxs),
+    iquant("IQ3_S", 21, 110, 32, ODD, split_iq3_s),
 )
+
+WEIGHTED_IQUANTS: dict[str, EncodeWeighted] = {
+    name: partial(encode_chunks, encode=encode, chunk=CHUNK) for name, encode in ENCODERS.items()
+}

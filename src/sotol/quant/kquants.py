@@ -1,7 +1,7 @@
 """GGML's K-quants: 256 weights in groups, whose scales are themselves small integers times one float16 of the block.
 
-Layouts: ggml's `block_q2_K` … `block_q6_K` (ggml-common.h). The encoders look for each group's scale (and minimum)
-by `search.py`.
+Layouts: ggml's `block_q2_K` … `block_q6_K` (ggml-common.h). `KFITS` says how
+each group's scale (and minimum) is searched (`search.py`).
 """
 
 from functools import partial
@@ -11,18 +11,18 @@ import numpy as np
 from sotol.quant.encoding import (
     Encoding,
     as_blocks,
+    half_bytes,
     halves,
     integer_encoding,
     pack_nibbles,
     pack_shared,
-    to_half,
     unpack_nibbles,
     unpack_upper,
 )
-from sotol.quant.layout import BlockParts, Float32Array, Int8Array, Layout, UInt8Array
-from sotol.quant.search import encode_chunks, fit_line, fit_scale, over
+from sotol.quant.layout import BlockParts, Int8Array, Layout, UInt8Array
+from sotol.quant.search import Fit, Guesses, encode_fitted
 
-__all__ = ["KQUANTS"]
+__all__ = ["KFITS", "KQUANTS"]
 
 
 def split_scales(packed: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
@@ -130,110 +130,71 @@ def split_q6_k(data: UInt8Array) -> BlockParts:
     return BlockParts(q.reshape(*lead, 16, 16), halves(blocks, 208), scales=scales)
 
 
-def round_lines(
-    x: Float32Array, bits: int, scale_bits: int, guesses: Float32Array
-) -> tuple[UInt8Array, list[UInt8Array], UInt8Array, UInt8Array]:
-    """Groups x [B, groups, width] as the nearest of scale * q + offset: the numbers q, d and dmin as bytes, the scales
-    and the minimums, which are whole numbers of `scale_bits` bits."""
-    top, highest = np.float32((1 << bits) - 1), np.float32((1 << scale_bits) - 1)
-    scale, offset = fit_line(x, bits, guesses)  # [B, groups, 1]
-    d = to_half(scale.max(1) / highest)  # [B, 1]
-    dmin = to_half((-offset).max(1) / highest)
-    scales = np.clip(np.rint(over(scale[..., 0], d.astype(np.float32))), 0, highest)  # [B, groups]
-    minimums = np.clip(np.rint(over(-offset[..., 0], dmin.astype(np.float32))), 0, highest)
-    step = (d * scales)[..., None].astype(np.float32)
-    bottom = (dmin * minimums)[..., None].astype(np.float32)
-    q = np.clip(np.rint(over(x + bottom, step)), 0, top).astype(np.uint8)  # [B, groups, width]
-    return q, [d.view(np.uint8), dmin.view(np.uint8)], scales.astype(np.uint8), minimums.astype(np.uint8)
+def join_q2_k(parts: BlockParts) -> UInt8Array:
+    """The inverse of `split_q2_k`: parts of B blocks -> [B, 84]."""
+    assert parts.scales is not None
+    assert parts.minimums is not None
+    assert parts.m is not None
+    small = parts.scales | parts.minimums << np.uint8(4)
+    return np.concatenate([small, pack_quarters(parts.q), half_bytes(parts.d), half_bytes(-parts.m)], axis=-1)
 
 
-def encode_lines(blocks: Float32Array, bits: int, guesses: Float32Array) -> UInt8Array:
-    """Blocks [B, 256] of Q4_K or Q5_K: 8 groups of 32 with scales and minimums: [B, size]."""
-    q, factors, scales, minimums = round_lines(blocks.reshape(-1, 8, 32), bits, 6, guesses)
-    parts = [*factors, pack_scales(scales, minimums)]
+def join_q3_k(parts: BlockParts) -> UInt8Array:
+    """The inverse of `split_q3_k`: parts of B blocks -> [B, 110]."""
+    assert parts.scales is not None
+    q = parts.q.reshape(-1, 8, 32)
+    thirds, scales = pack_shared(q >> np.uint8(2), 1), pack_signed_scales(parts.scales.view(np.int8))
+    return np.concatenate([thirds, pack_quarters(q & np.uint8(3)), scales, half_bytes(parts.d)], axis=-1)
+
+
+def join_lines(parts: BlockParts, bits: int) -> UInt8Array:
+    """The inverse of `split_q4_k` and `split_q5_k`: parts of B blocks -> [B, size]."""
+    assert parts.scales is not None
+    assert parts.minimums is not None
+    assert parts.m is not None
+    q = parts.q
+    stored = [half_bytes(parts.d), half_bytes(-parts.m)]
+    stored.append(pack_scales(parts.scales.view(np.uint8), parts.minimums.view(np.uint8)))
     if bits == 5:
-        parts.append(pack_shared(q >> np.uint8(4), 1))
-    parts.append(pack_nibbles((q & np.uint8(15)).reshape(-1, 4, 2, 32)).reshape(-1, 128))
-    return np.concatenate(parts, axis=-1)
+        stored.append(pack_shared(q >> np.uint8(4), 1))
+    stored.append(pack_nibbles((q & np.uint8(15)).reshape(-1, 4, 2, 32)).reshape(-1, 128))
+    return np.concatenate(stored, axis=-1)
 
 
-def encode_q2_k_blocks(blocks: Float32Array) -> UInt8Array:
-    """Blocks [B, 256] of Q2_K: 16 groups of 16 with scales and minimums: [B, 84]."""
-    guesses = np.arange(16, dtype=np.float32) * np.float32(0.1) - np.float32(0.5)
-    q, factors, scales, minimums = round_lines(blocks.reshape(-1, 16, 16), 2, 4, guesses)
-    return np.concatenate([scales | minimums << np.uint8(4), pack_quarters(q), *factors], axis=-1)
-
-
-def round_scaled(x: Float32Array, bits: int, scale_bits: int) -> tuple[UInt8Array, UInt8Array, Int8Array]:
-    """Groups x [B, 16, 16] as the nearest of scale * (q - 2^(bits-1)): the numbers q, d as bytes, and the scales, which
-    are signed whole numbers of `scale_bits` bits."""
-    middle, lowest = 1 << (bits - 1), -(1 << (scale_bits - 1))
-    scale = fit_scale(x, bits)[..., 0]  # [B, 16]
-    largest = np.take_along_axis(scale, np.abs(scale).argmax(-1, keepdims=True), -1)
-    d = to_half(largest / np.float32(lowest))  # [B, 1]
-    scales = np.clip(np.rint(over(scale, d.astype(np.float32))), lowest, -lowest - 1)
-    step = d.astype(np.float32) * scales  # [B, 16]
-    q = (np.clip(np.rint(over(x, step[..., None])), -middle, middle - 1) + middle).astype(np.uint8)
-    return q, d.view(np.uint8), scales.astype(np.int8)
-
-
-def encode_q3_k_blocks(blocks: Float32Array) -> UInt8Array:
-    """Blocks [B, 256] of Q3_K: 16 groups of 16 with signed scales: [B, 110]."""
-    q, d, scales = round_scaled(blocks.reshape(-1, 16, 16), 3, 6)
-    q = q.reshape(-1, 8, 32)
-    return np.concatenate(
-        [pack_shared(q >> np.uint8(2), 1), pack_quarters(q & np.uint8(3)), pack_signed_scales(scales), d], -1
-    )
-
-
-def encode_q6_k_blocks(blocks: Float32Array) -> UInt8Array:
-    """Blocks [B, 256] of Q6_K: 16 groups of 16 with signed scales: [B, 210]."""
-    q, d, scales = round_scaled(blocks.reshape(-1, 16, 16), 6, 8)
-    q = q.reshape(-1, 2, 4, 32)
-    low = pack_nibbles((q & np.uint8(15)).reshape(-1, 2, 2, 64))  # [B, 2, 64]
-    high = pack_shared(q >> np.uint8(4), 2)  # [B, 2, 32]
-    return np.concatenate([low.reshape(-1, 128), high.reshape(-1, 64), scales.view(np.uint8), d], axis=-1)
-
-
-def encode_q4_k(x: Float32Array) -> UInt8Array:
-    """[..., B * 256] -> [..., B * 144] bytes."""
-    guesses = np.arange(21, dtype=np.float32) * np.float32(0.1) - np.float32(1)
-    return encode_chunks(x, lambda blocks: encode_lines(blocks, 4, guesses))
-
-
-def encode_q5_k(x: Float32Array) -> UInt8Array:
-    """[..., B * 256] -> [..., B * 176] bytes."""
-    guesses = np.arange(16, dtype=np.float32) * np.float32(0.1) - np.float32(0.5)
-    return encode_chunks(x, lambda blocks: encode_lines(blocks, 5, guesses))
+def join_q6_k(parts: BlockParts) -> UInt8Array:
+    """The inverse of `split_q6_k`: parts of B blocks -> [B, 210]."""
+    assert parts.scales is not None
+    q = parts.q.reshape(-1, 2, 4, 32)
+    low = pack_nibbles((q & np.uint8(15)).reshape(-1, 2, 2, 64)).reshape(-1, 128)
+    high = pack_shared(q >> np.uint8(4), 2).reshape(-1, 64)
+    return np.concatenate([low, high, parts.scales.view(np.uint8), half_bytes(parts.d)], axis=-1)
 
 
 LINES = {bits: Layout(bits, 32, 8, scales=True, minimum=True) for bits in (4, 5)}
+Q2_K = Layout(2, 16, 16, scales=True, minimum=True)
+Q3_K = Layout(3, 16, 16, numbers=4, scales=True)
+Q6_K = Layout(6, 16, 16, numbers=32, scales=True)
 
-KQUANTS: tuple[Encoding, ...] = (
+KFITS = {
+    "Q2_K": Fit(Q2_K, join_q2_k, Guesses(10, 0.1), scale_bits=4),
+    "Q3_K": Fit(Q3_K, join_q3_k, Guesses(9, 0.1), scale_bits=6),
+    "Q4_K": Fit(LINES[4], partial(join_lines, bits=4), Guesses(10, 0.1), scale_bits=6),
+    "Q5_K": Fit(LINES[5], partial(join_lines, bits=5), Guesses(10, 0.1), scale_bits=6),
+    "Q6_K": Fit(Q6_K, join_q6_k, Guesses(9, 0.1), scale_bits=8, deviations=False),
+}
+
+SIZES = {  # number in GGML, bytes of a block, parts of blocks
+    "Q2_K": (10, 84, split_q2_k),
+    "Q3_K": (11, 110, split_q3_k),
+    "Q4_K": (12, 144, split_q4_k),
+    "Q5_K": (13, 176, split_q5_k),
+    "Q6_K": (14, 210, split_q6_k),
+}
+
+KQUANTS: tuple[Encoding, ...] = tuple(
     integer_encoding(
-        "Q2_K",
-        ggml_type=10,
-        size=84,
-        layout=Layout(2, 16, 16, scales=True, minimum=True),
-        split=split_q2_k,
-        encode=partial(encode_chunks, encode=encode_q2_k_blocks),
-    ),
-    integer_encoding(
-        "Q3_K",
-        ggml_type=11,
-        size=110,
-        layout=Layout(3, 16, 16, numbers=4, scales=True),
-        split=split_q3_k,
-        encode=partial(encode_chunks, encode=encode_q3_k_blocks),
-    ),
-    integer_encoding("Q4_K", ggml_type=12, size=144, layout=LINES[4], split=split_q4_k, encode=encode_q4_k),
-    integer_encoding("Q5_K", ggml_type=13, size=176, layout=LINES[5], split=split_q5_k, encode=encode_q5_k),
-    integer_encoding(
-        "Q6_K",
-        ggml_type=14,
-        size=210,
-        layout=Layout(6, 16, 16, numbers=32, scales=True),
-        split=split_q6_k,
-        encode=partial(encode_chunks, encode=encode_q6_k_blocks),
-    ),
-)
+        name, ggml_type=kind, size=size, layout=KFITS[name].layout, split=split,
+        encode=partial(encode_fitted, KFITS[name]),
+    )
+    for name, (kind, size, split) in SIZES.items()
+)  # fmt: skip

@@ -6,6 +6,8 @@ A block is its scale d, its minimum m if it has one, the fifth bits of its numbe
 word is weight j's), and then the numbers: byte j holds weight j in its low half and weight j + 16 in its high half.
 """
 
+from functools import partial
+
 import numpy as np
 
 from sotol.quant.encoding import (
@@ -17,9 +19,10 @@ from sotol.quant.encoding import (
     to_half,
     unpack_nibbles,
 )
-from sotol.quant.layout import BlockParts, Float32Array, Layout, UInt8Array
+from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Layout, UInt8Array
+from sotol.quant.search import Fit, Guesses
 
-__all__ = ["LEGACY"]
+__all__ = ["LEGACY", "LEGACY_FITS"]
 
 WIDTH = 32
 
@@ -79,13 +82,13 @@ def inverse(d: Float32Array) -> Float32Array:
     return np.where(np.isfinite(result), result, np.float32(0))
 
 
-def pack(q: UInt8Array, bits: int, *factors: Float32Array) -> UInt8Array:
-    """Blocks of numbers q [..., B, 32] of 4 or 5 bits, led by factors [..., B, 1] each: [..., B * size] bytes."""
-    parts = [to_half(factor).view(np.uint8) for factor in factors]
+def pack(q: UInt8Array, bits: int, *factors: Float16Array) -> UInt8Array:
+    """Blocks of numbers q [..., B, 32] of 4 or 5 bits, led by factors [..., B, 1] each: [..., B, size] bytes."""
+    parts = [np.ascontiguousarray(factor).view(np.uint8) for factor in factors]
     if bits == 5:
         parts.append(np.packbits(q >> np.uint8(4), axis=-1, bitorder="little"))
     parts.append((q[..., :16] & np.uint8(15)) | (q[..., 16:] << np.uint8(4)))
-    return flat(np.concatenate(parts, axis=-1))
+    return np.concatenate(parts, axis=-1)
 
 
 def flat(blocks: UInt8Array) -> UInt8Array:
@@ -104,18 +107,18 @@ def encode_symmetric(x: Float32Array, bits: int) -> UInt8Array:
     middle = 1 << (bits - 1)
     d = largest / np.float32(-middle)
     q = np.clip(np.trunc(blocks * inverse(d) + np.float32(middle + 0.5)), 0, 2 * middle - 1)
-    return pack(q.astype(np.uint8), bits, d)
+    return flat(pack(q.astype(np.uint8), bits, to_half(d)))
 
 
 def encode_ranged(x: Float32Array, bits: int) -> UInt8Array:
     """[..., B * 32] -> blocks whose numbers divide the range between their least and largest weight evenly."""
     blocks = as_blocks(np.asarray(x, np.float32), WIDTH)
     require_range(blocks)
-    low = blocks.min(-1, keepdims=True)
+    low = blocks.min(-1, keepdims=True) + np.float32(0)  # of zeros the one without a sign
     top = (1 << bits) - 1
     d = (blocks.max(-1, keepdims=True) - low) / np.float32(top)
     q = np.clip(np.trunc((blocks - low) * inverse(d) + np.float32(0.5)), 0, top)
-    return pack(q.astype(np.uint8), bits, d, low)
+    return flat(pack(q.astype(np.uint8), bits, to_half(d), to_half(low)))
 
 
 def encode_q4_0(x: Float32Array) -> UInt8Array:
@@ -148,19 +151,29 @@ def encode_q8_0(x: Float32Array) -> UInt8Array:
     return flat(np.concatenate([to_half(d).view(np.uint8), q.view(np.uint8)], axis=-1))
 
 
+def join(parts: BlockParts, bits: int) -> UInt8Array:
+    """The inverse of the `split` functions for 4 and 5 bits: parts of B blocks -> [B, size]."""
+    factors = [np.asarray(x, np.float16)[:, None] for x in (parts.d, parts.m) if x is not None]
+    return pack(parts.q[:, 0], bits, *factors)
+
+
+LAYOUTS = {
+    "Q4_0": Layout(4, WIDTH, numbers=8),
+    "Q4_1": Layout(4, WIDTH, minimum=True),
+    "Q5_0": Layout(5, WIDTH, numbers=16),
+    "Q5_1": Layout(5, WIDTH, minimum=True),
+}
+# Without importance these are rounded as above, which is what llama.cpp's users know them to be.
+LEGACY_FITS = {
+    name: Fit(layout, partial(join, bits=layout.bits), Guesses(10 if layout.minimum else 9, 0.1), plain=False)
+    for name, layout in LAYOUTS.items()
+}
+
 LEGACY: tuple[Encoding, ...] = (
-    integer_encoding(
-        "Q4_0", ggml_type=2, size=18, layout=Layout(4, WIDTH, numbers=8), split=split_q4_0, encode=encode_q4_0
-    ),
-    integer_encoding(
-        "Q4_1", ggml_type=3, size=20, layout=Layout(4, WIDTH, minimum=True), split=split_q4_1, encode=encode_q4_1
-    ),
-    integer_encoding(
-        "Q5_0", ggml_type=6, size=22, layout=Layout(5, WIDTH, numbers=16), split=split_q5_0, encode=encode_q5_0
-    ),
-    integer_encoding(
-        "Q5_1", ggml_type=7, size=24, layout=Layout(5, WIDTH, minimum=True), split=split_q5_1, encode=encode_q5_1
-    ),
+    integer_encoding("Q4_0", ggml_type=2, size=18, layout=LAYOUTS["Q4_0"], split=split_q4_0, encode=encode_q4_0),
+    integer_encoding("Q4_1", ggml_type=3, size=20, layout=LAYOUTS["Q4_1"], split=split_q4_1, encode=encode_q4_1),
+    integer_encoding("Q5_0", ggml_type=6, size=22, layout=LAYOUTS["Q5_0"], split=split_q5_0, encode=encode_q5_0),
+    integer_encoding("Q5_1", ggml_type=7, size=24, layout=LAYOUTS["Q5_1"], split=split_q5_1, encode=encode_q5_1),
     integer_encoding(
         "Q8_0", ggml_type=8, size=34, layout=Layout(8, WIDTH, numbers=128), split=split_q8_0, encode=encode_q8_0
     ),

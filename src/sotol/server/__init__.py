@@ -1,4 +1,4 @@
-"""HTTP in the dialects of OpenAI, Anthropic and Ollama, over loaded models.
+"""HTTP in the dialects of OpenAI, Anthropic and Ollama, over models that are loaded, or are when they are asked for.
 
 `create_app(models)` is an ASGI application, for a server of your own or to mount in another application; `sotol serve`
 runs one. Needs the extra: pip install "sotol[server]".
@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sotol.server.app import create_app
-    from sotol.server.models import Models, Served
+    from sotol.server.models import Models, Offered, Served
 
-_HOMES = {"Models": "models", "Served": "models", "create_app": "app"}  # imported when they are asked for
-__all__ = ["Models", "Served", "create_app"]
+_HOMES = {
+    "Models": "models",
+    "Offered": "models",
+    "Served": "models",
+    "create_app": "app",
+}  # imported when they are asked for
+__all__ = ["Models", "Offered", "Served", "create_app"]
 
 if not TYPE_CHECKING:  # as in sotol/__init__.py
 

@@ -16,10 +16,11 @@ from sotol.server.body import ClientGone
 from sotol.server.problems import Dialect, Problem, problem_body, problem_of, problem_status
 from sotol.server.running import Run, watching
 
-__all__ = ["EVENTS", "LINES", "Streamed", "answer", "dumps", "handled", "refusal", "sse", "token"]
+__all__ = ["EVENTS", "LINES", "LOADING", "Streamed", "answer", "dumps", "handled", "refusal", "sse", "token"]
 
 log = logging.getLogger("sotol.server")
 BEAT_SECONDS = 15.0  # of silence, after which a stream says that it is alive: proxies close silent ones after 30 or 60
+LOADING = ": loading the model\n\n"  # a comment, for a stream that waits for that
 JSON, EVENTS, LINES = "application/json", "text/event-stream; charset=utf-8", "application/x-ndjson"
 # Proxies must neither keep events nor hold them back.
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -1,5 +1,6 @@
 """The ASGI application: which route is answered by what."""
 
+import asyncio
 import pathlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -7,16 +8,20 @@ from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sotol.conversations import Conversations
 from sotol.llm import LLM
 from sotol.server.answering import answer, handled, refusal
 from sotol.server.anthropic import messages
 from sotol.server.anthropic.fields import CountRequest, MessagesRequest
-from sotol.server.models import Models, Served
-from sotol.server.ollama import answers
+from sotol.server.leases import Leases
+from sotol.server.llama import completion as llama
+from sotol.server.models import Models, Offered, Served
+from sotol.server.ollama import answers, pulling
 from sotol.server.ollama import fields as ollama
 from sotol.server.ollama import listing as tags
 from sotol.server.openai import chat, completions, listing, tokens
@@ -27,6 +32,8 @@ from sotol.server.responses import routes as responses
 from sotol.server.responses.fields import ResponseRequest
 from sotol.server.service import Limits, LimitsLike, Nothing, Service, Surroundings
 from sotol.server.store import Memory, Store
+from sotol.server.ui.page import Page
+from sotol.server.ui.routes import routes as page_routes
 
 __all__ = ["create_app"]
 
@@ -46,7 +53,10 @@ ROUTES = (
     Path("/api/tags", "GET", tags.tags, "ollama"),
     Path("/api/show", "POST", tags.show, "ollama", ollama.ShowRequest),
     Path("/api/ps", "GET", tags.running, "ollama"),
+    Path("/api/pull", "POST", pulling.pull, "ollama", ollama.PullRequest),
     Path("/api/version", "GET", tags.version, "ollama"),
+    Path("/completion", "POST", llama.complete, "openai", llama.TextRequest),
+    Path("/props", "GET", llama.props, "openai"),
     Path("/tokenize", "POST", tokens.tokenize, "openai", tokens.Tokenize),
     Path("/detokenize", "POST", tokens.detokenize, "openai", tokens.Detokenize),
     Path("/apply-template", "POST", tokens.apply_template, "openai", tokens.Template),
@@ -54,18 +64,21 @@ ROUTES = (
 
 
 def create_app(
-    models: Models | LLM | str | pathlib.Path | Sequence[Served],
+    models: Models | LLM | str | pathlib.Path | Sequence[Served | Offered],
     limits: LimitsLike | None = None,
     *,
     around: Surroundings | None = None,
     store: Store | None = None,
+    conversations: pathlib.Path | None = None,
 ) -> Starlette:
     """An ASGI application that answers for models in the dialects of OpenAI, Anthropic and Ollama.
 
-    models: those to serve; an `LLM`, which gets the name of its file; or a path or a name to load, now, which the
-    application's lifespan closes at its end: what it was given loaded, it leaves open. limits: an operator's
+    models: those to serve, loaded or to be loaded when somebody asks; an `LLM`, which gets the name of its file; or a
+    path or a name to load, now. What was loaded here the application's lifespan closes at its end: what it was given
+    loaded, it leaves open, and so `Models`, which who made them closes. limits: an operator's
     (`sotol.server.settings.Settings` has them). around: guards and metrics.
     store: where responses are kept; the memory unless given.
+    conversations: the database of the chat page, which is made when the page is used; without one there is no page.
 
     It asks nobody for a key and knows no other guard: `sotol serve` puts those around it.
     """
@@ -77,10 +90,17 @@ def create_app(
     listed = models if isinstance(models, Models) else Models(models)
     chosen = limits or Limits()
     service = Service(listed, chosen, around or Nothing(), store or Memory(), Preparing(chosen.prompt_tokens))
+    page = None if conversations is None else Page(service, Conversations(conversations))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        warming = asyncio.ensure_future(_warmed(service))
         yield
+        warming.cancel()
+        if listed is not models:
+            await listed.close()
+        if page is not None:
+            await page.close()
         if owned is not None:
             await owned.aclose()
 
@@ -90,7 +110,18 @@ def create_app(
     ]
     described = answer(document(ROUTES))
     routes.append(Route("/openapi.json", lambda _: described))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refused}, lifespan=lifespan)
+    if page is not None:
+        routes += page_routes(page)
+    return Starlette(
+        routes=routes, middleware=[Middleware(Leases)], exception_handlers={HTTPException: _refused}, lifespan=lifespan
+    )
+
+
+async def _warmed(service: Service) -> None:
+    """Prepare the models that are loaded for their first request."""
+    for model in service.models:
+        if model.served is not None:
+            await service.prepare.run(model.served.warm)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

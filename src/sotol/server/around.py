@@ -21,6 +21,10 @@ class Around:
         """The number of the request's key, or its address."""
         return visit_of(scope).client
 
+    def owner(self, scope: Scope) -> str:
+        """The request's key, by its digest; "" where there are no keys."""
+        return visit_of(scope).owner
+
     def request_id(self, scope: Scope) -> str | None:
         """As `guard/access.py` gave it."""
         return visit_of(scope).id or None

@@ -51,6 +51,9 @@ class Metrics:
         self._generated = counter("generated_tokens", "Tokens of answers.", "model")
         self._queued = seconds("queue", "In the queue.", FIRST, "model")
         self._first = seconds("first_token", "From the question to the first token.", FIRST, "model")
+        self._loads = counter("model_loads", "Models that were loaded, or could not be.", "model", "outcome")
+        self._load_seconds = seconds("model_load", "Loading a model, making room for it included.", LONG, "model")
+        self._unloads = counter("model_unloads", "Models that were unloaded.", "model", "reason")
         self._between = seconds("between_tokens", "Between two tokens: an answer's mean.", SHORT, "model")
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -70,6 +73,19 @@ class Metrics:
         if usage.completion_tokens > 1:
             self._between.labels(model).observe(timings.decode / (usage.completion_tokens - 1))
 
+    def loaded(self, name: str, seconds: float) -> None:
+        """A model was loaded."""
+        self._loads.labels(name, "ready").inc()
+        self._load_seconds.labels(name).observe(seconds)
+
+    def failed(self, name: str) -> None:
+        """A model could not be loaded."""
+        self._loads.labels(name, "failed").inc()
+
+    def unloaded(self, name: str, reason: str) -> None:
+        """A model was unloaded: idle, for memory, or because somebody asked for it."""
+        self._unloads.labels(name, reason).inc()
+
     def text(self) -> bytes:
         """All of it, in the text format of Prometheus."""
         return generate_latest(self._registry)
@@ -87,12 +103,13 @@ class _Loads(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The figures of all models."""
-        waiting, running, most, blocks = families = self._families()
+        waiting, running, most, memory, blocks = families = self._families()
         for name, llm in self._running().items():
             load = llm.load()
             waiting.add_metric([name], load.waiting)
             running.add_metric([name], load.running)
             most.add_metric([name], llm.options.sequences)
+            memory.add_metric([name], llm.memory)
             for number, group in enumerate(load.groups):
                 for state, count in (("free", group.free), ("held", group.held), ("kept", group.kept)):
                     blocks.add_metric([name, str(number), state], count)
@@ -103,6 +120,7 @@ class _Loads(Collector):
             GaugeMetricFamily("sotol_sequences_waiting", "Sequences in the queue.", labels=["model"]),
             GaugeMetricFamily("sotol_sequences_running", "Sequences that run: the batch.", labels=["model"]),
             GaugeMetricFamily("sotol_sequences_most", "How many can run at once.", labels=["model"]),
+            GaugeMetricFamily("sotol_model_memory_bytes", "Of weights and past, while loaded.", labels=["model"]),
             GaugeMetricFamily(
                 "sotol_kv_blocks",
                 "Blocks of keys and values: free, held by running sequences, or kept of earlier ones.",

@@ -16,6 +16,7 @@ from sotol.errors import plain
 from sotol.prompts import Prompt
 from sotol.results import Completion
 from sotol.server.body import BODY_BYTES, read_json
+from sotol.server.leases import leased
 from sotol.server.models import Models, Served
 from sotol.server.preparing import FIELDS, Preparing
 from sotol.server.problems import Dialect, Problem, refusing
@@ -64,6 +65,10 @@ class Surroundings(Protocol):
         """Who asks: requests of one client share the engine with those of others, however many they are."""
         ...
 
+    def owner(self, _: Scope, /) -> str:
+        """Whose conversations a request is about, the same after a restart; "" where there is nobody to tell apart."""
+        ...
+
     def request_id(self, scope: Scope) -> str | None:
         """The id that a request was given, if it was."""
         ...
@@ -80,6 +85,10 @@ class Nothing:
         """The address."""
         client = scope.get("client")
         return str(client[0]) if client else "local"
+
+    def owner(self, _: Scope, /) -> str:
+        """Nobody is told apart."""
+        return ""
 
     def request_id(self, scope: Scope) -> str | None:
         """None: nobody gives any."""
@@ -113,6 +122,17 @@ class Service:
         small = length.isdecimal() and int(length) < 1 << 16
         return validated() if small else await self.prepare.run(validated)
 
+    async def find(
+        self, http: Request, name: str | None, *, comment: str | None = None, keep_alive: float | None = None
+    ) -> Served:
+        """The model of a name, loaded, which stays until the answer is out. Problem if there is none.
+
+        comment: what a stream may send while the model is being loaded. keep_alive: see `Models.open`.
+        """
+        lease = self.models.open_now(name, keep_alive)
+        opening = asyncio.ensure_future(self.models.open(name, keep_alive)) if lease is None else lease
+        return await leased(http.scope, http.receive, opening, comment)
+
     def sampling(self, served: Served, changes: Mapping[str, Any], names: Mapping[str, str]) -> Sampling:
         """The model's sampling with what a request says, None standing for what it does not. Problem for a bad value.
 
@@ -123,7 +143,7 @@ class Service:
             if name in given:
                 self.check_schema(given[name], names.get(name, name))
         with refusing(names={**{name: name for name in given}, **names}):
-            sampling = Sampling.of(served.sampling, **given)
+            sampling = Sampling.of(served.defaults, **given)
         most = self.limits.answer_tokens
         if most is None or (sampling.max_tokens or served.llm.context) <= most:
             return sampling
@@ -139,6 +159,10 @@ class Service:
         most = self.limits.choices
         if count > most:
             raise Problem(400, f"{param} asks for {count} answers; this server gives up to {most}", param=param)
+
+    def owner(self, http: Request) -> Hashable:
+        """Whose responses a request is about: its key's, or its address's where there are no keys."""
+        return self.around.owner(http.scope) or self.around.client(http.scope)
 
     def start(self, http: Request, served: Served, prompts: Sequence[Prompt], sampling: Sampling, each: int = 1) -> Run:
         """Begin `each` answers to each prompt, for who asks; see `running.start`."""

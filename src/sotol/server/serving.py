@@ -12,51 +12,49 @@ import os
 import signal
 import ssl
 import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from time import perf_counter
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
-from sotol.llm import LLM
-from sotol.progress import Progress
 from sotol.server.connections import protocol
 from sotol.server.guard import Protected, protected
 from sotol.server.listening import Listening, certificate, listen
 from sotol.server.metrics import Metrics
+from sotol.server.models import Models
 from sotol.server.operation import Operation
 from sotol.server.settings import Settings
 
-__all__ = ["INTERRUPTED", "Load", "MakeApp", "serve"]
+__all__ = ["INTERRUPTED", "MakeApp", "MakeModels", "serve"]
 
 log = logging.getLogger("sotol.server")
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 LAST = 5.0  # seconds after the grace, in which ended answers must be out
-PATIENCE = 1.0  # seconds that loading has to notice that it is to stop
 
-Load = Callable[[Progress], LLM]
-MakeApp = Callable[[Mapping[str, LLM], Metrics], Starlette]
+MakeModels = Callable[[Metrics], Models]
+MakeApp = Callable[[Models, Metrics], Starlette]
 
 
-def serve(settings: Settings, models: Mapping[str, Load], make_app: MakeApp, announce: Callable[[str], None]) -> int:
+def serve(settings: Settings, make_models: MakeModels, make_app: MakeApp, announce: Callable[[str], None]) -> int:
     """Serve models until a signal comes; the exit code of the process. Call it in the main thread.
 
-    models: how to load each, by name. make_app: makes the application of those that are loaded. announce: is told the
-    address once the server is ready. Raises SotolError if it can't listen, or what loading raises.
+    make_models: gives the models, of which a single one is loaded at once, and several when somebody asks for them.
+    make_app: makes the application of them. announce: is told the address once the server is ready. Raises
+    SotolError if it can't listen, or what loading raises.
     """
     tls = certificate(settings)
     listening = listen(settings)
-    service = _Service(settings, listening, tls)
+    service = _Service(settings, listening, tls, make_models)
     try:
         with asyncio.Runner(loop_factory=service.config.get_loop_factory()) as runner:
-            code = runner.run(service.run(models, make_app, announce))
+            code = runner.run(service.run(make_app, announce))
     finally:
         listening.close()
-        service.close()
-    service.leave_loading(code)
+        ended = service.stop_loading()
+    if not ended:  # Python's own end would wait for what loads, or crash it
+        service.leave(code)
     return code
 
 
@@ -70,15 +68,15 @@ class _Server(uvicorn.Server):
 class _Service:
     """What `serve` does, and its models."""
 
-    def __init__(self, settings: Settings, listening: Listening, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, settings: Settings, listening: Listening, tls: ssl.SSLContext | None, make_models: MakeModels
+    ) -> None:
         self._settings, self._listening = settings, listening
-        self._loaded: dict[str, LLM] = {}
-        self._stopping = threading.Event()
         self._signal: int | None = None
-        self._loader: threading.Thread | None = None
-        self._metrics = Metrics(lambda: dict(self._loaded))
+        self._metrics = Metrics(lambda: self._models.loaded())
+        self._models = make_models(self._metrics)
         self._operation = Operation(self._metrics)
-        self._guarded: Protected = protected(self._operation, settings, self._metrics)
+        self._guarded: Protected = protected(self._operation, settings, self._metrics, page=settings.page)
         self.config = uvicorn.Config(
             self._guarded,
             http=protocol(settings),
@@ -91,13 +89,13 @@ class _Service:
             forwarded_allow_ips=list(settings.trusted_proxies),
             root_path=settings.root_path,
             server_header=False,
-            timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # it goes to `call_later`
+            timeout_keep_alive=settings.idle_timeout,  # type: ignore[arg-type]  # it goes to `call_later`
             timeout_graceful_shutdown=math.ceil(settings.shutdown_grace + LAST),
             ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
         self._server = _Server(self.config)
 
-    async def run(self, models: Mapping[str, Load], make_app: MakeApp, announce: Callable[[str], None]) -> int:
+    async def run(self, make_app: MakeApp, announce: Callable[[str], None]) -> int:
         """From the first connection to the last answer."""
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
@@ -107,39 +105,29 @@ class _Service:
             if signal.getsignal(number) is not signal.SIG_IGN  # a job in the background of a script
         }
         try:
-            await self._until(told, models, make_app, announce)
+            await self._until(told, make_app, announce)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         return INTERRUPTED if self._signal == signal.SIGINT else 0
 
-    def close(self) -> None:
-        """End the models, and loading."""
-        self._stopping.set()
-        if self._loader is not None:
-            self._loader.join(PATIENCE)
-        for llm in self._loaded.values():
-            llm.close()
+    def stop_loading(self) -> bool:
+        """End what still loads, in a moment; whether it has ended."""
+        return self._models.loading_ended()
 
-    def leave_loading(self, code: int) -> None:
-        """End the process here if loading goes on: Python's own end would wait for what it does, or crash it."""
-        if self._loader is not None and self._loader.is_alive():
-            self._leave(code)
-
-    async def _until(
-        self, told: asyncio.Event, models: Mapping[str, Load], make_app: MakeApp, announce: Callable[[str], None]
-    ) -> None:
+    async def _until(self, told: asyncio.Event, make_app: MakeApp, announce: Callable[[str], None]) -> None:
         begin = perf_counter()
         serving = asyncio.create_task(self._server.serve(sockets=self._listening.sockets))
         stop = asyncio.create_task(told.wait())
-        loading = asyncio.create_task(self._load(models))
+        loading = asyncio.create_task(self._load())
         address = self._listening.address
-        log.info("listening", extra={"fields": {"address": address, "models": ", ".join(models)}})
+        names = ", ".join(model.name for model in self._models)
+        log.info("listening", extra={"fields": {"address": address, "models": names}})
         try:
             await asyncio.wait({serving, stop, loading}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 loading.result()
-                app = make_app(self._loaded, self._metrics)
+                app = make_app(self._models, self._metrics)
                 async with app.router.lifespan_context(app):
                     self._operation.begin(app)
                     seconds = round(perf_counter() - begin, 3)
@@ -150,6 +138,9 @@ class _Service:
         finally:
             await self._stop(serving)
             stop.cancel()
+            loading.cancel()
+            await self._models.close()
+            await asyncio.gather(stop, loading, return_exceptions=True)
 
     async def _stop(self, serving: "asyncio.Task[None]") -> None:
         """Take no more requests, and wait for the answers that are under way."""
@@ -157,8 +148,8 @@ class _Service:
             return
         running, grace = self._guarded.endings.running, self._settings.shutdown_grace
         log.info("stopping", extra={"fields": {"running": running, "grace": grace}})
-        self._stopping.set()
         self._operation.stop()
+        self._models.stop_loading()
         self._server.should_exit = True
         ending = asyncio.get_running_loop().call_later(grace, self._end_all)
         await serving
@@ -173,57 +164,20 @@ class _Service:
     def _told(self, number: int, loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
         """A signal's handler."""
         if self._signal is not None:
-            self._leave(128 + number)
+            self.leave(128 + number)
         self._signal = number
         with suppress(RuntimeError):  # the loop has just ended
             loop.call_soon_threadsafe(told.set)
 
-    def _leave(self, code: int) -> None:
+    def leave(self, code: int) -> None:
         """End the process where it stands."""
         self._listening.close()
         with suppress(OSError, ValueError):
             sys.stderr.flush()
         os._exit(code)
 
-    async def _load(self, models: Mapping[str, Load]) -> None:
-        """Load all models in a thread, which an end of the process does not wait for."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def report(error: BaseException | None) -> None:
-            if not done.done():
-                done.set_exception(error) if error is not None else done.set_result(None)
-
-        def load() -> None:
-            error: BaseException | None = None
-            try:
-                for name, make in models.items():
-                    self._loaded[name] = make(_Progress(name, self._stopping))
-            except BaseException as raised:  # noqa: BLE001  (whoever waits raises it)
-                error = raised
-            with suppress(RuntimeError):  # nobody waits any more
-                loop.call_soon_threadsafe(report, error)
-
-        self._loader = threading.Thread(target=load, name="sotol-loading", daemon=True)
-        self._loader.start()
-        await done
-
-
-class _Progress:
-    """Writes to the log what loading does, when it begins and ends; ends it if the server stops."""
-
-    def __init__(self, model: str, stopping: threading.Event) -> None:
-        self._model, self._stopping = model, stopping
-        self._begun = set[str]()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self._stopping.is_set():
-            raise _Stopped
-        if what not in self._begun or done >= total:
-            self._begun.add(what)
-            fields: dict[str, Any] = {"model": self._model, "work": what, "done": done, "of": total}
-            log.info("loading", extra={"fields": fields})
-
-
-class _Stopped(BaseException):
-    """Ends loading."""
+    async def _load(self) -> None:
+        """Load the model, if there is one: several are loaded when somebody asks for them."""
+        if len(self._models) == 1:
+            lease = await self._models.open(None)
+            lease.close()

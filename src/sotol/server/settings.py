@@ -27,13 +27,14 @@ WHOLE = {
     "answer_tokens": (1, 1 << 22),
     "choices": (1, 4096),
     "schema_bytes": (2, 1 << 32),
+    "max_memory": (1, 1 << 60),
 }
 # option: (least, most) of a number of seconds
 SECONDS = {
     "read_timeout": (0.01, 86_400.0),
     "request_timeout": (0.01, 604_800.0),
     "stream_timeout": (0.01, 604_800.0),
-    "keep_alive": (0.0, 86_400.0),
+    "idle_timeout": (0.0, 86_400.0),
     "shutdown_grace": (0.0, 86_400.0),
 }
 # "*", a host, or "*." and the end of one; a host may have a port.
@@ -64,10 +65,17 @@ class Settings:
     prompt_tokens, answer_tokens: the most of a request; None: what the context holds. choices: the most answers to a
         request. schema_bytes: the longest schema, grammar or regular expression, and that of all tools
     read_timeout: seconds in which a request must have arrived. request_timeout: seconds until an answer begins.
-    stream_timeout: seconds that an answer may stream. keep_alive: seconds that an idle connection is kept.
+    stream_timeout: seconds that an answer may stream. idle_timeout: seconds that an idle connection is
+        kept.
+    keep_alive: seconds that a model stays loaded when nobody uses it, -1 for ever; None: for ever if there is one
+        model, else five minutes. max_memory: bytes of all models that are loaded at a time; None: no limit. allow_pull:
+        whoever may use the server may let it pull models of the Hub.
     shutdown_grace: seconds that running answers have to end, once the server is told to stop.
     log_format: "text" or "json", an object a line. log_level: "debug", "info", "warning" or "error". log_prompts: write
         what requests ask to the log, too.
+    keep_responses: keep those of /v1/responses in the user's data folder, and not in memory.
+    page: the chat page, which keeps conversations in the user's data folder. open_page: show it in a browser, once
+        the server is ready.
     """
 
     host: str = "127.0.0.1"
@@ -97,11 +105,17 @@ class Settings:
     read_timeout: float = 60.0
     request_timeout: float = 600.0
     stream_timeout: float = 3600.0
-    keep_alive: float = 5.0
+    idle_timeout: float = 5.0
+    keep_alive: float | None = None
+    max_memory: int | None = None
+    allow_pull: bool = False
     shutdown_grace: float = 30.0
     log_format: str = "text"
     log_level: str = "info"
     log_prompts: bool = False
+    keep_responses: bool = False
+    page: bool = True
+    open_page: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -118,7 +132,7 @@ class Settings:
             _check_whole(name, getattr(self, name), least, most, optional=defaults[name] is None)
         for name, (low, high) in SECONDS.items():
             _check_seconds(name, getattr(self, name), low, high)
-        for name in ("open", "open_metrics", "log_prompts"):
+        for name in ("open", "open_metrics", "allow_pull", "log_prompts", "keep_responses", "page", "open_page"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r:.80}; it must be True or False")
         for name, known in (("log_format", LOG_FORMATS), ("log_level", LOG_LEVELS)):
@@ -126,6 +140,8 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)!r:.80}; it must be one of {', '.join(known)}")
         for name in ("trusted_proxies", "api_keys", "cors_origins", "allowed_hosts"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        if self.keep_alive is not None and self.keep_alive != -1:
+            _check_seconds("keep_alive", self.keep_alive, 0.0, 31_536_000.0, " (or -1, for ever)")
         self._check_places()
         self._check_names()
 
@@ -135,6 +151,8 @@ class Settings:
         return self.uds is None and not is_loopback(self.host)
 
     def _check_places(self) -> None:
+        if self.open_page and (not self.page or self.uds is not None):
+            raise ValueError("open_page shows the page in a browser: it goes with neither a socket nor without a page")
         for name in ("uds", "ssl_certfile", "ssl_keyfile"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
@@ -200,9 +218,9 @@ def _check_whole(name: str, value: object, least: int, most: int, *, optional: b
         raise ValueError(f"{name} is {value!r:.80}; it must be a whole number from {least} to {most}{none}")
 
 
-def _check_seconds(name: str, value: object, least: float, most: float) -> None:
+def _check_seconds(name: str, value: object, least: float, most: float, more: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r:.80}; it must be a number of seconds from {least:g} to {most:g}")
+        raise ValueError(f"{name} is {value!r:.80}; it must be a number of seconds from {least:g} to {most:g}{more}")
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:

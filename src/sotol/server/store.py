@@ -1,12 +1,14 @@
-"""Where responses are kept, to be fetched and continued: the memory, until a database takes its place."""
+"""Where responses are kept, to be fetched and continued: in memory, or in the user's database."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol
 
+from sotol.conversations import Responses
 from sotol.server.answering import dumps
 
-__all__ = ["Memory", "Record", "Store"]
+__all__ = ["Kept", "Memory", "Record", "Store"]
 
 RECORDS, CHARACTERS = 4096, 64 << 20  # kept in memory at most
 
@@ -69,3 +71,24 @@ class Memory:
             return False
         self._characters -= self._records.pop(id_)[1]
         return True
+
+
+class Kept:
+    """Responses in a database: they outlive the server, however it ends. The event loop does not wait for the disk."""
+
+    def __init__(self, responses: Responses) -> None:
+        self._responses = responses
+
+    async def put(self, record: Record) -> None:
+        """Keeps a record; it is on the disk when this returns."""
+        own = record.items[len(record.items) - record.own :]
+        await asyncio.to_thread(self._responses.put, str(record.owner), record.response, own)
+
+    async def get(self, owner: Hashable, id_: str) -> Record | None:
+        """A record."""
+        found = await asyncio.to_thread(self._responses.get, str(owner), id_)
+        return None if found is None else Record(owner, found.response, tuple(found.items), found.own)
+
+    async def delete(self, owner: Hashable, id_: str) -> bool:
+        """Forgets a record."""
+        return await asyncio.to_thread(self._responses.delete, str(owner), id_)

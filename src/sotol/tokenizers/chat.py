@@ -106,7 +106,10 @@ class ChatTemplate:
         template, habits = self._template("tool_use" if described is not None else "default")
         meter = template.meter()
         ask = partial(self._tried, template, meter)
-        variables = {**self._tokens, **{name: plain_data((name,), value) for name, value in extra.items()}}
+        given = {name: plain_data((name,), value) for name, value in extra.items()}
+        if "enable_thinking" in given:
+            given = habits.switched(given, template.variables)
+        variables = {**self._tokens, **given}
         variables |= {"tools": described or habits.no_tools(ask), "add_generation_prompt": bool(add_generation_prompt)}
         variables.setdefault("documents", None)
         return template.render({**variables, "messages": habits.fitted(said, ask)}, meter)

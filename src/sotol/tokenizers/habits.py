@@ -8,11 +8,11 @@ common/jinja/caps.cpp). Each trial is made once, and only when a conversation de
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import product
 from typing import Any, NamedTuple
 
-from sotol.tokenizers.messages import ROLES, all_text
+from sotol.tokenizers.messages import REASONING, ROLES, all_text
 
 __all__ = ["Habits"]
 
@@ -28,6 +28,13 @@ TOOL = {
         "parameters": {"type": "object", "properties": {KEY: {"type": "string", "description": "d"}}, "required": []},
     },
 }
+# Other names of `enable_thinking`, what they say where it is true and where it is false, and what a template that has
+# them says, too: Granite 3 and Kimi K3, MiniMax-M3, Hunyuan 3.
+SWITCHES: tuple[tuple[str, Any, Any, str], ...] = (
+    ("thinking", True, False, ""),
+    ("thinking_mode", "enabled", "disabled", ""),
+    ("reasoning_effort", "high", "no_think", "'no_think'"),
+)
 LONG_ID, SHORT_ID = "call_q7q7q7q7q7q7", "q7q7q7q7q"
 
 
@@ -43,6 +50,7 @@ class Habits:
     """What one template expects. Methods use `render` for trial renderings and remember the outcome."""
 
     def __init__(self, source: str) -> None:
+        self._source = source
         self._names_developer = re.search(r"""(["'])developer\1""", source) is not None
         self._answers: dict[str, Any] = {}
 
@@ -50,6 +58,17 @@ class Habits:
         """How to pass no tools: None, or [] if the template fails without a list."""
         tools: list[Message] | None = self._answer("no tools", lambda: _no_tools(render, self._plainest(render)))
         return tools
+
+    def switched(self, given: Mapping[str, Any], variables: Set[str]) -> dict[str, Any]:
+        """What a caller gives the template besides, with `enable_thinking` by the names that this one has for it.
+
+        variables: those that the template has.
+        """
+        if "enable_thinking" not in given or "enable_thinking" in variables:
+            return dict(given)
+        on = bool(given["enable_thinking"])
+        known = (switch for switch in SWITCHES if switch[0] in variables and switch[3] in self._source)
+        return {**{name: yes if on else no for name, yes, no, _ in known}, **given}
 
     def fitted(self, messages: Sequence[Message], render: Render) -> list[dict[str, Any]]:
         """Normalised messages (`messages.py`) in the form that this template expects."""
@@ -60,6 +79,8 @@ class Habits:
                 if "tool_calls" in message:
                     message["content"] = message["content"] or form.without
                     message["tool_calls"] = [_with_arguments(c, as_text=form.as_text) for c in message["tool_calls"]]
+                    if message["content"] and REASONING[0] in message and self._thinks_or_says(form, render):
+                        _think_all(message, form)
             if form.short_ids:
                 _shorten_ids(result)
         return result
@@ -86,6 +107,18 @@ class Habits:
         """Whether content as one text part renders the same as plain text, for messages of this role."""
         asked = ROLES.get(role, ROLES["user"])
         return bool(self._answer(f"parts of {asked}", lambda: _same_as_part(render, asked)))
+
+    def _thinks_or_says(self, form: Calls, render: Render) -> bool:
+        """Whether the template refuses an answer with a call that also says something besides its reasoning."""
+
+        def refused() -> bool:
+            user, answer = _called(form)
+            thinking = dict.fromkeys(REASONING, SAID)
+            return render([user, {**answer, **thinking}], [TOOL]) is not None and (
+                render([user, {**answer, **thinking, "content": "c"}], [TOOL]) is None
+            )
+
+        return bool(self._answer("thinks or says", refused))
 
     def _plainest(self, render: Render) -> str | None:
         """A single user message, rendered."""
@@ -166,6 +199,13 @@ def _with_arguments(call: Message, *, as_text: bool) -> dict[str, Any]:
             read = None
         arguments = read if isinstance(read, dict) else arguments
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _think_all(message: dict[str, Any], form: Calls) -> None:
+    """Make what a message says the end of its reasoning."""
+    if (said := all_text(message["content"])) is not None:
+        whole = f"{message[REASONING[0]]}\n\n{said}"
+        message.update(dict.fromkeys(REASONING, whole), content=form.without)
 
 
 def _shorten_ids(messages: Iterable[dict[str, Any]]) -> None:

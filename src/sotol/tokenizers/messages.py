@@ -22,7 +22,7 @@ import numpy as np
 from sotol.errors import plain
 from sotol.tokenizers.provenance import trusted, unmarked
 
-__all__ = ["all_text", "normalized", "normalized_tools", "plain_data"]
+__all__ = ["REASONING", "ROLES", "all_text", "normalized", "normalized_tools", "plain_data"]
 
 ROLES = {role: trusted(role) for role in ("system", "developer", "user", "assistant", "tool")}
 REASONING = ("reasoning_content", "thinking", "reasoning")  # keys of a message's reasoning, the standard one first
@@ -103,7 +103,10 @@ def _message(i: int, given: object) -> dict[str, Any]:
     role = "tool" if role == "function" else role
     message["role"] = ROLES.get(role, role)
     reasoning = next((message[name] for name in REASONING if name in message), None)
-    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    if reasoning is None:
+        return message
+    named = {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    return named if "reasoning" in named else {**named, "reasoning": reasoning}
 
 
 def _content(i: int, content: object) -> str | list[dict[str, Any]]:

@@ -113,6 +113,12 @@ class Meter:
         self.count(value)
         return value
 
+    def grow(self) -> None:
+        """Count what a list takes more for one more element, which exists already."""
+        self._made += ELEMENT
+        if self._made > INTERMEDIATE * self.characters:
+            raise SecurityError("it makes too many large values")
+
     def estimate(self, cost: int) -> None:
         """Refuse an operation that could produce, or search, too many characters. cost: how many at most."""
         if cost > AMPLIFIED * self.characters:

@@ -38,8 +38,78 @@ def _same(before: str, after: str, *roles: str) -> dict[str, tuple[str, str]]:
     return {role: (before.replace("ROLE", role), after) for role in roles}
 
 
+# What gpt-oss's template says to the model, but for the date, which a preset does not know.
+GPT_OSS_SYSTEM = (
+    "You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\nReasoning: medium\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message."
+)
+
 # Tried in this order: formats with rarer markers come first.
 PRESETS: dict[str, Preset] = {
+    "gpt-oss": Preset(  # the first message of the system is the developer's here
+        tokens=("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>"),
+        begin=f"<|start|>system<|message|>{GPT_OSS_SYSTEM}<|end|>",
+        turns={
+            "system": ("<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>"),
+            "user": ("<|start|>user<|message|>", "<|end|>"),
+            "assistant": ("<|start|>assistant<|channel|>final<|message|>", "<|end|>"),
+        },
+        generate="<|start|>assistant",
+    ),
+    "gemma4": Preset(  # without thinking, as its template is unless it is asked for
+        tokens=("<|turn>", "<turn|>", "<|channel>"),
+        begin="{bos}",
+        turns={
+            "system": ("<|turn>system\n", "<turn|>\n"),
+            "user": ("<|turn>user\n", "<turn|>\n"),
+            "assistant": ("<|turn>model\n", "<turn|>\n"),
+        },
+        generate="<|turn>model\n<|channel>thought\n<channel|>",
+        strip="message",
+    ),
+    "llama4": Preset(
+        tokens=("<|header_start|>", "<|header_end|>", "<|eot|>"),
+        begin="{bos}",
+        turns=_same("<|header_start|>ROLE<|header_end|>\n\n", "<|eot|>", "system", "user", "assistant"),
+        generate="<|header_start|>assistant<|header_end|>\n\n",
+        strip="message",
+    ),
+    "phi4": Preset(
+        tokens=("<|im_start|>", "<|im_sep|>", "<|im_end|>"),
+        turns=_same("<|im_start|>ROLE<|im_sep|>", "<|im_end|>", "system", "user", "assistant"),
+        generate="<|im_start|>assistant<|im_sep|>",
+    ),
+    "kimi-k2": Preset(
+        tokens=("<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>"),
+        turns=_same("<|im_ROLE|>ROLE<|im_middle|>", "<|im_end|>", "system", "user", "assistant"),
+        generate="<|im_assistant|>assistant<|im_middle|>",
+    ),
+    "seed_oss": Preset(
+        tokens=("<seed:bos>", "<seed:eos>"),
+        turns=_same("<seed:bos>ROLE\n", "<seed:eos>", "system", "user", "assistant"),
+        generate="<seed:bos>assistant\n",
+    ),
+    "solar-open": Preset(
+        tokens=("<|begin|>", "<|content|>", "<|end|>", "<|calls|>"),
+        turns=_same("<|begin|>ROLE<|content|>", "<|end|>", "system", "user", "assistant"),
+        generate="<|begin|>assistant",
+    ),
+    "chatglm4": Preset(
+        tokens=("[gMASK]", "<sop>", "<|user|>", "<|assistant|>"),
+        begin="[gMASK]<sop>",
+        turns=_same("<|ROLE|>\n", "", "system", "user", "assistant"),
+        generate="<|assistant|>\n",
+    ),
+    "exaone4": Preset(
+        tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"),
+        turns={
+            "system": ("[|system|]", "[|endofturn|]\n"),
+            "user": ("[|user|]", "\n"),
+            "assistant": ("[|assistant|]", "[|endofturn|]\n"),
+        },
+        generate="[|assistant|]",
+        strip="message",
+    ),
     "chatml": Preset(  # OpenAI 2023; Qwen, SmolLM, Yi, …
         tokens=("<|im_start|>", "<|im_end|>"),
         turns=_same("<|im_start|>ROLE\n", "<|im_end|>\n", "system", "user", "assistant"),

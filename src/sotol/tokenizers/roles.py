@@ -17,11 +17,13 @@ __all__ = ["BYTE_TEXTS", "TokenTexts", "TokenType", "ends_of_generation", "mark_
 
 BYTE_TEXTS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
-# Texts of tokens that end a turn whatever the metadata says, after llama.cpp's `special_eog_ids`.
+# Texts of tokens that end a turn whatever the metadata says, after llama.cpp's `special_eog_ids`; and, last, those of
+# Llama 4, Kimi K3, Apertus, Seed-OSS and EXAONE, which it knows from the metadata alone.
 END_TEXTS = frozenset({
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>",
     "<end_of_turn>", "<turn|>", "<|tool_response>", "<|endoftext|>", "<|end_of_text|>", "<end_of_utterance>", "</s>",
-    "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<\uff5cend▁of▁sentence\uff5c>",
+    "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<\uff5cend▁of▁sentence\uff5c>", "<|eot|>", "<|end_of_msg|>",
+    "<|assistant_end|>", "<seed:eos>", "[|endofturn|]",
 })  # fmt: skip
 
 # Texts of tokens that begin a turn, or surround its role, in the formats of `presets.py` and those of Gemma 4 and
@@ -30,7 +32,9 @@ START_TEXTS = frozenset({
     "<|im_start|>", "<start_of_turn>", "<|turn>", "<|start_header_id|>", "<|end_header_id|>", "<|start_of_role|>",
     "<|end_of_role|>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>",
     "<|CHATBOT_TOKEN|>", "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<|system|>", "<|user|>", "<|assistant|>",
-    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "<|start|>", "<|message|>",
+    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "<|start|>", "<|message|>", "<|channel|>", "<|channel>",
+    "<|header_start|>", "<|header_end|>", "<|im_sep|>", "<|im_system|>", "<|im_user|>", "<|im_assistant|>",
+    "<|im_middle|>", "<seed:bos>", "<|begin|>", "<|content|>", "[|system|]", "[|user|]", "[|assistant|]",
 })  # fmt: skip
 
 # This one is also HTML: a file that types it as text means that, as Qwen's and Gemma 3's do. llama.cpp makes it an end

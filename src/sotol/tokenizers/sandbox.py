@@ -16,6 +16,7 @@ imports jinja2, which takes a while, so `chat.py` imports it only to compile a t
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from types import GeneratorType
 from typing import Any
 
@@ -23,6 +24,7 @@ import jinja2
 import jinja2.compiler
 import jinja2.ext
 import jinja2.filters
+import jinja2.meta
 import jinja2.runtime
 import jinja2.sandbox
 from jinja2 import nodes
@@ -50,7 +52,7 @@ METHODS = {
         "zfill",
     }),
     dict: frozenset({"copy", "get", "items", "keys", "values"}),
-    list: frozenset({"copy", "count", "index"}),
+    list: frozenset({"append", "copy", "count", "index"}),  # "append" of lists that the template made
     tuple: frozenset({"count", "index"}),
     int: frozenset({"bit_length"}),
     float: frozenset({"is_integer"}),
@@ -68,6 +70,10 @@ READ_WHOLE = frozenset({"batch", "groupby", "list", "max", "min", "reverse", "sl
 ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError,
           RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
 GLOBALS = frozenset({"cycler", "joiner", "range"})
+
+
+class _Own(list[Any]):
+    """A list that the template itself has made, and may append to; all others are somebody's data."""
 
 
 class _Watched:
@@ -137,7 +143,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters |= {"join": self._join, "replace": replace, "indent": indent, "safe": Safe}
         self.filters = {name: self._metered(name, f) for name, f in self.filters.items() if name in FILTERS}
         self.filters |= {"tojson": self._to_json, WATCHED: lambda items: _Watched(self.meter, items)}
-        self.filters[MEASURED] = lambda value: self.meter.count(value)
+        self.filters[MEASURED] = lambda value: self.meter.count(_owned(value))
         self.filters[SLICED] = lambda value: self.meter.count_part(value)
         self.filters[TICKED] = lambda value: self.meter.tick_for(value)
         self.filters[CONCATENATED] = lambda values: self._concat(self._written(value) for value in values)
@@ -174,7 +180,11 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
                     self.meter.estimate(self.meter.size(many) * times)
         elif operator == "%" and isinstance(left, str):
             estimate_percent(self.meter, left, (right,))
-        return self.meter.count(super().call_binop(context, operator, left, right))
+        return self.meter.count(_owned(super().call_binop(context, operator, left, right)))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Jinja refuses every method that changes a list; here a template may append to its own."""
+        return (isinstance(obj, _Own) and attr == "append") or super().is_safe_attribute(obj, attr, value)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, RUF100
         """Call a macro, a global or an allowed method."""
@@ -185,6 +195,8 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         if kind is not None:
             if method.__name__ not in METHODS[kind]:
                 raise SecurityError(f"it calls {kind.__name__}.{method.__name__}, which templates can't")
+            if method.__name__ == "append":
+                __self.meter.grow()
             if isinstance(owner, str):
                 return __self._call_text(__context, __obj, (method.__name__, owner), args, kwargs)
         return __self.meter.count(super().call(__context, __obj, *args, **kwargs))
@@ -271,7 +283,7 @@ class CompiledTemplate:
 
     def __init__(self, source: str, limits: RenderLimits) -> None:
         """TemplateError for a source that isn't a template or is too long."""
-        self._limits = limits
+        self._limits, self._source = limits, source
         self._lock = threading.Lock()
         if len(source) > LARGEST_SOURCE:
             raise TemplateError(f"the chat template has {len(source):,} characters; the limit is {LARGEST_SOURCE:,}")
@@ -280,6 +292,11 @@ class CompiledTemplate:
             self._template = self._environment.from_string(source)
         except ERRORS as error:
             raise TemplateError(f"the chat template can't be compiled: {_reason(error)}") from None
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that it wants to know from outside, and may do without."""
+        return frozenset(jinja2.meta.find_undeclared_variables(self._environment.parse(self._source)))
 
     def meter(self) -> Meter:
         """A new meter with the template's limits, for one rendering or for several that share them."""
@@ -306,6 +323,11 @@ class CompiledTemplate:
 
 class _RefusedError(jinja2.TemplateError):
     """What `raise_exception` raises."""
+
+
+def _owned(value: Any) -> Any:
+    """A new list as one of the template's; any other value is unchanged."""
+    return _Own(value) if type(value) is list else value
 
 
 def _reason(error: BaseException) -> str:

@@ -179,11 +179,11 @@ class Tokenizer:
         padding and stand for nothing. FormatError names a field that can't be used; ModelError lists the supported
         kinds of tokenizers. Lesser faults of the metadata are one warning in the log.
         """
-        return cls._of(read_vocabulary(metadata, source), logits)
+        return cls.of_vocabulary(read_vocabulary(metadata, source), logits)
 
     @classmethod
-    def _of(cls, vocabulary: Vocabulary, logits: int) -> "Tokenizer":
-        """The tokenizer of GGUF's vocabularies."""
+    def of_vocabulary(cls, vocabulary: Vocabulary, logits: int = 0) -> "Tokenizer":
+        """The tokenizer of a vocabulary of GGUF's kinds; ModelError for others. logits: as of `from_metadata`."""
         if vocabulary.model not in MODELS:
             raise ModelError(
                 f"{vocabulary.source}: the tokenizer {vocabulary.model!r:.60} (tokenizer.ggml.model) is not supported;"
@@ -204,7 +204,7 @@ class Tokenizer:
         path = Path(path)
         folder = Folder(path if path.is_dir() else path.parent)
         if (of_pieces := read_model_file(folder)) is not None:
-            return cls._of(of_pieces, logits)
+            return cls.of_vocabulary(of_pieces, logits)
         vocabulary, model = read_hub_tokenizer(folder)
         return cls(vocabulary, model, max(0, logits - len(vocabulary.tokens)))
 

@@ -10,6 +10,7 @@ __all__ = [
     "GROUP",
     "LANES",
     "MOST_EXPERTS",
+    "MOST_TAPS",
     "PLANES",
     "QUAD_BLOCKS",
     "QUANT_RECORD",
@@ -27,8 +28,9 @@ LANES = 16  # f32 of a vector on every CPU; rows of a panel
 VECTOR_BYTES = 4 * LANES
 GROUP = 32  # inputs that share an activation scale (`program.ops.GROUP`), and whose weights are packed together
 QUANT_RECORD = 16  # bytes of an activation group's record: f32 scale, sum of its 32 int8, sums of either half
-WIDEST_HEAD = 512  # channels: attention keeps query rows and their sums on the stack
+WIDEST_HEAD = 576  # channels: attention keeps query rows and their sums on the stack
 MOST_EXPERTS = 1024  # of a layer: routing keeps a token's scores on the stack
+MOST_TAPS = 8  # of a convolution: its inputs before a step's are on the stack
 BLOCK_KEYS = LANES  # keys of a cache block (`program.memory.BLOCK_TOKENS`): K is stored as [d, 16], a lane for each key
 QUAD_BLOCKS = 4  # blocks for which attention updates the softmax's running maximum once: 64 keys
 SPAN = 256  # keys whose weighted sums attention computes apart, before it merges them

@@ -51,6 +51,7 @@ class Panel(NamedTuple):
     bits: int  # of a code
     table: tuple[int, ...]  # the number that each code stands for; empty: the code minus the bias
     bias: int
+    floats: str  # the floats that codes stand for: a key of quant.NUMBERS; empty: whole numbers, by table or bias
     width: int  # inputs of a subgroup
     subgroups: int  # of a group: 1 or 2
     units: int  # of a block
@@ -61,6 +62,7 @@ class Panel(NamedTuple):
     scales: bool
     minimum: bool
     zeros: bool
+    floating: bool  # whether scales are E4M3, and not int8
 
     @property
     def values(self) -> int:
@@ -114,7 +116,7 @@ def panel_problems(layout: Layout) -> list[str]:
     """Why there are no panels of a layout, by which conditions it fails; empty: there are."""
     conditions = {
         f"codes have {', '.join(map(str, PLANES))} bits": layout.bits in PLANES,
-        "codes of a table have up to 4 bits": isinstance(layout.numbers, int) or layout.bits <= 4,
+        "codes of a table have up to 4 bits": not isinstance(layout.numbers, tuple) or layout.bits <= 4,
         "groups have 16 numbers or a multiple of 32": layout.width == 16 or layout.width % 32 == 0,
         f"a block has a multiple of 32 numbers, up to {LARGEST_BLOCK}": layout.values % 32 == 0
         and layout.values <= LARGEST_BLOCK,
@@ -128,11 +130,11 @@ def panel_of(layout: Layout) -> Panel:
         raise ValueError(f"the CPU has no kernels for the layout {layout.key()}: {'; '.join(problems)}")
     width = min(layout.width, GROUP)
     groups = layout.width // width
-    table, bias = ((), layout.numbers) if isinstance(layout.numbers, int) else (layout.numbers, 0)
     return Panel(
         bits=layout.bits,
-        table=table,
-        bias=bias,
+        table=layout.numbers if isinstance(layout.numbers, tuple) else (),
+        bias=layout.numbers if isinstance(layout.numbers, int) else 0,
+        floats=layout.numbers if isinstance(layout.numbers, str) else "",
         width=width,
         subgroups=GROUP // width,
         units=layout.values // (GROUP * groups),
@@ -143,6 +145,7 @@ def panel_of(layout: Layout) -> Panel:
         scales=layout.scales,
         minimum=layout.minimum,
         zeros=layout.zeros,
+        floating=layout.floating,
     )
 
 

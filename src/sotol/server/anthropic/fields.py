@@ -50,7 +50,7 @@ class ToolChoice(Strict):
 
 
 class Thinking(Strict):
-    """Whether to think before the answer. budget_tokens is a wish, which no model here knows of."""
+    """Whether to think before the answer. budget_tokens: of thoughts, which are closed there."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
@@ -149,6 +149,7 @@ class MessagesRequest(CountRequest):
         format_ = self.output_config.format if self.output_config else None
         return {
             "max_tokens": self.max_tokens,
+            "thinking_budget": self.thinking.budget_tokens if self.thinking and self.thinks else None,
             "stop": self.stop_sequences or None,
             "temperature": self.temperature,
             "top_p": self.top_p,

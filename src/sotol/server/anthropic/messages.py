@@ -29,7 +29,7 @@ async def create(service: Service, http: HttpRequest) -> Response:
     """The model's next message, as a whole or as a stream of events."""
     request = await service.read(http, MessagesRequest, "anthropic")
     request.check()
-    served = await service.models.find(request.model)
+    served = await service.find(http, request.model, comment=PING if request.stream else None)
     sampling = service.sampling(served, request.changes(), NAMES)
     service.check_schema([tool.input_schema for tool in request.tools or ()], "tools")
     turn = await service.prepare.turn(served, partial(chat_of, request), sampling)
@@ -53,7 +53,7 @@ async def count(service: Service, http: HttpRequest) -> Response:
     """How many tokens a conversation has, however long it is."""
     request = await service.read(http, CountRequest, "anthropic")
     request.check()
-    served = await service.models.find(request.model)
+    served = await service.find(http, request.model)
     return answer({"input_tokens": await service.prepare.count(served, partial(chat_of, request))})
 
 

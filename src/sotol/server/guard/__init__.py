@@ -22,8 +22,8 @@ EXPOSED = ("x-request-id", "request-id", "retry-after")
 class Protected:
     """An application behind guards."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics | None) -> None:
-        inner = Keys(Rates(Bodies(app, settings), settings), settings)
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics | None, *, page: bool) -> None:
+        inner = Keys(Rates(Bodies(app, settings), settings), settings, page=page)
         self.endings = Endings(inner, settings)
         outer: ASGIApp = self.endings
         if settings.cors_origins:  # around all errors but those about the head: a page must be able to read them
@@ -47,6 +47,10 @@ class Protected:
             await send({"type": "websocket.close", "code": 1008})
 
 
-def protected(app: ASGIApp, settings: Settings, metrics: Metrics | None = None) -> Protected:
-    """The application behind the guards that the settings ask for. metrics: where requests are counted, if anywhere."""
-    return Protected(app, settings, metrics)
+def protected(app: ASGIApp, settings: Settings, metrics: Metrics | None = None, *, page: bool = False) -> Protected:
+    """The application behind the guards that the settings ask for.
+
+    metrics: where requests are counted, if anywhere. page: the application has the chat page, whose files need no key:
+    it asks for one.
+    """
+    return Protected(app, settings, metrics, page=page)

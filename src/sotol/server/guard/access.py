@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sotol.server.guard.keys import PAGE_FILES
 from sotol.server.guard.refusals import route_path
 from sotol.server.guard.visit import visit_of
 from sotol.server.metrics import Metrics
@@ -60,7 +61,7 @@ class Access:
                 }
             if watch.left:
                 fields["left"] = True
-            level = logging.DEBUG if path in WATCHED else logging.INFO
+            level = logging.DEBUG if path in WATCHED or path.startswith(PAGE_FILES) else logging.INFO
             log.log(level, "request", extra={"fields": fields})
 
 

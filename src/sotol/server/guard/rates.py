@@ -11,6 +11,7 @@ from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sotol.server.guard.keys import PAGE_FILES
 from sotol.server.guard.refusals import route_path, send_problem
 from sotol.server.guard.visit import visit_of
 from sotol.server.problems import Problem
@@ -53,7 +54,8 @@ class Rates:
         self._buckets: OrderedDict[str, tuple[Bucket | None, Bucket | None]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._limits == (None, None) or route_path(scope) in FREE:
+        path = route_path(scope)
+        if self._limits == (None, None) or path in FREE or path.startswith(PAGE_FILES):
             await self._app(scope, receive, send)
             return
         visit, now = visit_of(scope), self._clock()

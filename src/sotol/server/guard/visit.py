@@ -16,11 +16,13 @@ class Visit:
     """A request: for limits, metrics and the log. None of it is from what it asks.
 
     client: whose limits it counts against, and who shares the engine fairly with others (`Terms.client`): the number of
-    its key, or its address. route: the pattern of the path, one of a few. Counts are those of finished answers.
+    its key, or its address. owner: its key by a digest, which stays when keys are added; "" without keys.
+    route: the pattern of the path, one of a few. Counts are those of finished answers.
     """
 
     id: str
     client: str
+    owner: str = ""
     route: str = ""
     model: str = ""
     answers: int = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -27,10 +28,12 @@ NAMES = {"max_tokens": "num_predict", "schema": "format", "json": "format"}
 async def chat(service: Service, http: HttpRequest) -> Response:
     """Answer a conversation; without messages only see to it that the model is loaded."""
     request = await service.read(http, ChatRequest, "ollama")
-    served = await service.models.find(request.model)
-    form = _ChatForm(request, served)
+    if not request.messages and request.keeps == 0:
+        return _unloaded(service, _ChatForm(request))
+    served, waited = await _found(service, http, request)
+    form = _ChatForm(request, served.llm, waited)
     if not request.messages:
-        return _loaded(request, form)
+        return answer(form.line("", "", (), done=True, done_reason="load"))
     sampling = service.sampling(served, request.changes(served.llm.context), NAMES)
     tools, given = [tool.model_dump(exclude_none=True) for tool in request.tools or ()], request.messages
     service.check_schema(tools, "tools")
@@ -46,10 +49,12 @@ async def generate(service: Service, http: HttpRequest) -> Response:
     """Answer a prompt, or, raw, continue it."""
     request = await service.read(http, GenerateRequest, "ollama")
     request.check()
-    served = await service.models.find(request.model)
-    form = _Form(request, served)
+    if not request.prompt and request.keeps == 0:
+        return _unloaded(service, _Form(request))
+    served, waited = await _found(service, http, request)
+    form = _Form(request, served.llm, waited)
     if not request.prompt:
-        return _loaded(request, form)
+        return answer(form.line("", "", (), done=True, done_reason="load"))
     sampling = service.sampling(served, request.changes(served.llm.context), NAMES)
     if request.raw:
         prompt: Any = await service.prepare.ids(served, request.prompt, sampling, special=True)
@@ -66,10 +71,10 @@ def now() -> str:
 
 
 class _Form:
-    """The lines of an answer to a prompt."""
+    """The lines of an answer to a prompt. waited: seconds, for the model to be loaded."""
 
-    def __init__(self, request: Request, served: Served) -> None:
-        self.request, self._llm = request, served.llm
+    def __init__(self, request: Request, llm: LLM | None = None, waited: float = 0.0) -> None:
+        self.request, self._llm, self._waited = request, llm, waited
         self._model = request.model
 
     def line(self, text: str, reasoning: str, calls: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
@@ -88,19 +93,19 @@ class _Form:
 
     def logprobs(self, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
         """Of tokens, if they were asked for."""
-        if not logprobs:
+        if not logprobs or self._llm is None:
             return {}
         return {"logprobs": [_logprob(self._llm, entry) for entry in logprobs]}
 
     def end(self, completion: Completion) -> dict[str, Any]:
         """What the last line says: nanoseconds and counts."""
         spent, used = completion.timings, completion.usage
-        total = spent.queued + spent.prefill + spent.decode
+        total = self._waited + spent.queued + spent.prefill + spent.decode
         return {
             "done": True,
             "done_reason": "length" if completion.finish_reason == "length" else "stop",
             "total_duration": round(1e9 * total),
-            "load_duration": 0,
+            "load_duration": round(1e9 * self._waited),
             "prompt_eval_count": used.prompt_tokens,
             "prompt_eval_duration": round(1e9 * spent.prefill),
             "eval_count": used.completion_tokens,
@@ -190,10 +195,17 @@ def _logprob(llm: LLM, entry: TokenLogprob) -> dict[str, Any]:
     return {**one(entry.token, entry.text, entry.logprob), **({"top_logprobs": top} if top else {})}
 
 
-def _loaded(request: Request, form: _Form) -> Response:
-    """The answer to nothing. The model stays: whoever started the server says which are loaded."""
-    reason = "unload" if request.unloads else "load"
-    return answer(form.line("", "", (), done=True, done_reason=reason))
+async def _found(service: Service, http: HttpRequest, request: Request) -> tuple[Served, float]:
+    """The model, loaded, and the seconds that this took."""
+    ready, begin = service.models.find(request.model).status == "ready", perf_counter()
+    served = await service.find(http, request.model, keep_alive=request.keeps)
+    return served, 0.0 if ready else perf_counter() - begin
+
+
+def _unloaded(service: Service, form: _Form) -> Response:
+    """The answer to nothing but that the model may go, as soon as nobody uses it."""
+    service.models.unload(form.request.model)
+    return answer(form.line("", "", (), done=True, done_reason="unload"))
 
 
 def _failed(problem: Problem) -> str:

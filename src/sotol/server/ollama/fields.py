@@ -5,8 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from sotol.server.problems import Problem
+from sotol.server.times import seconds_of
 
-__all__ = ["ChatRequest", "GenerateRequest", "Message", "Request", "ShowRequest"]
+__all__ = ["ChatRequest", "GenerateRequest", "Message", "PullRequest", "Request", "ShowRequest"]
 
 Json = dict[str, JsonValue]
 Whole = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
@@ -88,9 +89,15 @@ class Request(Loose):
         return {"enable_thinking": self.think is not False, **effort}
 
     @property
-    def unloads(self) -> bool:
-        """Whether the model is to be let go after this."""
-        return self.keep_alive in (0, "0", "0s", "0m")
+    def keeps(self) -> float | None:
+        """Seconds that the model is to stay loaded after this, math.inf for a negative time; None: not said."""
+        given = self.keep_alive
+        if given is None:
+            return None
+        seconds = seconds_of(given)
+        if seconds is None:
+            raise Problem(400, 'keep_alive must be a number of seconds, or a time as "5m"', param="keep_alive")
+        return seconds
 
 
 class Message(BaseModel):
@@ -142,6 +149,14 @@ class GenerateRequest(Request):
             raise Problem(400, "context is not supported: use /api/chat for conversations", param="context")
         if self.images:
             raise Problem(400, "images are not supported: this model takes text only", param="images")
+
+
+class PullRequest(Loose):
+    """/api/pull"""
+
+    model: str | None = None
+    name: str | None = None
+    stream: bool | None = None
 
 
 class ShowRequest(Loose):

@@ -1,8 +1,10 @@
 """/api/tags, /api/show, /api/ps and /api/version: what models there are."""
 
 import hashlib
+import time
 from datetime import UTC, datetime
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -11,7 +13,7 @@ from starlette.responses import Response
 import sotol
 from sotol.llm import LLM
 from sotol.server.answering import answer
-from sotol.server.models import Served
+from sotol.server.models import Model
 from sotol.server.ollama.fields import ShowRequest
 from sotol.server.problems import Problem
 from sotol.server.service import Service
@@ -20,6 +22,9 @@ __all__ = ["running", "show", "tags", "version"]
 
 VERSION = "0.12.0"  # of Ollama's API that this follows: plug-ins ask for a least one
 FOREVER = "2318-01-01T00:00:00Z"  # what Ollama says of models with keep_alive -1
+# What is known of a model's file before it is loaded.
+UNKNOWN = {"parent_model": "", "format": "gguf", "family": "", "families": [], "parameter_size": "",
+           "quantization_level": "unknown"}  # fmt: skip
 # general.file_type of GGUF -> the name of the encoding (llama.cpp's enum llama_ftype)
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
@@ -28,19 +33,24 @@ FILE_TYPES = {
 
 
 async def tags(service: Service, http: HttpRequest) -> Response:
-    """All models."""
+    """All models, loaded or not."""
     del http
-    return answer({"models": [_entry(served) for served in service.models]})
+    return answer({"models": [_entry(model) for model in service.models]})
 
 
 async def running(service: Service, http: HttpRequest) -> Response:
-    """The models that are loaded: all."""
+    """The models that are loaded, and until when; and, beside what Ollama tells, those that are being loaded."""
     del http
     listed = []
-    for served in service.models:
-        entry = _entry(served)
+    for model in service.models:
+        if model.status not in ("ready", "loading"):
+            continue
+        entry = _entry(model)
         del entry["modified_at"]
-        listed.append({**entry, "expires_at": FOREVER, "size_vram": 0, "context_length": served.llm.context})
+        ends = FOREVER if model.expires is None else _time(time.time() + model.expires)
+        context = {} if model.served is None else {"context_length": model.served.llm.context}
+        entry = {**entry, "size": model.memory or entry["size"], "size_vram": 0, "expires_at": ends}
+        listed.append({**entry, **context, "status": model.status})
     return answer({"models": listed})
 
 
@@ -50,8 +60,8 @@ async def show(service: Service, http: HttpRequest) -> Response:
     name = request.model or request.name
     if not name:
         raise Problem(400, "model is required", param="model")
-    served = await service.models.find(name)
-    llm, sampling = served.llm, served.sampling
+    served = await service.find(http, name)
+    llm, sampling = served.llm, served.defaults
     template = llm.metadata.get("tokenizer.chat_template")
     source = template if isinstance(template, str) else ""
     can = {"tools": "tools" in source, "thinking": "think" in source}
@@ -66,7 +76,7 @@ async def show(service: Service, http: HttpRequest) -> Response:
             "details": _details(llm),
             "model_info": _plain(llm),
             "capabilities": ["completion", *(name for name, able in can.items() if able)],
-            "modified_at": _time(served),
+            "modified_at": _time(served.created),
         }
     )
 
@@ -77,13 +87,13 @@ async def version(service: Service, http: HttpRequest) -> Response:
     return answer({"version": f"{VERSION}+sotol.{sotol.__version__}"})
 
 
-def _entry(served: Served) -> dict[str, Any]:
-    llm = served.llm
-    name = served.name if ":" in served.name else f"{served.name}:latest"
-    size = _size(llm)
-    digest = hashlib.sha256(f"{llm.path.name} {size} {served.fingerprint}".encode()).hexdigest()
-    head = {"name": name, "model": name, "modified_at": _time(served), "size": size}
-    return {**head, "digest": digest, "details": _details(llm)}
+def _entry(model: Model) -> dict[str, Any]:
+    name = model.name if ":" in model.name else f"{model.name}:latest"
+    size, served = _size(model.path), model.served
+    known = "" if model.path is None else model.path.name
+    digest = hashlib.sha256(f"{known} {size} {'' if served is None else served.fingerprint}".encode()).hexdigest()
+    head = {"name": name, "model": name, "modified_at": _time(model.created), "size": size}
+    return {**head, "digest": digest, "details": UNKNOWN if served is None else _details(served.llm)}
 
 
 def _details(llm: LLM) -> dict[str, Any]:
@@ -108,12 +118,16 @@ def _plain(llm: LLM) -> dict[str, Any]:
     }
 
 
-def _size(llm: LLM) -> int:
+def _size(path: Path | None) -> int:
+    """Bytes of a model's file, or of the weights in its folder."""
     try:
-        return llm.path.stat().st_size
+        if path is None:
+            return 0
+        files = path.glob("*.safetensors") if path.is_dir() else (path,)
+        return sum(file.stat().st_size for file in files)
     except OSError:  # moved, or never there
         return 0
 
 
-def _time(served: Served) -> str:
-    return datetime.fromtimestamp(served.created, UTC).isoformat().replace("+00:00", "Z")
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from sotol.results import Completion
-from sotol.server.answering import Streamed, answer, dumps, sse, token
+from sotol.server.answering import LOADING, Streamed, answer, dumps, sse, token
 from sotol.server.models import Served
 from sotol.server.openai import shapes
 from sotol.server.openai.fields import Request
@@ -58,7 +58,7 @@ class ChatRequest(Request):
     def template(self) -> dict[str, JsonValue] | None:
         """What the template takes besides: reasoning_effort, by the names that templates have for it, and the rest."""
         effort: dict[str, JsonValue] = {}
-        if self.reasoning_effort == "none":
+        if self.reasoning_effort == "none" or self.budget == 0:
             effort = {"enable_thinking": False}
         elif self.reasoning_effort is not None:
             effort = {"reasoning_effort": self.reasoning_effort}
@@ -68,7 +68,7 @@ class ChatRequest(Request):
 async def create(service: Service, http: HttpRequest) -> Response:
     """Answer a conversation, `n` times, as a whole or as a stream of chunks."""
     request = await service.read(http, ChatRequest, "openai")
-    served = await service.models.find(request.model)
+    served = await service.find(http, request.model, comment=LOADING if request.stream else None)
     each = request.n or 1
     service.check_choices(each)
     made = format_of(request.response_format)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sotol.answers.pieces import Content
 from sotol.results import Completion
-from sotol.server.answering import Streamed, answer, dumps, sse, token
+from sotol.server.answering import LOADING, Streamed, answer, dumps, sse, token
 from sotol.server.models import Served
 from sotol.server.openai import shapes
 from sotol.server.openai.fields import Request
@@ -64,7 +64,7 @@ async def create(service: Service, http: HttpRequest) -> Response:
     """Continue prompts."""
     request = await service.read(http, CompletionRequest, "openai")
     request.check()
-    served = await service.models.find(request.model)
+    served = await service.find(http, request.model, comment=LOADING if request.stream else None)
     n, prompts = request.n or 1, request.prompts()
     each = max(n, request.best_of or n)
     service.check_choices(each * len(prompts), "n" if request.best_of is None else "best_of")

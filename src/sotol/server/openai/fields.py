@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from sotol.server.problems import Problem
 
-__all__ = ["Request", "StreamOptions", "Strict", "Text"]
+__all__ = ["OFF", "SEEDS", "Request", "StreamOptions", "Strict", "Text", "refuse_what_is_on"]
 
 SEEDS = 2**63
 Text = Annotated[str, Field(max_length=256)]
@@ -110,6 +110,9 @@ class Request(Strict):
     repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     n_predict: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     n_probs: Annotated[int, Field(ge=0, le=20)] | None = None
+    thinking_budget: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    thinking_budget_tokens: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    reasoning_budget_tokens: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     ignore_eos: bool | None = None
     grammar: str | None = None
     json_schema: Json | None = None
@@ -125,12 +128,7 @@ class Request(Strict):
         """Takes out samplers that are off; Problem for one that is on."""
         if not isinstance(data, dict):
             return data
-        for name in OFF.keys() & data.keys():
-            value = data[name]
-            if value is not None and not any(
-                value == off and type(value) in (type(off), int, float) for off in OFF[name]
-            ):
-                raise Problem(400, f"{name} is not supported by this server: leave it out", param=name)
+        refuse_what_is_on(data)
         return {name: value for name, value in data.items() if name not in OFF}
 
     def changes(self) -> dict[str, Any]:
@@ -151,6 +149,7 @@ class Request(Strict):
             "seed": self.seed if self.seed is None or self.seed >= -1 else self.seed % SEEDS,
             "stop": stop or None,
             "max_tokens": _one("max_tokens", limits),
+            "thinking_budget": self.budget or None,
             "ignore_eos": self.ignore_eos,
         }
 
@@ -181,6 +180,13 @@ class Request(Strict):
         return {field: value for _, field, value in given}
 
     @property
+    def budget(self) -> int | None:
+        """How many tokens the model may think: 0 is not at all, -1 as many as it likes."""
+        names = (self.thinking_budget, self.thinking_budget_tokens, self.reasoning_budget_tokens)
+        budget: int | None = _one("thinking_budget", [given for given in names if given is not None])
+        return budget
+
+    @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with its usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -194,9 +200,12 @@ class Request(Strict):
         return {int(key): value for key, value in self.logit_bias.items()}
 
 
-def _same(value: object, off: object) -> bool:
-    """True is no 1 here."""
-    return value == off and isinstance(value, bool) == isinstance(off, bool)
+def refuse_what_is_on(data: Mapping[str, object]) -> None:
+    """Problem for a sampler of others that sotol lacks, where it is on."""
+    for name in OFF.keys() & data.keys():
+        value = data[name]
+        if value is not None and not any(value == off and type(value) in (type(off), int, float) for off in OFF[name]):
+            raise Problem(400, f"{name} is not supported by this server: leave it out", param=name)
 
 
 def one_of(texts: Sequence[str]) -> str:

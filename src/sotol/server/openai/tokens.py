@@ -61,7 +61,7 @@ async def tokenize(service: Service, http: HttpRequest) -> Response:
     to a `prompt` (vLLM's default), not to `content` (llama-server's), unless the request says so.
     """
     request = await service.read(http, Tokenize, "openai")
-    served = await service.models.find(request.model)
+    served = await service.find(http, request.model)
     llm = served.llm
     given = [request.content, request.prompt, request.messages]
     if sum(value is not None for value in given) != 1:
@@ -88,7 +88,7 @@ async def tokenize(service: Service, http: HttpRequest) -> Response:
 async def detokenize(service: Service, http: HttpRequest) -> Response:
     """The text of ids, control tokens shown."""
     request = await service.read(http, Detokenize, "openai")
-    llm = (await service.models.find(request.model)).llm
+    llm = (await service.find(http, request.model)).llm
     with refusing("tokens"):
         text = await service.prepare.run(lambda: llm.tokenizer.decode(request.tokens, special=True, continued=True))
     return answer({"content": text, "prompt": text})
@@ -97,7 +97,7 @@ async def detokenize(service: Service, http: HttpRequest) -> Response:
 async def apply_template(service: Service, http: HttpRequest) -> Response:
     """A conversation as the text that the model gets."""
     request = await service.read(http, Template, "openai")
-    llm = (await service.models.find(request.model)).llm
+    llm = (await service.find(http, request.model)).llm
     return answer({"prompt": str(await _made(service, lambda: _rendered(llm, request)))})
 
 

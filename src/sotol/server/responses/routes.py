@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from sotol.engine.options import Sampling
 from sotol.results import Completion, Delta
-from sotol.server.answering import Streamed, answer, token
+from sotol.server.answering import LOADING, Streamed, answer, token
 from sotol.server.models import Served
 from sotol.server.openai.shapes import chat_logprobs
 from sotol.server.problems import Problem
@@ -31,7 +31,7 @@ async def create(service: Service, http: HttpRequest) -> Response:
     """Answer, and keep the answer unless the client does not want that."""
     request = await service.read(http, ResponseRequest, "openai")
     request.check()
-    served = await service.models.find(request.model)
+    served = await service.find(http, request.model, comment=LOADING if request.stream else None)
     before: tuple[dict[str, Any], ...] = ()
     if request.previous_response_id is not None:
         before = (await _found(service, http, request.previous_response_id, "previous_response_id")).conversation
@@ -52,7 +52,7 @@ async def create(service: Service, http: HttpRequest) -> Response:
         return content
 
     building = Building(_head(request, served, sampling), logprobs)
-    owner = service.around.client(http.scope)
+    owner = service.owner(http)
     record = None if request.store is False else Record(owner, building.response, (*before, *new), len(new))
     events = _events(service, building, service.events(http, served, run), record)
     if request.stream:
@@ -72,7 +72,7 @@ async def delete(service: Service, http: HttpRequest) -> Response:
     """Forget a response. What continued it keeps what it has of it."""
     id_ = http.path_params["id"]
     await _found(service, http, id_)
-    await service.responses.delete(service.around.client(http.scope), id_)
+    await service.responses.delete(service.owner(http), id_)
     return answer({"id": id_, "object": "response", "deleted": True})
 
 
@@ -114,7 +114,7 @@ async def _events(
 
 async def _found(service: Service, http: HttpRequest, id_: str, param: str | None = None) -> Record:
     """A response that the client has made; Problem if there is none."""
-    record = await service.responses.get(service.around.client(http.scope), id_)
+    record = await service.responses.get(service.owner(http), id_)
     if record is None:
         status, code = (404, None) if param is None else (400, "previous_response_not_found")
         raise Problem(status, f"Response with id '{id_[:80]}' not found.", param=param or "id", code=code)

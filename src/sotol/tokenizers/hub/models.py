@@ -13,7 +13,7 @@ from sotol.tokenizers.hub.parts import Part, Unsupported
 from sotol.tokenizers.merge import merge
 from sotol.tokenizers.words import WordCache, space_words
 
-__all__ = ["EncodeWord", "WordIds", "make_model", "read_tokens"]
+__all__ = ["EncodeWord", "WordIds", "make_model", "merge_ranks", "read_tokens"]
 
 EncodeWord = Callable[[str], list[int]]
 LONGEST = 128  # characters of a token that Unigram and WordPiece find
@@ -86,7 +86,7 @@ def _bpe(part: Part, words: WordIds) -> EncodeWord:
     part.expect("continuing_subword_prefix", "")
     suffix, whole = part.text("end_of_word_suffix", ""), part.flag("ignore_merges", False)
     fuse = part.flag("fuse_unk", False)
-    ranks, between = _ranks(part)
+    ranks, between = merge_ranks(part)
     ids = words.ids
 
     def encode(word: str) -> list[int]:
@@ -108,7 +108,7 @@ def _bpe(part: Part, words: WordIds) -> EncodeWord:
     return _cut_at_spaces(encode, ranks, between) if "▁" in ids and not suffix and not whole else encode
 
 
-def _ranks(part: Part) -> tuple[dict[str, int], str]:
+def merge_ranks(part: Part) -> tuple[dict[str, int], str]:
     """Each merge as its two texts with something between them -> its rank; and what stands between them."""
     given = part.value.get("merges")
     if not isinstance(given, list):

@@ -25,7 +25,7 @@ from sotol.tokenizers.kinds import Added, TokenizerModel, file_bytes
 from sotol.tokenizers.roles import FILL_ENDS, TokenTexts, TokenType, ends_of_generation, mark_special
 from sotol.tokenizers.vocabulary import BYTE_TEXTS, Vocabulary, read_vocabulary
 
-__all__ = ["read_hub_tokenizer", "read_model_file"]
+__all__ = ["Pieces", "parts_of", "read_added", "read_hub_tokenizer", "read_model_file", "read_settings"]
 
 MAX_ADDED = 1 << 16
 HOLES = 1024  # ids without a token that a vocabulary may have, and as many again as it has tokens
@@ -104,7 +104,7 @@ def read_model_file(folder: Folder) -> Vocabulary | None:
     file, settings = str(folder.path / "tokenizer.model"), read_settings(folder)
     metadata = read_sentencepiece(data, file)
     tokens: Any = metadata["tokenizer.ggml.tokens"]
-    added = {t.token: t for t in _read_added({}, settings, file)}
+    added = {t.token: t for t in read_added({}, settings, file)}
     while (more := added.get(len(tokens))) is not None:
         tokens.append(more.text)
         metadata["tokenizer.ggml.token_type"].append(3 if more.special else 4)  # type: ignore[attr-defined]
@@ -131,7 +131,7 @@ class Pieces(NamedTuple):
 
 def build(given: Mapping[str, object], settings: Settings, file: str) -> tuple[Vocabulary, TokenizerModel]:
     """The tokenizer of a parsed tokenizer.json."""
-    pieces = _pieces(given, file)
+    pieces = parts_of(given, file)
     own, lacking = read_tokens(pieces.model), list[str]()
 
     def tried(make: Callable[[], Made], otherwise: Made) -> Made:
@@ -146,7 +146,7 @@ def build(given: Mapping[str, object], settings: Settings, file: str) -> tuple[V
     split: Split | None = tried(lambda: read_splitter(pieces.splitter), None)
     decoding = tried(lambda: read_decoder(pieces.decoder), Decoding())
     # A token of the model's keeps the id that it has there, whatever added_tokens says, as in the library.
-    added = [t._replace(token=own.get(t.text, t.token)) for t in _read_added(given, settings, file)]
+    added = [t._replace(token=own.get(t.text, t.token)) for t in read_added(given, settings, file)]
     tokens = _tokens(own, added, file)
     byte_tokens = decoding.byte_tokens or pieces.model.flag("byte_fallback", False)
     types = _types(tokens, added, byte_tokens=byte_tokens, changes=normalize is not None)
@@ -174,7 +174,9 @@ def build(given: Mapping[str, object], settings: Settings, file: str) -> tuple[V
     )
 
 
-def _pieces(given: Mapping[str, object], file: str) -> Pieces:
+def parts_of(given: Mapping[str, object], file: str) -> Pieces:
+    """The parts of a parsed tokenizer.json."""
+
     def part(key: str) -> Part | None:
         return None if given.get(key) is None else Part.of(given[key], file, key)
 
@@ -185,7 +187,7 @@ def _pieces(given: Mapping[str, object], file: str) -> Pieces:
     return Pieces(model, part("normalizer"), part("pre_tokenizer"), part("decoder"), part("post_processor"))
 
 
-def _read_added(given: Mapping[str, object], settings: Settings, file: str) -> list[AddedToken]:
+def read_added(given: Mapping[str, object], settings: Settings, file: str) -> list[AddedToken]:
     """The added tokens of tokenizer.json, and those that only tokenizer_config.json has."""
     items = given.get("added_tokens") or []
     more = settings.tokenizer.get("added_tokens_decoder") or {}

@@ -11,12 +11,15 @@ from sotol.backends.cpu.kernels import (
     elementwise,
     embed,
     experts,
+    fit,
+    heads,
     linear,
     norm,
     pack,
     quantize,
     recurrent,
     rope,
+    rounding,
     routing,
     walk,
 )
@@ -28,26 +31,35 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "add_expert_bias": experts.add_expert_bias,
     "attend": attention.attend,
     "combine": experts.combine,
+    "convolve": recurrent.convolve,
+    "delta_rule": recurrent.delta_rule,
     "embed": embed.embed,
     "expert_linear": experts.expert_linear,
     "gate_rows": elementwise.gate_rows,
     "glu": elementwise.glu,
     "glu_quantize": elementwise.glu_quantize,
+    "head_linear": heads.head_linear,
+    "join": heads.join,
     "layer_norm": norm.layer_norm,
     "linear": linear.linear,
     "moving_average": recurrent.moving_average,
+    "part": heads.part,
     "quantize": quantize.quantize,
     "rms_norm": norm.rms_norm,
     "rms_norm_quantize": norm.rms_norm_quantize,
     "rope": rope.rope,
     "choose_experts": routing.choose_experts,
+    "reorder": elementwise.reorder,
     "rows": elementwise.rows,
     "scale": elementwise.scale,
     "scale_by_position": elementwise.scale_by_position,
+    "scale_choices": experts.scale_choices,
+    "selective_scan": recurrent.selective_scan,
     "soft_cap": elementwise.soft_cap,
     "sort_choices": routing.sort_choices,
     "spread": experts.spread,
     "store_cache": attention.store_cache,
+    "time_steps": recurrent.time_steps,
 }
 
 # What is not an op: native functions of five int64.
@@ -59,4 +71,4 @@ NATIVE_FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 # Factories of more native functions, for a target and parameters, like those of kernels.
-NATIVE_FACTORIES: dict[str, Callable[..., Any]] = {"pack": pack.pack}
+NATIVE_FACTORIES: dict[str, Callable[..., Any]] = {"fit": fit.fit, "pack": pack.pack, "round": rounding.round_blocks}

@@ -41,6 +41,7 @@ from sotol.backends.cpu.kernels.spans import (
     converted_span,
     copies_of,
     direct_span,
+    oldest_seen,
 )
 from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, LANES, SPAN, SPAN_EXTRA, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
@@ -149,8 +150,8 @@ def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: 
         tile = QueryTile(load_i32(a.tile_tokens + 4 * number), load_i32(a.tile_counts + 4 * number), kv_head)
         sequence = load_i32(a.tile_sequences + 4 * number)
         table = a.tables + 4 * (sequence * a.table_width - load_i32(a.firsts + 4 * sequence))
-        oldest = max(load_i32(a.positions + 4 * tile.first) - a.window + 1, 0)
-        begin, end = oldest // SPAN, load_i32(a.positions + 4 * (tile.first + tile.tokens - 1)) // SPAN + 1
+        begin = oldest_seen(a, load_i32(a.positions + 4 * tile.first)) // SPAN
+        end = load_i32(a.positions + 4 * (tile.first + tile.tokens - 1)) // SPAN + 1
         if only < 0:
             add_spans(a, tile, table, begin, end, 0)
             return
@@ -166,7 +167,7 @@ def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: 
     return Kernel(
         "shares:count share_tiles share_spans tile_sequences tile_tokens tile_counts tile_sums tables table_width "
         "firsts positions heads kv_heads key_width key_padded value_width value_padded block_stride values_at window "
-        "scale:f32 cap:f32 sinks cache sums finished q q_row out out_row",
+        "chunk scale:f32 cap:f32 sinks cache sums finished q q_row out out_row",
         pieces,
         piece,
     )

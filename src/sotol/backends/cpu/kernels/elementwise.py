@@ -7,7 +7,7 @@ from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.quantize import quantize_group
 from sotol.backends.cpu.layout import GROUP, QUANT_RECORD, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
-from sotol.backends.cpu.vectors.simd import exp, load, load_f32, load_i32, maximum, splat, store, tanh
+from sotol.backends.cpu.vectors.simd import exp, load, load_f32, load_i32, maximum, splat, store, store_f32, tanh
 
 PIECE_BYTES = 16384  # of the result
 
@@ -132,8 +132,21 @@ def clamped_swiglu(gate, up):
     return gate * sigmoid(splat(np.float32(1.702)) * gate) * (up + splat(np.float32(1)))
 
 
-GATED = {"silu": silu_gated, "gelu_tanh": gelu_gated, "relu2": relu2_gated, "clamped_swiglu": clamped_swiglu}
-ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "relu2": relu2}
+@njit(error_model="numpy")
+def sigmoid_gated(gate, up):
+    return sigmoid(gate) * up
+
+
+@njit(error_model="numpy")
+def bilinear(gate, up):
+    return gate * up
+
+
+GATED = {
+    "silu": silu_gated, "gelu_tanh": gelu_gated, "relu2": relu2_gated, "clamped_swiglu": clamped_swiglu,
+    "sigmoid": sigmoid_gated, "bilinear": bilinear,
+}  # fmt: skip
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "relu2": relu2, "sigmoid": sigmoid}
 
 
 def activate(_target: Target, act: str) -> Kernel:
@@ -183,6 +196,20 @@ def gate_rows(_target: Target) -> Kernel:
             store(a.out + row + i, load(a.x + row + i) * factor)
 
     return Kernel("rows:count width x gate out", pieces, piece)
+
+
+def reorder(_target: Target) -> Kernel:
+    """x[:, order]: the numbers of each row in another order. Rows are `row` bytes apart. A piece is a row."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        source, out = a.x + p * a.row, a.out + p * a.row
+        for i in range(a.width):
+            store_f32(out + 4 * i, load_f32(source + 4 * load_i32(a.order + 4 * i)))
+
+    return Kernel("rows:count width row order x out", pieces, piece)
 
 
 def rows(_target: Target) -> Kernel:

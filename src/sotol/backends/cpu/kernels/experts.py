@@ -134,6 +134,20 @@ def add_expert_bias(_target: Target) -> Kernel:
     return Kernel("rows:count k width row x choices bias out", pieces, piece)
 
 
+def scale_choices(_target: Target) -> Kernel:
+    """Each choice's weight times its expert's number. Rows of weights are `row` bytes apart. A piece is a token."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        for choice in range(a.k):
+            factor = load_f32(a.table + 4 * load_i32(a.choices + 4 * (p * a.k + choice)))
+            store_f32(a.out + p * a.row + 4 * choice, load_f32(a.weights + p * a.row + 4 * choice) * factor)
+
+    return Kernel("rows:count k row weights choices table out", pieces, piece)
+
+
 def combine(_target: Target) -> Kernel:
     """The weighted sum of a token's choices, in their order, one after another. A piece is a token.
 

@@ -10,11 +10,14 @@
 
     register tile [R tokens, 16 rows]: f32 accumulators. A lane is a row of W, so no sum runs across lanes
 
-    one token, int8 activations       several tokens, or f32 activations
+    one token                         several tokens
       for four panels at a time         for each panel
         for each group                    for each chunk: unpack it into the first-level cache
           unpack it in registers            for each tile of R tokens
           tile += scale * dot(x, codes)       for each group: tile += scale * dot(x, codes)
+
+That is for int8 activations. With f32 ones, a group is decoded, in registers or for all tokens of a chunk, and each of
+its inputs adds x * value to the tile.
 
 A piece is some neighbouring panels, times up to 128 tokens. A single token uses each weight once: there is nothing to
 share, and what it waits for is memory, which delivers more to four streams than to one. Several tokens share a chunk
@@ -44,7 +47,7 @@ from sotol.backends.cpu.layout import GROUP, QUANT_RECORD, VECTOR_BYTES
 from sotol.backends.cpu.panels import ROWS, Panel, panel_of
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors import amx
-from sotol.backends.cpu.vectors.dots import dots_adder, group_dots, stored_adder
+from sotol.backends.cpu.vectors.dots import dots_adder, group_dots, stored_adder, value_adder
 from sotol.backends.cpu.vectors.simd import load, prefetch, stack, store
 from sotol.backends.cpu.vectors.tiles import load_rows, outer, store_rows, vector_row, zeros
 from sotol.quant import Layout
@@ -110,12 +113,17 @@ def int8_product(target: Target, kind: str):
     Results of neighbouring panels are neighbouring vectors.
     """
     panel = panel_of(Layout.parse(kind))
-    four, one = _packed_tile(target, panel, 4), _packed_tile(target, panel, 1)
     chunk = chunk_of(panel, BYTES_CHUNK, unpacked_bytes(panel) // GROUP, 1)
     widest = amx.TOKENS if target.dot == "amx" else 0
     several = _by_chunks(target, chunk, bytes_unpacker(target, panel), _bytes_tile(target, panel), widest)
     if widest:
         several = _with_amx(panel, several)
+    return _one_or_several(panel, _group_adder(target, panel), GROUP, several)
+
+
+def _one_or_several(panel: Panel, add_group, x_bytes: int, several):
+    """product(…), as of `int8_product`, of one token by `_packed_tile`, and of more by `several`."""
+    four, one = (_packed_tile(panel, add_group, x_bytes, panels) for panels in (4, 1))
 
     @njit(error_model="numpy")
     def product(w, panels, apart, width, tokens):
@@ -145,7 +153,8 @@ def f32_product(target: Target, kind: str):
         return _by_chunks(target, chunk, in_place, _values_tile(load_values, size))
     panel = panel_of(Layout.parse(kind))
     chunk = chunk_of(panel, VALUES_CHUNK, VECTOR_BYTES, 4)
-    return _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
+    several = _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
+    return _one_or_several(panel, _values_adder(target, panel), 4 * GROUP, several)
 
 
 class Chunk(NamedTuple):
@@ -251,13 +260,14 @@ def _group_adder(target: Target, panel: Panel):
     return add_group
 
 
-def _packed_tile(target: Target, panel: Panel, panels: int):
+def _packed_tile(panel: Panel, add_group, x_bytes: int, panels: int):
     """tile(w, apart, width, x, quant, out, out_apart): one or four panels times one token, from packed codes.
 
-    apart, out_apart: bytes from one panel to the next, and from its results to the next one's.
+    add_group: of `_group_adder` or `_values_adder`. x_bytes: of a group's activations. apart, out_apart: bytes from one
+    panel to the next, and from its results to the next one's.
     """
     units, groups, header, unit_bytes = panel.units, panel.groups, panel.header_bytes, panel.unit_bytes
-    values, factor_stride, add_group = panel.values, panel.subgroups * panel.factor_stride, _group_adder(target, panel)
+    values, factor_stride = panel.values, panel.subgroups * panel.factor_stride
 
     @njit(error_model="numpy")
     def one(w, _apart, width, x, quant, out, _out_apart):
@@ -266,7 +276,7 @@ def _packed_tile(target: Target, panel: Panel, panels: int):
             for u in range(units):
                 for g in range(groups):
                     sums = add_group(sums, w + u * factor_stride, w + header + u * unit_bytes, g, x, quant)
-                    x += GROUP
+                    x += x_bytes
                     quant += QUANT_RECORD
             w += header + units * unit_bytes
         store_rows(sums, out, 0)
@@ -282,7 +292,7 @@ def _packed_tile(target: Target, panel: Panel, panels: int):
                     second = add_group(second, factors + apart, unit + apart, g, x, quant)
                     third = add_group(third, factors + 2 * apart, unit + 2 * apart, g, x, quant)
                     fourth = add_group(fourth, factors + 3 * apart, unit + 3 * apart, g, x, quant)
-                    x += GROUP
+                    x += x_bytes
                     quant += QUANT_RECORD
             w += header + units * unit_bytes
         store_rows(first, out, 0)
@@ -326,6 +336,27 @@ def _bytes_tile(target: Target, panel: Panel):
 
 
 # ---- f32 activations
+
+
+def _values_adder(target: Target, panel: Panel):
+    """add(sums, factors, unit, g, x, quant): as of `_group_adder`, for f32 activations; quant is not read."""
+    codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
+    each = panel.unit_bytes // panel.groups  # bytes to prefetch for each group
+    read = scale_reader(target, panel)
+    add = value_adder(target.dot, codes_of(panel), panel.width, minimum=panel.minimum, zeros=panel.zeros)
+
+    @njit(error_model="numpy")
+    def add_group(sums, factors, unit, g, x, _quant):
+        at = unit + codes_at + g * group_bytes
+        prefetch(at - codes_at + AHEAD, each)
+        scale, minimum, zero = read(factors, unit, 0)
+        sums = add(sums, at, 0, scale, minimum, zero, x)
+        if subgroups == 2:
+            scale, minimum, zero = read(factors, unit, 1)
+            sums = add(sums, at, 1, scale, minimum, zero, x)
+        return sums
+
+    return add_group
 
 
 def _values_tile(load_values, size: int):

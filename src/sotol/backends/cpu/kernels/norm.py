@@ -33,7 +33,8 @@ def inverse_rms(x, width, eps):
 def rms_norm(_target: Target) -> Kernel:
     """x / rms(x) * weight for `each` vectors of `width` numbers in a row; rows are `row` bytes apart.
 
-    residual: 0, or the address of numbers to add to the results, laid out like them. A piece is four vectors.
+    residual: 0, or the address of numbers to add to the results, laid out like them. weight_step: bytes from the weight
+    of a row's vector to that of the next one; 0: all have the same. A piece is four vectors.
     """
 
     def pieces(a):
@@ -43,19 +44,20 @@ def rms_norm(_target: Target) -> Kernel:
         whole, rest = a.width // LANES * VECTOR_BYTES, a.width % LANES
         for number in range(p * PIECE_ROWS, min((p + 1) * PIECE_ROWS, a.rows * a.each)):
             at = number // a.each * a.row + number % a.each * a.width * 4
+            weight = a.weight + number % a.each * a.weight_step
             factor = inverse_rms(a.x + at, a.width, a.eps)
             for i in range(0, whole, VECTOR_BYTES):
-                normed = load(a.x + at + i) * factor * load(a.weight + i)
+                normed = load(a.x + at + i) * factor * load(weight + i)
                 if a.residual:
                     normed = load(a.residual + at + i) + normed
                 store(a.out + at + i, normed)
             if rest:
-                normed = load_first(a.x + at + whole, rest) * factor * load(a.weight + whole)
+                normed = load_first(a.x + at + whole, rest) * factor * load_first(weight + whole, rest)
                 if a.residual:
                     normed = load_first(a.residual + at + whole, rest) + normed
                 store_first(a.out + at + whole, normed, rest)
 
-    return Kernel("rows:count each width row eps:f32 x weight residual out", pieces, piece)
+    return Kernel("rows:count each width row eps:f32 x weight weight_step residual out", pieces, piece)
 
 
 def rms_norm_quantize(_target: Target) -> Kernel:

@@ -120,7 +120,7 @@ def choose_experts(_target: Target, scores: str) -> Kernel:
     Rows of logits are `row` bytes apart; bias [E]. normalised: 0 or 1. A piece is eight tokens. Sums of weights are in
     the order of the choices.
     """
-    rate, finish = _rater(scores), _weigher(by_logits=scores == "chosen")
+    rate, finish = _rater(scores), _weigher(scores)
 
     def pieces(a):
         return (a.rows + PIECE_ROWS - 1) // PIECE_ROWS
@@ -154,17 +154,19 @@ def _rater(scores: str):
     def leave(_x, _count):
         pass
 
-    return {"softmax": _softmax, "sigmoid": _sigmoid, "chosen": leave}[scores]
+    return {"softmax": _softmax, "sigmoid": _sigmoid}.get(scores, leave)
 
 
-def _weigher(*, by_logits: bool):
+def _weigher(scores: str):
     """finish(a, weights, space): from the scores of the chosen experts, in place, to their weights."""
+    by_logits = scores in ("chosen", "chosen_sigmoid")
+    rate = _sigmoid if scores == "chosen_sigmoid" else _softmax
 
     @njit(error_model="numpy")
     def finish(a, weights, space):
         if by_logits:
             _copy_padded(weights, a.k, space)
-            _softmax(space, a.k)
+            rate(space, a.k)
             for i in range(a.k):
                 store_f32(weights + 4 * i, load_f32(space + 4 * i))
         divisor = np.float32(1)

@@ -21,7 +21,8 @@ only on its keys. A quad that a row may not see either leaves its sums unchanged
 
 Here d is key channels and e value channels as the cache has them: whole vectors, those beyond a head's own are 0.
 Kernels pass on `a`, the arguments of `attention.attend`. Functions here read of them key_padded (d), value_padded (e),
-block_stride (bytes from a head's block to the same head's next one), values_at (from its K to its V), window and cap.
+block_stride (bytes from a head's block to the same head's next one), values_at (from its K to its V), cap, and which
+keys a row sees (`oldest_seen`): window and chunk.
 """
 
 from typing import NamedTuple
@@ -95,6 +96,12 @@ class Keys(NamedTuple):
     cache: int  # the head's K in block 0
 
 
+@njit(error_model="numpy")
+def oldest_seen(a, position):
+    """The position of the first key that a row at this one sees: of the `window` last, or (chunk > 0) of its chunk."""
+    return position - position % a.chunk if a.chunk else max(position - a.window + 1, 0)
+
+
 class Values(NamedTuple):
     """Some channels of the V of a quad's blocks."""
 
@@ -124,17 +131,14 @@ def direct_span(target: Target, codecs: tuple[str, str], rows: int, wide: int, c
 
     @njit(error_model="numpy")
     def add_span(a, queries, keys, span, sums):
-        d, e, stride, values_at, window, cap = (
-            a.key_padded, a.value_padded, a.block_stride, a.values_at, a.window, a.cap,
-        )  # fmt: skip
+        d, e, stride, values_at = a.key_padded, a.value_padded, a.block_stride, a.values_at
         p, state, record = stack(scores_bytes), stack(STATE_BYTES), 4 * (e + SPAN_EXTRA)
         blocks, ahead = stack(ADDRESSES_BYTES), stack(ADDRESSES_BYTES)
-        oldest = max(load_i64(queries.positions) - window + 1, 0)
-        last = load_i64(queries.positions + last_row)
+        oldest, last = oldest_seen(a, load_i64(queries.positions)), load_i64(queries.positions + last_row)
         open_span(sums, state, e)
         beyond = min(span + SPAN, last + 1)
         for first in range(max(span, oldest // QUAD * QUAD), beyond, QUAD):
-            begin, end = seen(queries.positions, first, window)
+            begin, end = seen(a, queries.positions, first)
             following = first + QUAD if first + QUAD < beyond else first
             for b in range(QUAD_BLOCKS):
                 here, there = first // BLOCK_KEYS + b, following // BLOCK_KEYS + b
@@ -142,7 +146,7 @@ def direct_span(target: Target, codecs: tuple[str, str], rows: int, wide: int, c
                 store_i64(ahead + 8 * b, keys.cache + load_i32(keys.table + 4 * there) * stride)
             for b in range(begin // columns * columns, end, columns):
                 scores(queries.q, blocks + 8 * b, ahead + 8 * b, d, p + VECTOR_BYTES * b)
-            rescale = update(p, state, first, queries.positions, window, cap)
+            rescale = update(a, p, state, first, queries.positions)
             for channel in range(0, e, LANES * across):
                 at = values_at + channel * size
                 values = Values(blocks, at, e * size, ahead, values_at + BLOCK_KEYS * channel * size)
@@ -163,9 +167,9 @@ def converted_span(target: Target, codecs: tuple[str, str], wide: int, capped: i
 
     @njit(error_model="numpy")
     def add_span(a, queries, keys, span, sums):
-        e, window, cap, rows, positions = a.value_padded, a.window, a.cap, queries.rows, queries.positions
+        e, rows, positions = a.value_padded, queries.rows, queries.positions
         p, states, record = stack(scores_bytes), stack(states_bytes), 4 * (e + SPAN_EXTRA)
-        oldest, last = max(load_i64(positions) - window + 1, 0), load_i64(positions + 8 * (rows - 1))
+        oldest, last = oldest_seen(a, load_i64(positions)), load_i64(positions + 8 * (rows - 1))
         for row in range(0, rows, TILE_ROWS):
             open_span(sums + row * record, states + STATE_BYTES * (row // TILE_ROWS), e)
         for first in range(max(span, oldest // QUAD * QUAD), min(span + SPAN, last + 1), QUAD):
@@ -173,9 +177,9 @@ def converted_span(target: Target, codecs: tuple[str, str], wide: int, capped: i
             score(a, queries, keys, first, blocks, p)
             for row in range(0, rows, TILE_ROWS):
                 state, at = states + STATE_BYTES * (row // TILE_ROWS), positions + 8 * row
-                begin, end = seen(at, first, window)
+                begin, end = seen(a, at, first)
                 if begin < end:
-                    update(p + 4 * row * QUAD, state, first, at, window, cap)
+                    update(a, p + 4 * row * QUAD, state, first, at)
             add_values(a, queries, keys, first, blocks, p, states, sums)
         for row in range(0, rows, TILE_ROWS):
             close_span(sums + row * record, states + STATE_BYTES * (row // TILE_ROWS), e)
@@ -194,7 +198,7 @@ def _shared_scores(target: Target, codec: str, columns: int):
 
     @njit(error_model="numpy")
     def score(a, queries, keys, first, blocks, p):
-        d, stride, window, table = a.key_padded, a.block_stride, a.window, keys.table + 4 * (first // BLOCK_KEYS)
+        d, stride, table = a.key_padded, a.block_stride, keys.table + 4 * (first // BLOCK_KEYS)
         converted, addresses = stack(keys_bytes), stack(ADDRESSES_BYTES)
         for c in range(columns):
             store_i64(addresses + 8 * c, converted + 4 * c * BLOCK_KEYS * d)
@@ -204,7 +208,7 @@ def _shared_scores(target: Target, codec: str, columns: int):
                 for i in range(0, BLOCK_KEYS * d, LANES):
                     store(converted + 4 * (c * BLOCK_KEYS * d + i), load_cached(source + i * size))
             for row in range(0, queries.rows, TILE_ROWS):
-                begin, end = seen(queries.positions + 8 * row, first, window)
+                begin, end = seen(a, queries.positions + 8 * row, first)
                 if begin < b + columns and b < end:
                     scores(queries.q + 4 * row * d, addresses, addresses, d, p + 4 * (row * QUAD + b * BLOCK_KEYS))
 
@@ -222,7 +226,7 @@ def _shared_values(target: Target, codec: str, across: int):
 
     @njit(error_model="numpy")
     def add(a, queries, keys, first, blocks, p, states, sums):
-        e, stride, values_at, window = a.value_padded, a.block_stride, a.values_at, a.window
+        e, stride, values_at = a.value_padded, a.block_stride, a.values_at
         converted, addresses, record = stack(values_bytes), stack(ADDRESSES_BYTES), 4 * (e + SPAN_EXTRA)
         table = keys.table + 4 * (first // BLOCK_KEYS)
         for b in range(QUAD_BLOCKS):
@@ -235,7 +239,7 @@ def _shared_values(target: Target, codec: str, across: int):
                         v = load_cached(source + (i * e + LANES * c) * size)
                         store(converted + VECTOR_BYTES * ((b * BLOCK_KEYS + i) * across + c), v)
             for row in range(0, queries.rows, TILE_ROWS):
-                begin, end = seen(queries.positions + 8 * row, first, window)
+                begin, end = seen(a, queries.positions + 8 * row, first)
                 if begin < end:
                     rescale = load(states + STATE_BYTES * (row // TILE_ROWS) + VECTOR_BYTES)
                     values = Values(addresses, 0, row_bytes, 0, 0)
@@ -251,12 +255,12 @@ def _cached(target: Target, codec: str):
 
 
 def _seen(rows: int):
-    """seen(positions, first, window) -> begin, end: the blocks of the quad at position first that any row may see."""
+    """seen(a, positions, first) -> begin, end: the blocks of the quad at position first that any row may see."""
     last_row = 8 * (rows - 1)
 
     @njit(error_model="numpy")
-    def seen(positions, first, window):
-        oldest, last = load_i64(positions) - window + 1, load_i64(positions + last_row)
+    def seen(a, positions, first):
+        oldest, last = oldest_seen(a, load_i64(positions)), load_i64(positions + last_row)
         return max(oldest - first, 0) // BLOCK_KEYS, min(QUAD_BLOCKS, (last - first + BLOCK_KEYS) // BLOCK_KEYS)
 
     return seen
@@ -289,7 +293,7 @@ def _scores(form: str, rows: int, columns: int, copies: int, fetch: int):
 
 
 def _softmax_updater(rows: int, capped: int, copies: int):
-    """update(p, state, first, positions, window, cap) -> rescale: p = exp(p - m), m the maximum up to this quad.
+    """update(a, p, state, first, positions) -> rescale: p = exp(p - m), m the maximum up to this quad.
 
     Scores that a row may not see become 0. p is written `copies` times. state, as vectors: m, a lane for each row;
     rescale, what earlier sums are multiplied by, too; then for each row its sum of weights, in 16 lanes that are added
@@ -298,14 +302,15 @@ def _softmax_updater(rows: int, capped: int, copies: int):
     last_row, copy_bytes = 8 * (rows - 1), 4 * rows * QUAD
 
     @njit(error_model="numpy")
-    def update(p, state, first, positions, window, cap):
-        hides = first + QUAD - 1 > load_i64(positions) or first <= load_i64(positions + last_row) - window
+    def update(a, p, state, first, positions):
+        hides = first + QUAD - 1 > load_i64(positions) or first < oldest_seen(a, load_i64(positions + last_row))
         for r in range(rows):
-            at = p + 4 * r * QUAD
+            at, position = p + 4 * r * QUAD, load_i64(positions + 8 * r)
             if capped:
-                store_rows(soft_capped(load_rows(1, 4, at, 0), cap), at, 0)
+                store_rows(soft_capped(load_rows(1, 4, at, 0), a.cap), at, 0)
             if hides:
-                store_rows(mask_keys(load_rows(1, 4, at, 0), first, positions + 8 * r, window), at, 0)
+                shown = mask_keys(load_rows(1, 4, at, 0), oldest_seen(a, position) - first, position - first)
+                store_rows(shown, at, 0)
             m, top = load_f32(state + 4 * r), maximum(load(at), load(at + VECTOR_BYTES))
             top = maximum(top, maximum(load(at + 2 * VECTOR_BYTES), load(at + 3 * VECTOR_BYTES)))
             best = max(lane_max(top), m)
@@ -315,16 +320,16 @@ def _softmax_updater(rows: int, capped: int, copies: int):
         store(state + VECTOR_BYTES, rescale)
         for r in range(rows):
             at, best = p + 4 * r * QUAD, splat(load_f32(state + 4 * r))
-            a, b = exp(load(at) - best), exp(load(at + VECTOR_BYTES) - best)
-            c, d = exp(load(at + 2 * VECTOR_BYTES) - best), exp(load(at + 3 * VECTOR_BYTES) - best)
+            w0, w1 = exp(load(at) - best), exp(load(at + VECTOR_BYTES) - best)
+            w2, w3 = exp(load(at + 2 * VECTOR_BYTES) - best), exp(load(at + 3 * VECTOR_BYTES) - best)
             for copy in range(copies):
                 to = at + copy * copy_bytes
-                store(to, a)
-                store(to + VECTOR_BYTES, b)
-                store(to + 2 * VECTOR_BYTES, c)
-                store(to + 3 * VECTOR_BYTES, d)
+                store(to, w0)
+                store(to + VECTOR_BYTES, w1)
+                store(to + 2 * VECTOR_BYTES, w2)
+                store(to + 3 * VECTOR_BYTES, w3)
             weights = state + VECTOR_BYTES * (2 + r)
-            store(weights, fma(load(weights), splat(load_f32(state + VECTOR_BYTES + 4 * r)), (a + b) + (c + d)))
+            store(weights, fma(load(weights), splat(load_f32(state + VECTOR_BYTES + 4 * r)), (w0 + w1) + (w2 + w3)))
         return rescale
 
     return update

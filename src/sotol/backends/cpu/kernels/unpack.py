@@ -10,8 +10,8 @@ from sotol.backends.cpu.layout import GROUP, LANES, VECTOR_BYTES
 from sotol.backends.cpu.panels import ROWS, Panel
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.codes import Codes
-from sotol.backends.cpu.vectors.dots import byte_storer, load_multipliers, load_zeros, value_storer
-from sotol.backends.cpu.vectors.factors import factor_loader
+from sotol.backends.cpu.vectors.dots import byte_storer, load_zeros, value_storer
+from sotol.backends.cpu.vectors.factors import factor_loader, multiplier_loader
 from sotol.backends.cpu.vectors.simd import f16_loader, load, load_bfloats, splat, store
 
 FLOATS = ("F32", "F16", "BF16")  # kinds of weights that need no unpacking
@@ -21,7 +21,7 @@ VALUES_BYTES = GROUP * VECTOR_BYTES  # of a group as f32
 
 def codes_of(panel: Panel) -> Codes:
     """How a panel's codes become numbers."""
-    return Codes(panel.bits, panel.table, panel.bias)
+    return Codes(panel.bits, panel.table, panel.bias, panel.floats)
 
 
 def float_loader(target: Target, kind: str):
@@ -35,7 +35,7 @@ def scale_reader(target: Target, panel: Panel):
     factors: where the block has the factors of the unit's first subgroup; unit: where the unit begins. What the
     encoding lacks is 0.
     """
-    load_factor = factor_loader(panel.factor, target.f16)
+    load_factor, load_multiplier = factor_loader(panel.factor, target.f16), multiplier_loader(floating=panel.floating)
     stride, minimum_at, minimums_at, zeros_at = panel.factor_stride, panel.minimum_at, panel.minimums_at, panel.zeros_at
     has_scales, has_minimum, has_zeros = panel.scales, panel.minimum, panel.zeros
 
@@ -46,9 +46,9 @@ def scale_reader(target: Target, panel: Panel):
         if has_minimum:
             minimum = load_factor(at + minimum_at)
         if has_scales:
-            scale = scale * load_multipliers(unit + LANES * subgroup)
+            scale = scale * load_multiplier(unit + LANES * subgroup)
             if has_minimum:
-                minimum = minimum * load_multipliers(unit + minimums_at + LANES * subgroup)
+                minimum = minimum * load_multiplier(unit + minimums_at + LANES * subgroup)
         if has_zeros:
             zero = load_zeros(unit + zeros_at + LANES * subgroup)
         return scale, minimum, zero

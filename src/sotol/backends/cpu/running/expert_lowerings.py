@@ -7,11 +7,11 @@ from sotol.backends.cpu.layout import MOST_EXPERTS, QUANT_RECORD, padded
 from sotol.backends.cpu.running.lower import Call, Lowering, Site, piece_panels, residual_of, width_of
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.program import Node, Operand, Tensor
+from sotol.program.program import Constant, Node, Operand, Tensor
 
 __all__ = ["EXPERT_LOWERINGS"]
 
-SCORES = ("softmax", "sigmoid", "chosen")
+SCORES = ("softmax", "sigmoid", "chosen", "chosen_sigmoid")
 
 
 def _choose_experts(s: Site) -> list[Call]:
@@ -63,6 +63,12 @@ def _add_expert_bias(s: Site) -> list[Call]:
                    choices=s.at(choice), bias=s.places.vector(bias), out=s.out)]  # fmt: skip
 
 
+def _scale_choices(s: Site) -> list[Call]:
+    weights, choice, table = s.node.inputs
+    return [s.call("scale_choices", rows=s.rows, k=s.width, row=4 * s.stored, weights=s.at(weights),
+                   choices=s.at(choice), table=s.places.vector(table), out=s.out)]  # fmt: skip
+
+
 def _combine(s: Site, combine: Node | None = None, residual: int = 0) -> list[Call]:
     node = combine or s.node
     x, weights = node.inputs
@@ -111,7 +117,7 @@ def _needs_choices(node: Node, weight: Operand) -> str | None:
         return f"{node.op.name} needs choices that choose_experts makes: not those of {made_by.op.name}"
     logits = made_by.inputs[0]
     assert isinstance(logits, Tensor)
-    assert isinstance(weight, Weight)
+    assert isinstance(weight, Weight | Constant)
     if logits.shape[1] != weight.shape[0]:
         return f"{node.op.name}: {weight.name} has {weight.shape[0]} experts, and {logits.shape[1]} can be chosen"
     return None
@@ -124,20 +130,21 @@ def _needs_expert_linear(node: Node, _context: int) -> str | None:
     assert isinstance(weight, Weight)
     if x.shape[:-1] not in (choice.shape[:1], choice.shape):
         return f"expert_linear needs a row for each token or each choice: not {list(x.shape)}"
-    if x.kind not in ("int8", "f32") or (x.kind == "int8" and weight.encoding.integer is None):
-        return f"expert_linear can't read {x.kind}: only a product with integer weights reads int8"
+    if x.kind not in ("int8", "f32") or (x.kind == "int8" and not weight.encoding.whole):
+        return f"expert_linear can't read {x.kind}: only a product with whole weights reads int8"
     return _needs_choices(node, weight)
 
 
-def _needs_expert_bias(node: Node, _context: int) -> str | None:
+def _needs_expert_numbers(node: Node, _context: int) -> str | None:
     return _needs_choices(node, node.inputs[2])
 
 
 EXPERT_LOWERINGS: dict[str, Lowering] = {
-    "add_expert_bias": Lowering(_add_expert_bias, _needs_expert_bias),
+    "add_expert_bias": Lowering(_add_expert_bias, _needs_expert_numbers),
     "combine": Lowering(_combine),
     "combine_add": Lowering(_combine_add),
     "expert_linear": Lowering(_expert_linear, _needs_expert_linear),
     "choose_experts": Lowering(_choose_experts, _needs_choose_experts),
+    "scale_choices": Lowering(_scale_choices, _needs_expert_numbers),
     "spread": Lowering(_spread),
 }

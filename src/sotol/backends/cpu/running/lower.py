@@ -56,8 +56,9 @@ class Places(Protocol):
     def input(self, name: str) -> int: ...  # a step's array
     def panels(self, weight: Weight) -> tuple[int, int, int]: ...  # address, panels, bytes of each
     def vector(self, x: Operand) -> int: ...  # float32 numbers: a vector weight or a constant
+    def columns(self, x: Weight) -> int: ...  # float32 numbers of a matrix, column by column
     def cache(self, cache: Cache) -> CachePlace: ...
-    def attention(self, window: int) -> Mapping[str, int]: ...  # the arrays of `sharing.py`
+    def attention(self, window: int, *, chunked: bool) -> Mapping[str, int]: ...  # the arrays of `sharing.py`
     def attention_scratch(self, number: int) -> tuple[int, int]: ...  # records, and counts of finished shares, 0
     def sorted_choices(self, node: int, count: int) -> tuple[int, int]: ...  # a node's order and runs (`routing.py`)
 

@@ -5,10 +5,12 @@ T tokens, R rows with logits, N outputs, K inputs. Adding an op means one functi
 
 from sotol.backends.cpu.layout import LANES, QUANT_RECORD, VECTOR_BYTES, WIDEST_HEAD, padded
 from sotol.backends.cpu.running.expert_lowerings import EXPERT_LOWERINGS
+from sotol.backends.cpu.running.head_lowerings import HEAD_LOWERINGS
 from sotol.backends.cpu.running.lower import Call, Lowering, Site, piece_panels, residual_of, width_of
+from sotol.backends.cpu.running.recurrent_lowerings import RECURRENT_LOWERINGS
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.memory import Cache, Paged, State
+from sotol.program.memory import Cache, Paged
 from sotol.program.program import Constant, Node, Operand, StepInput, Tensor
 
 __all__ = ["LOWERINGS"]
@@ -28,8 +30,17 @@ def _rms_norm(s: Site, norm: Node | None = None, residual: int = 0) -> list[Call
     x, weight = (norm or s.node).inputs
     width = int((norm or s.node).shape[-1])
     return [s.call("rms_norm", rows=s.rows, each=s.width // width, width=width, row=4 * s.stored,
-                   eps=(norm or s.node).attributes["eps"], x=s.at(x), weight=s.places.vector(weight),
+                   eps=(norm or s.node).attributes["eps"], x=s.at(x), weight=s.places.vector(weight), weight_step=0,
                    residual=residual, out=s.out)]  # fmt: skip
+
+
+def _grouped_rms_norm(s: Site) -> list[Call]:
+    x, weight = s.node.inputs
+    groups = int(s.node.attributes["groups"])
+    width = s.width // groups
+    return [s.call("rms_norm", rows=s.rows, each=groups, width=width, row=4 * s.stored, eps=s.node.attributes["eps"],
+                   x=s.at(x), weight=s.places.vector(weight), weight_step=4 * width, residual=0,
+                   out=s.out)]  # fmt: skip
 
 
 def _layer_norm(s: Site) -> list[Call]:
@@ -123,29 +134,19 @@ def _attention(s: Site) -> list[Call]:
     wide = int(padded(layout.value) % (4 * LANES) == 0)
     return [
         s.call("attend", *place.codecs, wide, int(cap > 0), _rows_at_once(heads // layout.heads),
-               **s.places.attention(layout.window), tables=place.tables, table_width=place.table_width,
-               firsts=place.firsts, positions=s.places.input("positions"), heads=heads, kv_heads=layout.heads,
-               key_width=layout.key, key_padded=padded(layout.key), value_width=layout.value,
+               **s.places.attention(layout.window, chunked=layout.chunked), tables=place.tables,
+               table_width=place.table_width, firsts=place.firsts, positions=s.places.input("positions"), heads=heads,
+               kv_heads=layout.heads, key_width=layout.key, key_padded=padded(layout.key), value_width=layout.value,
                value_padded=padded(layout.value), block_stride=place.block, values_at=place.values_at,
-               window=layout.window or ALL_KEYS, scale=s.node.attributes["scale"], cap=cap, sinks=sinks,
-               cache=place.address, sums=sums, finished=finished, q=s.at(q), q_row=4 * padded(heads * layout.key),
-               out=s.out, out_row=4 * s.stored),
+               window=layout.window or ALL_KEYS, chunk=layout.window * layout.chunked,
+               scale=s.node.attributes["scale"], cap=cap, sinks=sinks, cache=place.address, sums=sums,
+               finished=finished, q=s.at(q), q_row=4 * padded(heads * layout.key), out=s.out, out_row=4 * s.stored),
     ]  # fmt: skip
 
 
 def _rows_at_once(group: int) -> int:
     """Query rows of a register tile for one token: the query heads of a kv head, in equal parts of up to six."""
     return -(-group // -(-group // 6))
-
-
-def _moving_average(s: Site) -> list[Call]:
-    x, decay, cache, _ = s.node.inputs
-    assert isinstance(cache, Cache)
-    place = s.places.cache(cache)
-    return [s.call("moving_average", sequences=s.places.count("S"), width=s.stored, row=4 * s.stored,
-                   starts=s.places.input("starts"), positions=s.places.input("positions"), slots=place.tables,
-                   states=place.address, size=place.block, decay=s.places.vector(decay), x=s.at(x),
-                   out=s.out)]  # fmt: skip
 
 
 def _add(s: Site) -> list[Call]:
@@ -202,6 +203,12 @@ def _rows(s: Site) -> list[Call]:
     return [s.call("rows", rows=s.rows, width=s.stored, index=s.at(index), x=s.at(x), out=s.out)]
 
 
+def _reorder(s: Site) -> list[Call]:
+    x, order = s.node.inputs
+    return [s.call("reorder", rows=s.rows, width=s.width, row=4 * s.stored, order=s.places.vector(order), x=s.at(x),
+                   out=s.out)]  # fmt: skip
+
+
 # ---- what kernels rely on beyond the op's rule
 
 
@@ -235,6 +242,14 @@ def _needs_scale_by_position(node: Node, context: int) -> str | None:
     return f"scale_by_position needs a table of {context} positions: not {list(table.shape)}"
 
 
+def _needs_reorder(node: Node, _context: int) -> str | None:
+    """Indices are read as they are."""
+    order, width = node.inputs[1], int(node.shape[-1])
+    if isinstance(order, Constant) and order.value.min() >= 0 and order.value.max() < width:
+        return None
+    return f"reorder needs a constant order of {width} numbers"
+
+
 def _needs_pages(node: Node, _context: int) -> str | None:
     cache = next(x for x in node.inputs if isinstance(x, Cache))
     layout = cache.layout
@@ -256,9 +271,9 @@ def _needs_attention(node: Node, context: int) -> str | None:
     return None
 
 
-def _needs_state(node: Node, _context: int) -> str | None:
-    cache = next(x for x in node.inputs if isinstance(x, Cache))
-    return None if isinstance(cache.layout, State) else f"{node.op.name} needs a state: not {cache}"
+def _needs_parts(node: Node, _context: int) -> str | None:
+    groups, width = node.attributes["groups"], width_of(node.shape)
+    return None if groups > 0 and width % groups == 0 else f"{groups} equal parts can't be made of {width} numbers"
 
 
 def _needs_groups(node: Node, _context: int) -> str | None:
@@ -278,8 +293,8 @@ def _needs_linear(node: Node, _context: int) -> str | None:
     x, weight = (node.parts or (node,))[0].inputs
     assert isinstance(x, Tensor)
     assert isinstance(weight, Weight)
-    if x.kind == "int8" and weight.encoding.integer is None:
-        return f"{node.op.name} can't read int8: only a product with integer weights does"
+    if x.kind == "int8" and not weight.encoding.whole:
+        return f"{node.op.name} can't read int8: only a product with whole weights does"
     return None if x.kind in ("int8", "f32") else f"{node.op.name} can't read {x.kind}"
 
 
@@ -302,13 +317,14 @@ LOWERINGS: dict[str, Lowering] = {
     "gate_rows": Lowering(_gate_rows),
     "glu": Lowering(_glu),
     "glu_quantize": Lowering(_glu_quantize, _needs_groups),
+    "grouped_rms_norm": Lowering(_grouped_rms_norm, _needs_parts),
     "layer_norm": Lowering(_layer_norm),
     "linear": Lowering(_linear, _needs_linear),
     "linear_add": Lowering(_linear_add, _needs_linear),
-    "moving_average": Lowering(_moving_average, _needs_state),
     "quantize": Lowering(_quantize, _needs_groups),
     "remember": Lowering(_remember, _needs_pages),
     "remember_latent": Lowering(_remember_latent, _needs_pages),
+    "reorder": Lowering(_reorder, _needs_reorder),
     "rms_norm": Lowering(_rms_norm),
     "rms_norm_add": Lowering(_rms_norm_add),
     "rms_norm_quantize": Lowering(_rms_norm_quantize, _needs_norm_quantize),
@@ -318,4 +334,6 @@ LOWERINGS: dict[str, Lowering] = {
     "scale_by_position": Lowering(_scale_by_position, _needs_scale_by_position),
     "soft_cap": Lowering(_soft_cap),
     **EXPERT_LOWERINGS,
+    **HEAD_LOWERINGS,
+    **RECURRENT_LOWERINGS,
 }

@@ -3,6 +3,7 @@
 T tokens, S sequences, R rows with results.
 """
 
+import math
 import mmap
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,8 @@ def page_bytes(layout: Paged, codecs: tuple[str, str]) -> tuple[int, int]:
 def block_bytes(cache: Cache, codecs: Codecs) -> int:
     """What a block takes in a cache."""
     if isinstance(cache.layout, State):
-        return padded(cache.layout.size) * 4
+        *rows, width = cache.layout.shape
+        return math.prod(rows) * padded(width) * 4
     return cache.layout.heads * sum(page_bytes(cache.layout, codecs.of(cache)))
 
 
@@ -111,6 +113,7 @@ class Memory:
         self.packed, self._limits, self._codecs = packed, limits, codecs
         self._arena, self._offsets = zeros(plan.size), plan.offsets
         self._vectors: dict[int, tuple[str, Array]] = {}  # by the id of the operand, with its name
+        self._columns: dict[int, Constant] = {}  # by the id of a matrix
         self._groups = groups
         self._group_of = {cache: number for number, group in enumerate(groups) for cache in group.caches}
         self._caches = {
@@ -124,8 +127,8 @@ class Memory:
         names = {"positions": "T"} | {x.name: str(x.shape[0]) for x in program.step_inputs() if x.shape}
         self._inputs |= {name: np.zeros(limits.of(dim), np.int32) for name, dim in names.items()}
         self._tiles = Tiles(limits)
-        windows = {c.layout.window for c in self._caches if isinstance(c.layout, Paged)}
-        self._work = {window: AttentionWork(limits, self._tiles, window) for window in windows}
+        windows = {(c.layout.window, c.layout.chunked) for c in self._caches if isinstance(c.layout, Paged)}
+        self._work = {(w, chunked): AttentionWork(limits, self._tiles, w, chunked=chunked) for w, chunked in windows}
         self._scratch: dict[int, tuple[Bytes, npt.NDArray[np.int64]]] = {}
         self._sorted: dict[int, tuple[Int32Array, npt.NDArray[np.int64]]] = {}
         nodes = (part for node in program.nodes for part in node.parts or (node,))
@@ -153,10 +156,10 @@ class Memory:
         return {name: _address(array) for arrays in (self._inputs, self._counts) for name, array in arrays.items()}
 
     @cached_property
-    def _work_addresses(self) -> dict[int, dict[str, int]]:
+    def _work_addresses(self) -> dict[tuple[int, bool], dict[str, int]]:
         return {
-            window: {name: _address(x) for name, x in (self._tiles.arrays | w.arrays | {"shares": w.count}).items()}
-            for window, w in self._work.items()
+            seen: {name: _address(x) for name, x in (self._tiles.arrays | w.arrays | {"shares": w.count}).items()}
+            for seen, w in self._work.items()
         }
 
     def limit(self, dim: str) -> int:
@@ -179,11 +182,20 @@ class Memory:
         if id(x) not in self._vectors:
             assert isinstance(x, Weight | Constant)
             values = in_memory(x).decode() if isinstance(x, Weight) else x.value
-            values = np.ascontiguousarray(values, np.float32).reshape(-1)
+            values = np.ascontiguousarray(values, np.float32 if values.dtype.kind == "f" else np.int32).reshape(-1)
             if rest := padded(values.size) - values.size:  # kernels read whole vectors
-                values = np.concatenate([values, np.zeros(rest, np.float32)])
+                values = np.concatenate([values, np.zeros(rest, values.dtype)])
             self._vectors[id(x)] = x.name, values
         return _address(self._vectors[id(x)][1])
+
+    def columns(self, x: Weight) -> int:
+        """A small matrix, transposed: each column's numbers are whole vectors."""
+        if id(x) not in self._columns:
+            values = in_memory(x).decode().T  # [k, N]
+            whole = np.zeros((len(values), padded(values.shape[1])), np.float32)
+            whole[:, : values.shape[1]] = values
+            self._columns[id(x)] = Constant(f"columns of {x.name}", whole)
+        return self.vector(self._columns[id(x)])
 
     def cache(self, cache: Cache) -> CachePlace:
         tables, size = self._tables[self._group_of[cache]], block_bytes(cache, self._codecs)
@@ -192,8 +204,8 @@ class Memory:
         values_at = page_bytes(cache.layout, codecs)[0] if isinstance(cache.layout, Paged) else 0
         return CachePlace(address, size, values_at, codecs, blocks, tables.width, firsts, slots)
 
-    def attention(self, window: int) -> dict[str, int]:
-        return self._work_addresses[window]
+    def attention(self, window: int, *, chunked: bool) -> dict[str, int]:
+        return self._work_addresses[window, chunked]
 
     def attention_scratch(self, number: int) -> tuple[int, int]:
         if number not in self._scratch:

@@ -27,7 +27,7 @@ from sotol.errors import ModelError, SotolError, explained
 from sotol.formats.files import files_of
 from sotol.formats.weights import Weight
 from sotol.program import ops
-from sotol.program.fuse import fuse
+from sotol.program.fuse import PRODUCTS, fuse
 from sotol.program.memory import BLOCK_TOKENS, Copy, Group, group_caches
 from sotol.program.plan import plan_memory
 from sotol.program.program import Node, Operand, Program, StepInput
@@ -35,7 +35,7 @@ from sotol.program.runner import Results, vocabulary_of
 from sotol.program.step import Limits, Step
 from sotol.progress import Progress
 
-__all__ = ["MOST_THREADS", "CpuRunner", "OpTime"]
+__all__ = ["MOST_THREADS", "CpuRunner", "OpTime", "panel_bytes"]
 
 MOST_THREADS = 1024
 CODECS = ("f16", "f32")
@@ -193,10 +193,15 @@ def block_sizes(groups: Sequence[Group], codecs: Codecs) -> list[int]:
     return [sum(block_bytes(cache, codecs) for cache in group.caches) for group in groups]
 
 
+def panel_bytes(program: Program) -> int:
+    """The memory that a program's matrices take as panels; ValueError for an encoding that there are none for."""
+    return sizes_of(_matrices(program)).all
+
+
 def _matrices(program: Program) -> list[Weight]:
     """The weights of the program that become panels, each once: matrices, or those of experts [E, N, K]."""
     nodes = [part for node in program.nodes for part in node.parts or (node,)]
-    inputs = [x for node in nodes if node.op in (ops.linear, ops.embed, ops.expert_linear) for x in node.inputs]
+    inputs = [x for node in nodes if node.op in (*PRODUCTS, ops.embed) for x in node.inputs]
     return list(dict.fromkeys(x for x in inputs if isinstance(x, Weight)))
 
 

@@ -57,10 +57,10 @@ class Tiles:
 
 
 class AttentionWork:
-    """The shares of a step's tiles, for all layers with the same window (0: none)."""
+    """The shares of a step's tiles, for all layers with the same window (0: none), or with chunks of its size."""
 
-    def __init__(self, limits: Limits, tiles: Tiles, window: int) -> None:
-        self._tiles, self._window = tiles, window
+    def __init__(self, limits: Limits, tiles: Tiles, window: int, *, chunked: bool = False) -> None:
+        self._tiles, self._window, self._chunked = tiles, window, chunked
         most = tiles.most + most_span_rows(limits)
         self.arrays: dict[str, Int32Array] = {
             "tile_sums": np.zeros(tiles.most, np.int32),
@@ -72,7 +72,10 @@ class AttentionWork:
     def fill(self) -> None:
         """Divide the tiles into shares; they have been filled."""
         tiles, window = self._tiles, self._window or 2**31
-        begins = [max(position - window + 1, 0) // SPAN for position in tiles.first]
+        if self._chunked:
+            begins = [position // window * window // SPAN for position in tiles.first]
+        else:
+            begins = [max(position - window + 1, 0) // SPAN for position in tiles.first]
         shares, sums = share_out(tiles.counts, begins, [position // SPAN + 1 for position in tiles.last])
         self.arrays["tile_sums"][: len(sums)] = sums
         self.arrays["share_tiles"][: len(shares)] = [tile for tile, _ in shares]

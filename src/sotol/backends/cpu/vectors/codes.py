@@ -12,7 +12,7 @@ from llvmlite import ir
 from sotol.backends.cpu.layout import GROUP, LANES, PLANES, VECTOR_BYTES, place_in_plane
 from sotol.backends.cpu.vectors.simd import I8, I32, Builder, Value, call, constant, load_ir, offset
 
-__all__ = ["VECTORS", "Codes", "Weights", "join", "packed_bytes", "stored_bytes"]
+__all__ = ["VECTORS", "Codes", "Weights", "join", "looked_up", "packed_bytes", "stored_bytes"]
 
 VECTORS = GROUP * LANES // VECTOR_BYTES  # of a group: 8
 
@@ -39,6 +39,7 @@ class Codes(NamedTuple):
     bits: int  # of a code
     table: tuple[int, ...] = ()  # of an int8 for each code, of up to 4 bits; empty: codes are the unsigned bytes
     bias: int = 0  # without a table: code minus number
+    floats: str = ""  # the floats that codes stand for (`quant.NUMBERS`), which dot products of bytes can't take
 
     @property
     def byte_bits(self) -> int:

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from sotol.backends.cpu.layout import GROUP, LANES, PLANES, VECTOR_BYTES
 from sotol.backends.cpu.vectors import amx
 from sotol.backends.cpu.vectors.codes import VECTORS, Codes, Weights, join, packed_bytes, stored_bytes
+from sotol.backends.cpu.vectors.numbers import four_numbers
 from sotol.backends.cpu.vectors.simd import (
     F32,
     I8,
@@ -275,25 +276,19 @@ def _added(
 def value_storer(form: str, codes: Codes, width: int, *, minimum: bool, zeros: bool) -> Any:
     """put(group, subgroup, scale, minimum, zero, address): decoded inputs of 16 rows, 64 bytes an input.
 
-    group: packed codes; subgroup (a literal): 0, or 1 for the second `width` of its 32 inputs. A value is
-    scale * (number - zero) + minimum, each operation rounded, as `quant` decodes.
+    group: packed codes; subgroup (a literal): 0, or 1 for the second `width` of its 32 inputs.
     """
 
     @intrinsic(prefer_literal=True)
     def store_values(
         _context: Any, _group: Any, subgroup: Any, _scale: Any, _minimum: Any, _zero: Any, _address: Any
     ) -> Any:
-        first, bias = subgroup.literal_value * width // 4, constant(VI, codes.byte_bias)
+        first, terms = subgroup.literal_value * width, (minimum, zeros)
 
         def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
             weights = packed_bytes(b, args[0], codes, form)
-            for j in range(first, first + width // 4):
-                words = b.bitcast(weights(j, 0, LANES), VI)
-                for i in range(4):
-                    value = b.sitofp(b.sub(b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255)), bias), VF)
-                    value = b.fmul(args[2], b.fsub(value, args[4]) if zeros else value)
-                    value = b.fadd(value, args[3]) if minimum else value
-                    store_ir(b, value, offset(b, args[5], VECTOR_BYTES * (4 * j + i)))
+            for k, value in _decoded(b, weights, codes, form, range(first, first + width), args[2:5], terms):
+                store_ir(b, value, offset(b, args[5], VECTOR_BYTES * k))
             return c.get_dummy_value()
 
         return types.void(types.int64, subgroup, f32x16, f32x16, f32x16, types.int64), generate
@@ -301,14 +296,44 @@ def value_storer(form: str, codes: Codes, width: int, *, minimum: bool, zeros: b
     return store_values
 
 
-@intrinsic
-def load_multipliers(_context: Any, _address: Any) -> Any:
-    """16 int8 at an address as f32."""
+def value_adder(form: str, codes: Codes, width: int, *, minimum: bool, zeros: bool) -> Any:
+    """add(sums, group, subgroup, scale, minimum, zero, x): the sums of one token, with its inputs times decoded values.
 
-    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        return b.sitofp(load_ir(b, args[0], ir.VectorType(I8, LANES)), VF)
+    These are as of `value_storer`, and never reach memory. x: the f32 inputs of the group.
+    """
 
-    return f32x16(types.int64), generate
+    @intrinsic(prefer_literal=True)
+    def add_values(
+        _context: Any, sums: Any, _group: Any, subgroup: Any, _scale: Any, _minimum: Any, _zero: Any, _x: Any
+    ) -> Any:
+        first, terms = subgroup.literal_value * width, (minimum, zeros)
+
+        def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+            ((total,),) = rows_of(b, sums, args[0])
+            weights = packed_bytes(b, args[1], codes, form)
+            for k, value in _decoded(b, weights, codes, form, range(first, first + width), args[3:6], terms):
+                total = fma_ir(b, splat_ir(b, load_ir(b, offset(b, args[6], 4 * k), F32), VF), value, total)
+            return tile_of(b, [[total]])
+
+        return sums(sums, types.int64, subgroup, f32x16, f32x16, f32x16, types.int64), generate
+
+    return add_values
+
+
+def _decoded(
+    b: Builder, weights: Weights, codes: Codes, form: str, inputs: range, factors: Sequence[Value],
+    terms: tuple[bool, bool],
+) -> Iterator[tuple[int, Value]]:  # fmt: skip
+    """(input of the group, its values of 16 rows): scale * (number - zero) + minimum, rounded each, as `quant` decodes.
+
+    factors: scale, minimum, zero. terms: whether there are a minimum, and zero points.
+    """
+    scale, least, zero = factors
+    minimum, zeros = terms
+    for k in inputs[::4]:
+        for i, value in enumerate(four_numbers(b, weights(k // 4, 0, LANES), codes, form)):
+            value = b.fmul(scale, b.fsub(value, zero) if zeros else value)
+            yield k + i, b.fadd(value, least) if minimum else value
 
 
 @intrinsic

@@ -7,14 +7,42 @@ from numba import types
 from numba.extending import intrinsic
 
 from sotol.backends.cpu.layout import LANES
-from sotol.backends.cpu.vectors.simd import I8, VF, VI, Builder, Value, constant, f16_loader, f32x16, load, load_ir
+from sotol.backends.cpu.vectors.simd import (
+    I8,
+    VF,
+    VI,
+    Builder,
+    Value,
+    constant,
+    f16_loader,
+    f32x16,
+    load,
+    load_bfloats,
+    load_ir,
+)
 
-__all__ = ["factor_loader"]
+__all__ = ["factor_loader", "multiplier_loader"]
 
 
 def factor_loader(factor: str, f16: str) -> Any:
     """load(address) -> f32x16 of 16 factors of a form of `quant.FACTORS`; f16: the target's form of its conversion."""
-    return {"f16": f16_loader(f16), "f32": load, "e8m0": _load_e8m0_half, "e4m3": _load_e4m3_half}[factor]
+    loaders = {"f32": load, "bf16": load_bfloats, "e8m0": _load_e8m0_half, "e4m3": _load_e4m3_half}
+    return f16_loader(f16) if factor == "f16" else loaders[factor]
+
+
+def multiplier_loader(*, floating: bool) -> Any:
+    """load(address) -> f32x16 of 16 multipliers of a byte: `quant.Layout.floating` or int8."""
+    return _load_e4m3_half if floating else load_multipliers
+
+
+@intrinsic
+def load_multipliers(_context: Any, _address: Any) -> Any:
+    """16 int8 at an address as f32."""
+
+    def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        return b.sitofp(load_ir(b, args[0], ir.VectorType(I8, LANES)), VF)
+
+    return f32x16(types.int64), generate
 
 
 def _load_bytes(b: Builder, address: Value) -> Value:

@@ -193,27 +193,22 @@ def soft_capped(_context: Any, tile: Any, cap: Any) -> Any:
 
 
 @intrinsic
-def mask_keys(_context: Any, tile: Any, first: Any, positions: Any, window: Any) -> Any:
-    """Lane i of vector c of row r is the key at position first + 16 c + i: -inf where the row may not see it.
-
-    A row sees the `window` last keys up to its own position (int64 at positions + 8 r).
-    """
+def mask_keys(_context: Any, tile: Any, oldest: Any, last: Any) -> Any:
+    """Lane i of vector c of every row is key 16 c + i: -inf where that is none of the keys oldest … last."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
         rows, hidden = [], constant(VF, float("-inf"))
-        for r, row in enumerate(rows_of(b, tile, args[0])):
-            ahead = b.sub(load_ir(b, offset(b, args[2], 8 * r), I64), args[1])  # of this row over the first key
-            last = splat_ir(b, b.trunc(ahead, I32), VI)
-            oldest = splat_ir(b, b.trunc(b.sub(ahead, args[3]), I32), VI)
+        oldest, last = (splat_ir(b, b.trunc(x, I32), VI) for x in args[1:])
+        for row in rows_of(b, tile, args[0]):
             new = []
             for k, v in enumerate(row):
                 key = ir.Constant(VI, [LANES * k + i for i in range(LANES)])
-                seen = b.and_(b.icmp_signed("<=", key, last), b.icmp_signed(">", key, oldest))
+                seen = b.and_(b.icmp_signed("<=", key, last), b.icmp_signed(">=", key, oldest))
                 new.append(b.select(seen, v, hidden))
             rows.append(new)
         return tile_of(b, rows)
 
-    return tile(tile, types.int64, types.int64, types.int64), generate
+    return tile(tile, types.int64, types.int64), generate
 
 
 @intrinsic

@@ -1,7 +1,9 @@
 """The GGUF writer, read back by our reader and by the `gguf` package's."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sotol.formats import Weight, read_gguf, write_gguf
+from sotol.formats import GGUFWriter, Weight, read_gguf, write_gguf
 from sotol.formats.gguf import SPLIT_KEYS
-from sotol.quant import ENCODINGS, Layout, plain_encoding
+from sotol.quant import ENCODINGS, Layout, UInt8Array, plain_encoding
 
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -199,3 +201,103 @@ def test_an_encoding_that_only_other_formats_have(tmp_path: Path) -> None:
     weight = Weight.from_bytes("w", encoding, (2, 64), np.zeros(2 * encoding.size, np.uint8))
     with pytest.raises(ValueError, match="weight 'w' is stored as q4_64x1, which GGUF does not have"):
         write_gguf(tmp_path / "m.gguf", {}, [weight])
+
+
+def test_weights_come_one_after_the_other_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    first, second = (np.arange(start, start + 128, dtype=np.float32).reshape(4, 32) for start in (0, 500))
+    with GGUFWriter(path, {"general.alignment": 64, "n": 1}) as writer:
+        writer.add("first", ENCODINGS["F32"], first.shape)
+        writer.add("second", ENCODINGS["Q8_0"], second.shape)
+        encode = ENCODINGS["Q8_0"].encode
+        assert encode is not None
+        writer.write("second", (encode(row) for row in second))
+        writer.write("first", [first.view(np.uint8)])
+        assert not path.exists()
+    ours = read_gguf(path)
+    assert list(ours.weights) == ["first", "second"]
+    assert np.array_equal(ours.weights["first"].decode(), first)
+    again = Weight.from_values("second", second, "Q8_0")
+    assert np.array_equal(ours.weights["second"].rows(), again.rows())
+    whole = tmp_path / "whole.gguf"
+    write_gguf(whole, {"general.alignment": 64, "n": 1}, ours.weights.values())
+    assert whole.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_nothing_is_left_of_a_file_that_was_not_ended(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"the one before")
+    with pytest.raises(error):
+        use_writer(path, ("add", "w"), ("write", "w", interrupted(error)))
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"the one before"
+
+
+def interrupted(error: type[BaseException]) -> Iterator[UInt8Array]:
+    yield np.zeros(128, np.uint8)
+    raise error
+
+
+def use_writer(path: Path, *steps: tuple[Any, ...]) -> None:
+    """A writer of a file of F32 vectors of 32: announces ("add", name) and writes ("write", name, pieces)."""
+    with GGUFWriter(path, {}) as writer:
+        for what, name, *pieces in steps:
+            if what == "add":
+                writer.add(name, ENCODINGS["F32"], (32,))
+            else:
+                writer.write(name, *pieces)
+
+
+ROW = np.zeros(128, np.uint8)
+ADD, WRITE = ("add", "w"), ("write", "w", [ROW])
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([ADD, WRITE, ("add", "v")], "weight 'v' is announced after others were written: announce all first"),
+        ([ADD, ADD], "weight 'w' is there twice"),
+        ([ADD, ("write", "w", [ROW[:64]])], "weight 'w' has 128 bytes, and 64 were given"),
+        ([ADD, ("write", "w", [ROW, ROW])], "weight 'w' has 128 bytes, and 256 of uint8 were given"),
+        ([ADD, ("write", "w", [ROW.view(np.float32)])], "weight 'w' has 128 bytes, and 32 of float32 were given"),
+        ([ADD, ("add", "v"), WRITE], r"weight 'v' \(of 1\) was announced and not written"),
+        ([ADD, WRITE, WRITE], "weight 'w' was written before"),
+        ([WRITE], "weight 'w' was not announced"),
+    ],
+)
+def test_weights_that_are_not_written_as_they_were_announced(
+    tmp_path: Path, steps: list[tuple[Any, ...]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        use_writer(tmp_path / "m.gguf", *steps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_by_number_of_weights_and_what_progress_is_told(tmp_path: Path) -> None:
+    weight = Weight.from_values("w", np.ones((4, 32), np.float32), "F32")
+    told: list[int] = []
+    parts = write_gguf(
+        tmp_path / "m.gguf", {}, [replace(weight, name=f"w{i}") for i in range(5)], part_weights=2, progress=told.append
+    )
+    assert [len(gguf.GGUFReader(part).tensors) for part in parts] == [2, 2, 1]
+    assert sum(told) == 5 * weight.nbytes
+    assert len(read_gguf(parts[0]).weights) == 5
+
+
+def test_an_error_in_a_later_part_leaves_none_of_them(tmp_path: Path) -> None:
+    weight = Weight.from_values("w", np.ones((4, 32), np.float32), "F32")
+
+    def stop(_: int) -> None:
+        if len(list(tmp_path.iterdir())) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_gguf(tmp_path / "m.gguf", {}, [weight, replace(weight, name="v")], part_weights=1, progress=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_that_are_not_utf8_stay_as_they_were_read(tmp_path: Path) -> None:
+    tokens = [b"\xff".decode(errors="surrogateescape"), "a"]
+    write_gguf(tmp_path / "m.gguf", {"tokenizer.ggml.tokens": tokens}, [])
+    assert read_gguf(tmp_path / "m.gguf").metadata["tokenizer.ggml.tokens"] == tokens

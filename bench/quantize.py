@@ -1,0 +1,235 @@
+"""What each encoding costs a model, as sotol and as llama.cpp quantise it: bits, perplexity, divergence, time.
+
+    python -m bench.quantize [MODEL ...] [--encoding NAME ...] [--mix NAME ...] [--windows 24] [--threads N]
+
+A model's weights are decoded to F32, which is the baseline. An encoding goes to all matrices whose rows are whole
+blocks of it, and the others stay F32; a mix goes to all, as its rules say. Each is made with and without an importance
+matrix, by sotol and by llama.cpp (ggml_quantize_chunk, llama_model_quantize of llama-cpp-python), and all are run by
+sotol, with activations in float32: so only weights differ. Divergences are from the baseline's predictions. Times are
+of the CPU, of all threads together, so that others who use the machine disturb them little.
+
+Texts are pages of this repository: importance is collected on the one half, predictions are scored on the other.
+"""
+
+import argparse
+import ctypes
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any, NamedTuple
+
+import numpy as np
+from bench.machine import busy_cores, processor
+
+from sotol.arrays import Float32Array, UInt8Array
+from sotol.backends.cpu.running.fitting import Encoder
+from sotol.backends.cpu.running.threads import default_threads
+from sotol.backends.cpu.target import host_target
+from sotol.catalog import find_model
+from sotol.formats import Checkpoint, read_gguf
+from sotol.formats.files import in_memory
+from sotol.formats.gguf_writer import write_gguf
+from sotol.formats.weights import Weight
+from sotol.quant import ENCODINGS, Encoding
+from sotol.tools.activations import collect
+from sotol.tools.importance import Importance
+from sotol.tools.mixes import MIXES, quantisable
+from sotol.tools.perplexity import perplexity
+from sotol.tools.quantize import quantize
+
+__all__ = ["Row", "measure"]
+
+ROOT = Path(__file__).parents[1]
+READ = ("docs/cli.md", "docs/server.md", "docs/python.md", "CHANGELOG.md")
+SCORED = ("docs/architecture.md", "docs/performance.md", "README.md", "CONTRIBUTING.md")
+SINGLE = (
+    "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "Q3_K", "Q2_K",
+)  # fmt: skip
+
+
+class Row(NamedTuple):
+    """What was measured of one file, or of one encoding's files."""
+
+    model: str
+    name: str  # of the encoding or mix
+    importance: bool
+    bits: float  # of each weight that was quantised; of a mix, of all
+    perplexity: float
+    divergence: float
+    peer_perplexity: float | None  # llama.cpp's
+    peer_divergence: float | None
+    nanoseconds: float  # of all threads together, for each weight
+    peer_nanoseconds: float | None
+
+
+def text(pages: Sequence[str]) -> str:
+    """The pages, one after the other."""
+    return "\n\n".join((ROOT / page).read_text() for page in pages)
+
+
+class Peer:
+    """llama.cpp, through the package llama_cpp."""
+
+    def __init__(self, threads: int) -> None:
+        import llama_cpp  # noqa: PLC0415  (not everyone who measures sotol has it)
+
+        self._lib, self._threads = llama_cpp.llama_cpp, threads
+        folder = Path(llama_cpp.__file__).parent / "lib"
+        self._chunk = ctypes.CDLL(str(folder / "libggml-base.so")).ggml_quantize_chunk
+        self._chunk.restype = ctypes.c_size_t
+        self._silent = self._lib.llama_log_callback(lambda *_: None)
+        self._lib.llama_log_set(self._silent, ctypes.c_void_p(0))
+
+    def encode(self, encoding: Encoding, x: Float32Array, importance: Float32Array | None) -> UInt8Array:
+        """Rows [N, K] by one thread, as ggml encodes them."""
+        x = np.ascontiguousarray(x, np.float32)
+        out = np.zeros((len(x), x.shape[1] // encoding.values * encoding.size), np.uint8)
+        given = None if importance is None else np.ascontiguousarray(importance, np.float32)
+        address = ctypes.c_void_p(None if given is None else given.ctypes.data)
+        rows, width = ctypes.c_int64(len(x)), ctypes.c_int64(x.shape[1])
+        source, to = ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(out.ctypes.data)
+        self._chunk(encoding.ggml_type, source, to, ctypes.c_int64(0), rows, width, address)
+        return out
+
+    def quantize(self, source: Path, out: Path, mix: str, importance: Importance | None) -> None:
+        """The whole model by a mix."""
+        lib = self._lib
+        settings = lib.llama_model_quantize_default_params()
+        settings.nthread, settings.ftype, settings.allow_requantize = self._threads, MIXES[mix].file_type, True
+        kept = list[object]()
+        if importance is not None:
+            entries = (lib.llama_model_imatrix_data * (len(importance.sums) + 1))()
+            for entry, name in zip(entries, importance.sums, strict=False):
+                means = np.ascontiguousarray(importance.of(name), np.float32)
+                kept.append(means)
+                entry.name, entry.size = name.encode(), means.size
+                entry.data = ctypes.cast(means.ctypes.data, ctypes.POINTER(ctypes.c_float))
+            settings.imatrix = entries
+        if lib.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(settings)):
+            raise RuntimeError(f"llama.cpp can't quantise {source} as {mix}")
+
+
+class Bench:
+    """Measurements of one model."""
+
+    def __init__(self, model: Path, folder: Path, windows: int, threads: int, peer: Peer | None) -> None:
+        self._folder, self._threads, self._peer, self._name = folder, threads, peer, model.stem
+        self._source = folder / "source.gguf"
+        quantize(read_gguf(model), self._source, encoding="F32", allow_requantize=True, threads=threads)
+        self._checkpoint: Checkpoint = read_gguf(self._source)
+        self._importance = collect(self._source, text(READ), dataset="docs", precision="f32", threads=threads)
+        self._baseline = folder / "baseline"
+        self.perplexity = perplexity(
+            self._source, text(SCORED), most=windows, save=self._baseline, precision="f32", threads=threads
+        ).perplexity
+
+    def single(self, name: str, *, weighted: bool) -> Row:
+        """An encoding for all matrices that can have it."""
+        encoding = ENCODINGS[name]
+        chosen = [w for w in self._checkpoint.weights.values() if quantisable(w) and w.shape[-1] % encoding.values == 0]
+        encoder = Encoder([(encoding, False), (encoding, True)])
+        bits, ours = (
+            8 * encoding.size / encoding.values,
+            self._written(chosen, encoding, encoder.encode, weighted=weighted),
+        )
+        row = Row(self._name, name, weighted, bits, ours[0], ours[1], None, None, ours[2], None)
+        if self._peer is None:
+            return row
+        theirs = self._written(chosen, encoding, self._peer.encode, weighted=weighted)
+        return row._replace(peer_perplexity=theirs[0], peer_divergence=theirs[1], peer_nanoseconds=theirs[2])
+
+    def mix(self, name: str, *, weighted: bool) -> Row:
+        """A mix for the whole model; the time has decoding and writing in it, too."""
+        importance = self._importance if weighted else None
+        out, begin = self._folder / "out.gguf", process_time()
+        made = quantize(self._checkpoint, out, mix=name, importance=importance, threads=self._threads)
+        seconds, scores = process_time() - begin, self._scores(out)
+        bits, each = 8 * made.after / made.values, 1e9 * seconds / made.values
+        row = Row(self._name, name, weighted, bits, *scores, None, None, each, None)
+        if self._peer is None:
+            return row
+        begin = process_time()
+        self._peer.quantize(self._source, out, name, importance)
+        seconds = process_time() - begin
+        theirs = self._scores(out)
+        return row._replace(
+            peer_perplexity=theirs[0], peer_divergence=theirs[1], peer_nanoseconds=1e9 * seconds / made.values
+        )
+
+    def _written(
+        self, chosen: Sequence[Weight], encoding: Encoding, encode: Any, *, weighted: bool
+    ) -> tuple[float, float, float]:
+        """Perplexity, divergence and nanoseconds for each weight, of these weights in an encoding."""
+        made, seconds, count = dict[str, Weight](), 0.0, 0
+        for weight in chosen:
+            values = in_memory(weight).decode()
+            importance = self._importance.of(weight.name) if weighted else None
+            begin = process_time()
+            data = encode(encoding, values, importance)
+            seconds, count = seconds + process_time() - begin, count + values.size
+            made[weight.name] = Weight.from_bytes(weight.name, encoding, weight.shape, data.reshape(-1))
+        out = self._folder / "out.gguf"
+        weights = [made.get(w.name, w) for w in self._checkpoint.weights.values()]
+        write_gguf(out, self._checkpoint.metadata, weights, types=self._checkpoint.types)
+        return *self._scores(out), 1e9 * seconds / count
+
+    def _scores(self, path: Path) -> tuple[float, float]:
+        scores = perplexity(path, None, baseline=self._baseline, precision="f32", threads=self._threads)
+        assert scores.divergence is not None
+        return scores.perplexity, scores.divergence.mean
+
+
+def measure(bench: Bench, encodings: Sequence[str], mixes: Sequence[str]) -> Iterator[Row]:
+    """All of a model, one after the other."""
+    for names, way in ((encodings, bench.single), (mixes, bench.mix)):
+        for name in names:
+            yield way(name, weighted=False)
+            if name not in ("Q8_0", "MXFP4", "F16"):
+                yield way(name, weighted=True)
+
+
+def shown(row: Row) -> str:
+    """A line of a table in Markdown."""
+    ratio = "-" if not row.peer_divergence else f"{row.divergence / row.peer_divergence:.3f}"
+    peer = "-" if row.peer_divergence is None else f"{row.peer_divergence:.5f}"
+    speed = "-" if row.peer_nanoseconds is None else f"{row.peer_nanoseconds:.1f}"
+    cells = (
+        row.name + (" with importance" if row.importance else ""), f"{row.bits:.2f}", f"{row.perplexity:.3f}",
+        f"{row.divergence:.5f}", peer, ratio, f"{row.nanoseconds:.1f}", speed,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("models", nargs="*", default=["smollm2"], help="GGUF files, or names (smollm2)")
+    parser.add_argument("--encoding", action="append", choices=list(ENCODINGS), help="instead of those that are usual")
+    parser.add_argument("--mix", action="append", choices=list(MIXES), help="instead of Q4_K_M and others")
+    parser.add_argument("--windows", type=int, default=24, help="of 512 tokens that are scored, at most (24)")
+    parser.add_argument("--threads", type=int, default=default_threads(), help="(the physical cores)")
+    parser.add_argument("--alone", action="store_true", help="without llama.cpp")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    options = parser.parse_args()
+    singles = options.encoding or ([] if options.mix else SINGLE)
+    mixes = options.mix or ([] if options.encoding else ("Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K"))
+    peer = None if options.alone else Peer(options.threads)
+    rows, busy = list[Row](), busy_cores()
+    print(f"{processor()}, level {host_target().level}, {options.threads} threads; others used {busy:.2f} cores")
+    for model in options.models:
+        with TemporaryDirectory() as folder:
+            bench = Bench(find_model(model), Path(folder), options.windows, options.threads, peer)
+            print(f"\n{Path(find_model(model)).stem}: perplexity of the baseline {bench.perplexity:.3f}\n")
+            print("| | bits | perplexity | divergence | llama.cpp's | ratio | ns a weight | llama.cpp's |")
+            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+            for row in measure(bench, singles, mixes):
+                rows.append(row)
+                print(shown(row), flush=True)
+    if options.json:
+        record: Mapping[str, object] = {"processor": processor(), "level": host_target().level, "busy": busy}
+        options.json.write_text(json.dumps({**record, "rows": [row._asdict() for row in rows]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

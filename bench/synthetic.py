@@ -1,0 +1,137 @@
+"""Models of real shapes with random weights, as GGUF files in Q4_K: what speed takes where no real file can be had.
+
+    python -m bench.synthetic qwen35 /tmp/qwen35.gguf
+    python -m bench.peers /tmp/qwen35.gguf --only 'prefill 512' --only 'decode 64 after 8' --only 'decode 8 sequences'
+
+The same name gives the same file, byte by byte. Its weights are such that numbers stay finite; answers mean nothing.
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sotol.formats import write_gguf
+from sotol.formats.weights import Checkpoint, Weight
+from sotol.models import ARCHITECTURES
+from sotol.models.metadata import Metadata
+from sotol.quant import ENCODINGS
+from sotol.tokenizers.bpe import CHARACTER_OF_BYTE
+
+__all__ = ["SHAPES", "checkpoint_of"]
+
+VOCABULARY = 65536
+COMMON: Mapping[str, object] = {
+    "context_length": 8192, "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 1e6,
+}  # fmt: skip
+# By architecture: its sizes, by GGUF's keys. The tables of embeddings are smaller than those of real models.
+SHAPES: Mapping[str, Mapping[str, object]] = {
+    "qwen35": {  # as Qwen 3.5's 2B
+        "block_count": 24, "embedding_length": 2048, "feed_forward_length": 6144, "attention.head_count": 8,
+        "attention.head_count_kv": 2, "attention.key_length": 256, "attention.value_length": 256,
+        "rope.dimension_count": 64, "rope.dimension_sections": [11, 11, 10, 0], "full_attention_interval": 4,
+        "ssm.conv_kernel": 4, "ssm.state_size": 128, "ssm.group_count": 16, "ssm.time_step_rank": 16,
+        "ssm.inner_size": 2048,
+    },
+    "nemotron_h": {  # as a third of Nemotron-H's 8B
+        "block_count": 24, "embedding_length": 2048,
+        "feed_forward_length": [0 if i % 2 == 0 or i % 12 == 7 else 8192 for i in range(24)],
+        "attention.head_count": 16, "attention.head_count_kv": [4 if i % 12 == 7 else 0 for i in range(24)],
+        "attention.key_length": 128, "attention.value_length": 128, "attention.layer_norm_epsilon": 1e-5,
+        "ssm.conv_kernel": 4, "ssm.state_size": 128, "ssm.group_count": 8, "ssm.time_step_rank": 64,
+        "ssm.inner_size": 4096,
+    },
+    "lfm2": {  # as LFM2's 1.2B
+        "block_count": 16, "embedding_length": 2048, "feed_forward_length": 8192, "attention.head_count": 32,
+        "attention.head_count_kv": [8 if i in (2, 5, 8, 10, 12, 14) else 0 for i in range(16)],
+        "attention.key_length": 64, "attention.value_length": 64, "rope.dimension_count": 64, "shortconv.l_cache": 3,
+    },
+}  # fmt: skip
+WITHOUT_SUFFIX = ("bias", "ssm_a", "ssm_d")
+TYPES = {"tokenizer.ggml.token_type": "int32[]"}  # llama.cpp reads no other
+BIASES = ("ssm_dt.bias", "ssm_conv1d.bias")
+FLOATS = ("conv1d", ".conv", "ssm_a", "ssm_d", "ssm_norm")  # ends of names of matrices that files have in F32
+
+
+def checkpoint_of(architecture: str, seed: int = 0) -> Checkpoint:
+    """A model of such a shape, in memory. KeyError for an architecture that has none here."""
+    fields = {**COMMON, **SHAPES[architecture]}
+    metadata = {"general.architecture": architecture, **{f"{architecture}.{key}": x for key, x in fields.items()}}
+    layers, width = (int(str(fields[key])) for key in ("block_count", "embedding_length"))
+    stub = Weight.from_values("token_embd", np.zeros((VOCABULARY, width), np.float32), "F32")
+    known = Checkpoint(Path("synthetic.gguf"), metadata, dict.fromkeys(["token_embd", *map(str, range(layers))], stub))
+    module = ARCHITECTURES[architecture]
+    config = module.Config.read(Metadata(metadata, architecture), known)
+    weights, rng = dict[str, Weight](), np.random.default_rng(seed)
+    groups = int(str(fields["ssm.group_count"])) if "blk.{}.ssm_d" in module.WEIGHTS else 0
+    for key, name in module.WEIGHTS.items():
+        if key in ("output", "rope_freqs") or (key.endswith(".bias") and not key.endswith(BIASES)):
+            continue  # the head is the embedding; no projection has a bias
+        for layer in range(layers) if "{}" in key else (None,):
+            dims = config.dims(layer)
+            if set(re.findall("[A-Za-z]", name.shape)) <= dims.keys():
+                full = key.format(layer) + ("" if key.endswith(WITHOUT_SUFFIX) else ".weight")
+                shape = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in name.shape.split())
+                weights[full] = _random(full, _as_stored(full, shape, groups) if groups else shape, rng)
+    return known._replace(metadata={**metadata, **_tokenizer(architecture)}, weights=weights, types=TYPES)
+
+
+def _as_stored(name: str, shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    """The shape in files, where the table has a vector: Mamba-2's rates and norms."""
+    if name.endswith(("ssm_a", "ssm_d")):
+        return (*shape, 1)
+    return (groups, shape[0] // groups) if name.endswith("ssm_norm.weight") else shape
+
+
+def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Weight:
+    """A weight whose products keep the size of their inputs, nearly."""
+    short = name.removesuffix(".weight")
+    if len(shape) > 1 and not short.endswith(FLOATS):
+        return _random_q4_k(name, shape, rng)
+    convolves = short.endswith(("conv1d", ".conv"))
+    values = rng.normal(size=shape) / shape[-1] ** 0.5 if convolves else rng.uniform(0.5, 1.5, shape)
+    if name.endswith("ssm_a"):
+        values *= -1
+    return Weight.from_values(name, values.astype(np.float32), "F32")
+
+
+def _random_q4_k(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Weight:
+    """Random blocks of Q4_K: f16 factors of scales and of minimums, 12 bytes of both, 128 bytes of codes.
+
+    A number is d * scale * code - dmin * minimum, with scales and minimums of 0 to 63 and codes of 0 to 15. With dmin =
+    7.5 d their mean is 0, and their size some 200 d.
+    """
+    encoding, factor = ENCODINGS["Q4_K"], 1 / (200 * shape[-1] ** 0.5)
+    blocks = np.frombuffer(rng.bytes(math.prod(shape) // encoding.values * encoding.size), np.uint8)
+    blocks = blocks.reshape(-1, encoding.size).copy()
+    blocks[:, :4] = np.array([factor, 7.5 * factor], np.float16).view(np.uint8)
+    return Weight.from_bytes(name, encoding, shape, blocks.reshape(-1))
+
+
+def _tokenizer(architecture: str) -> Mapping[str, object]:
+    """A vocabulary that encodes bytes, and says nothing else."""
+    tokens = [*CHARACTER_OF_BYTE, "ab", *(f"<{i}>" for i in range(VOCABULARY - 257))]
+    return {
+        f"{architecture}.vocab_size": VOCABULARY, "general.name": f"synthetic {architecture}",
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "default", "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1] * (VOCABULARY - 1) + [3], "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": VOCABULARY - 1,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("architecture", choices=SHAPES)
+    parser.add_argument("file", type=Path)
+    asked = parser.parse_args()
+    checkpoint = checkpoint_of(asked.architecture)
+    write_gguf(asked.file, checkpoint.metadata, checkpoint.weights.values(), types=checkpoint.types)
+    sys.stdout.write(f"{asked.file}: {asked.file.stat().st_size >> 20} MB\n")
+
+
+if __name__ == "__main__":
+    main()

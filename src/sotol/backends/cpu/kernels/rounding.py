@@ -1,0 +1,155 @@
+"""Blocks of 32 numbers without a search, as native code: the bytes of `quant/legacy.py`'s encoders.
+
+A block is two vectors; what is said of all of it, such as its largest number, goes across their lanes.
+"""
+
+import numpy as np
+from numba import njit
+
+from sotol.backends.cpu.layout import VECTOR_BYTES
+from sotol.backends.cpu.target import Target
+from sotol.backends.cpu.vectors.choosing import choose, half_storer, lanes_above, truncated
+from sotol.backends.cpu.vectors.simd import (
+    absolute,
+    lane_max,
+    load,
+    load_f32,
+    maximum,
+    splat,
+    store_bytes,
+    store_i32,
+    to_int,
+)  # fmt: skip
+
+WIDTH = 32
+BLOCK_BYTES = 4 * WIDTH  # of f32
+
+compiled = njit(error_model="numpy")
+
+
+def round_blocks(target: Target, name: str):
+    """round_blocks(x, out, blocks, 0, 0) -> how many factors are beyond float16: blocks of f32 to blocks at out."""
+    symmetric = name in ("Q4_0", "Q5_0")
+    bits = 8 if name == "Q8_0" else 5 if name.startswith("Q5") else 4
+    size = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24}[name]
+    store_half = half_storer(target.f16)
+    block = (
+        _whole_bytes(store_half)
+        if bits == 8
+        else _symmetric(store_half, bits)
+        if symmetric
+        else _ranged(store_half, bits)
+    )
+
+    def round_all(x, out, blocks, _4, _5):
+        beyond = 0
+        for i in range(blocks):
+            at = x + BLOCK_BYTES * i
+            beyond += block(load(at), load(at + VECTOR_BYTES), at, out + size * i)
+        return beyond
+
+    return round_all
+
+
+@compiled
+def inverse(d):
+    """1 / d, and 0 where that is not finite."""
+    quotient = np.float32(1) / d
+    return quotient if abs(quotient) < np.float32(np.inf) else np.float32(0)
+
+
+@compiled
+def largest(low, high, at):
+    """The number of largest magnitude of a block, the first one of several."""
+    most = lane_max(maximum(low, high))
+    least = -lane_max(maximum(splat(np.float32(0)) - low, splat(np.float32(0)) - high))
+    if most != -least:
+        return most if most > -least else least
+    for i in range(WIDTH):
+        if abs(load_f32(at + 4 * i)) == most:
+            return load_f32(at + 4 * i)
+    return most
+
+
+def _whole_bytes(store_half):
+    """Q8_0: -127 … 127, halves away from zero."""
+
+    @compiled
+    def code(v, factor):
+        scaled = v * factor
+        zero = splat(np.float32(0))
+        size = truncated(absolute(scaled) + splat(np.float32(0.5)))
+        return to_int(choose(zero, scaled, zero - size, size))
+
+    @compiled
+    def block(low, high, _at, out):
+        d = lane_max(maximum(absolute(low), absolute(high))) / np.float32(127)
+        factor = splat(inverse(d))
+        beyond = store_half(out, d)
+        store_bytes(out + 2, code(low, factor))
+        store_bytes(out + 18, code(high, factor))
+        return beyond
+
+    return block
+
+
+def _codes_storer(bits: int):
+    """store(out, low, high): the codes of a block, with the fifth bits before them, if there are any."""
+
+    @compiled
+    def store_four(out, low, high):
+        store_bytes(out, to_int(low + high * splat(np.float32(16))))
+
+    @compiled
+    def store_five(out, low, high):
+        edge, sixteen, zero = splat(np.float32(15.5)), splat(np.float32(16)), splat(np.float32(0))
+        store_i32(out, np.int32(lanes_above(low, edge) | lanes_above(high, edge) << 16))
+        low, high = low - choose(low, edge, sixteen, zero), high - choose(high, edge, sixteen, zero)
+        store_four(out + 4, low, high)
+
+    return store_four if bits == 4 else store_five
+
+
+def _symmetric(store_half, bits: int):
+    """Q4_0 and Q5_0: the number of largest magnitude gets code 0."""
+    middle, store_codes = 1 << (bits - 1), _codes_storer(bits)
+
+    @compiled
+    def code(v, factor):
+        q = truncated(v * factor + splat(np.float32(middle + 0.5)))
+        top = splat(np.float32(2 * middle - 1))
+        return choose(q, top, top, q)
+
+    @compiled
+    def block(low, high, at, out):
+        d = largest(low, high, at) / np.float32(-middle)
+        factor = splat(inverse(d))
+        beyond = store_half(out, d)
+        store_codes(out + 2, code(low, factor), code(high, factor))
+        return beyond
+
+    return block
+
+
+def _ranged(store_half, bits: int):
+    """Q4_1 and Q5_1: the codes divide the range from the least to the largest number."""
+    steps, store_codes = (1 << bits) - 1, _codes_storer(bits)
+
+    @compiled
+    def code(v, least, factor):
+        q = truncated((v - least) * factor + splat(np.float32(0.5)))
+        top = splat(np.float32(steps))
+        return choose(q, top, top, q)
+
+    @compiled
+    def block(low, high, _at, out):
+        most = lane_max(maximum(low, high))
+        zero = splat(np.float32(0))
+        least = np.float32(0) - lane_max(maximum(zero - low, zero - high))
+        d = (most - least) / np.float32(steps)
+        factor, start = splat(inverse(d)), splat(least)
+        beyond = store_half(out, d) + store_half(out + 2, least)
+        store_codes(out + 4, code(low, start, factor), code(high, start, factor))
+        return beyond
+
+    return block

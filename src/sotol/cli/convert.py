@@ -1,0 +1,50 @@
+"""`sotol convert`: a folder with SafeTensors files to a GGUF file, or back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sotol.catalog import find_model
+from sotol.cli.options import NoColor, Quiet, complete_model
+from sotol.cli.working import Force, tell, working
+
+__all__ = ["convert"]
+
+
+def convert(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder with config.json and .safetensors files, or a .gguf file.",
+            show_default=False,
+            autocompletion=complete_model,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The .gguf file to write, or the folder.", show_default=False)
+    ],
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            "--encoding",
+            metavar="NAME",
+            help="Of matrices: F32, F16, BF16, or, in a .gguf file, Q8_0. If not given: the model's own, or F16.",
+        ),
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Write a model in the other format.
+
+    A folder of Hugging Face's kind becomes a GGUF file, with names, metadata and tokenizer as llama.cpp's converter
+    writes them; a GGUF file becomes such a folder, its numbers in a float type. Which it is, the model decides. Weights
+    are read and written one by one. The result takes its place when it is whole.
+    """
+    from sotol.tools.converting import convert as converted  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+
+    with working(quiet=quiet, color=not no_color) as progress:
+        done = converted(find_model(model), out, encoding, force=force, progress=progress)
+    tell([done.path], f"{done.weights} weights, {done.encoding}", done.remarks, quiet=quiet)

@@ -1,0 +1,92 @@
+"""`sotol perplexity`: how well a model predicts a text, and how far it is from another one."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sotol.catalog import find_model
+from sotol.cli.loading import loading
+from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, Quiet, Threads
+from sotol.cli.output import as_json, write_piece
+from sotol.cli.reading import read_file
+from sotol.cli.streams import say
+from sotol.cli.tool_options import Force, TextFile, WindowCount, WindowSize, free_place
+
+if TYPE_CHECKING:
+    from sotol.tools.perplexity import Scores
+
+__all__ = ["perplexity"]
+
+
+def perplexity(
+    model: Model = None,
+    file: TextFile = None,
+    size: WindowSize = 512,
+    most: WindowCount = None,
+    save_logits: Annotated[
+        Path | None,
+        typer.Option("--save-logits", metavar="FILE", help="Write the predictions, for --baseline of another model."),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="FILE", help="Predictions to compare with, on the text that they are of."),
+    ] = None,
+    threads: Threads = None,
+    precision: PrecisionOption = Precision.INT8,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Measure how well a model predicts a text.
+
+    The second half of each window is scored. With a baseline also how far the predictions are from its own:
+    Kullback-Leibler divergence. Files of predictions are those of llama.cpp's perplexity.
+    """
+    if (file is None) == (baseline is None):
+        raise ValueError("give a text with -f FILE, or --baseline FILE, one of them")
+    path = find_model(model)
+    text = None if file is None else read_file(str(file))
+    if save_logits is not None:
+        free_place(save_logits, force=force)
+    from sotol.tools.perplexity import perplexity as measured  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+
+    def told(window: int, scores: "Scores") -> None:
+        if not quiet and not json:
+            say(f"[{window + 1}] {_short(scores)}")
+
+    with loading(quiet=quiet, color=not no_color) as progress:
+        scores = measured(
+            path, text, size=size, most=most, save=save_logits, baseline=baseline, precision=precision.value,
+            threads=threads, progress=progress, told=told,
+        )  # fmt: skip
+    write_piece((as_json(_facts(scores)) if json else _said(scores)) + "\n", sys.stdout)
+
+
+def _short(scores: "Scores") -> str:
+    line = f"perplexity {scores.perplexity:.4f}"
+    return line if scores.divergence is None else f"{line}, divergence {scores.divergence.mean:.6f}"
+
+
+def _said(scores: "Scores") -> str:
+    lines = [
+        f"perplexity {scores.perplexity:.4f} ± {scores.error:.4f}, {scores.tokens:,} tokens in {scores.windows} windows"
+        f" of {scores.size}"
+    ]
+    if (d := scores.divergence) is not None:
+        percentiles = ", ".join(f"{at} % {value:.6f}" for at, value in d.percentiles.items())
+        lines += [
+            f"baseline   {d.baseline:.4f}, of which it is {d.ratio:.5f} ± {d.ratio_error:.5f} times as much",
+            f"divergence {d.mean:.6f} ± {d.error:.6f}, median {d.median:.6f}, {percentiles}, most {d.most:.6f}",
+            f"same top   {100 * d.same_top:.2f} %",
+        ]
+    return "\n".join(lines)
+
+
+def _facts(scores: "Scores") -> dict[str, object]:
+    facts = scores._asdict()
+    if scores.divergence is not None:
+        facts["divergence"] = scores.divergence._asdict()
+    return facts

@@ -1,0 +1,97 @@
+"""Mamba-2: the recurrent layers of Nemotron-H and Granite 4.
+
+Paper: Dao & Gu 2024 (arXiv 2405.21060); where norms and gates are, is from the authors' code and Hugging Face's
+modeling_nemotron_h.py.
+T tokens, D width, N heads of p channels, G groups of heads, n numbers of a state for each channel, C = N p + 2 G n
+channels of the convolution, t its taps, P = N p + C + N rows of the first projection.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+from sotol.errors import ModelError
+from sotol.models.bind import Name, Table
+from sotol.models.changes import decay_rates
+from sotol.models.metadata import Keys, Metadata
+from sotol.models.model import Layer, StepSymbols
+from sotol.models.recurrent import convolve
+from sotol.program import ops
+from sotol.program.program import Tensor
+
+__all__ = ["KEYS", "Mamba2", "mix", "read_mamba2", "weights_of"]
+
+KEYS: Keys = {
+    "ssm.conv_kernel": ("conv_kernel", "mamba_d_conv"),
+    "ssm.state_size": ("ssm_state_size", "mamba_d_state"),
+    "ssm.group_count": ("n_groups", "mamba_n_groups"),
+    "ssm.time_step_rank": ("mamba_num_heads", "mamba_n_heads"),
+    "ssm.value_size": ("mamba_head_dim", "mamba_d_head"),  # GGUF has ssm.inner_size instead, that of all heads
+}
+
+
+def weights_of(layer: str) -> Table:
+    """The names of a layer's weights, by what Hugging Face's checkpoints call it: "model.layers.{}.mixer"."""
+    return {
+        "blk.{}.ssm_in": Name(f"{layer}.in_proj", "P D"),
+        "blk.{}.ssm_conv1d": Name(f"{layer}.conv1d", "C t"),
+        "blk.{}.ssm_conv1d.bias": Name(f"{layer}.conv1d.bias", "C"),
+        "blk.{}.ssm_dt.bias": Name(f"{layer}.dt_bias", "N"),
+        "blk.{}.ssm_a": Name(f"{layer}.A_log", "N", decay_rates),
+        "blk.{}.ssm_d": Name(f"{layer}.D", "N"),
+        "blk.{}.ssm_norm": Name(f"{layer}.norm", "N*p"),
+        "blk.{}.ssm_out": Name(f"{layer}.out_proj", "D N*p"),
+    }
+
+
+class Mamba2(NamedTuple):
+    """The sizes of such a layer."""
+
+    heads: int
+    width: int  # channels of a head
+    groups: int
+    state: int  # numbers for each channel
+    taps: int
+
+    @property
+    def inner(self) -> int:
+        """Channels of all heads."""
+        return self.heads * self.width
+
+    @property
+    def channels(self) -> int:
+        """Of the convolution."""
+        return self.inner + 2 * self.groups * self.state
+
+    def letters(self) -> Mapping[str, int]:
+        """By the letters of the table of weights."""
+        rows = self.inner + self.channels + self.heads
+        return {"N": self.heads, "p": self.width, "C": self.channels, "t": self.taps, "P": rows}
+
+
+def read_mamba2(metadata: Metadata) -> Mamba2:
+    """The sizes, by the metadata; ModelError names what is missing or can't be."""
+    heads, groups = metadata.integer("ssm.time_step_rank"), metadata.integer("ssm.group_count")
+    if heads % groups:
+        raise ModelError(f"ssm.time_step_rank is {heads}: so many heads can't be {groups} equal groups")
+    if metadata.has("ssm.value_size"):
+        width = metadata.integer("ssm.value_size")
+    else:
+        inner = metadata.integer("ssm.inner_size")
+        if inner % heads:
+            raise ModelError(f"ssm.inner_size is {inner}: it is no multiple of {heads} heads, ssm.time_step_rank")
+        width = inner // heads
+    state, taps = metadata.integer("ssm.state_size"), metadata.integer("ssm.conv_kernel", least=2)
+    return Mamba2(heads, width, groups, state, taps)
+
+
+def mix(h: Tensor, w: Layer, c: Mamba2, step: StepSymbols, eps: float) -> Tensor:
+    """A layer over its input's norm, h [T, D]: [T, D]. The gate comes before the norm, which is one for each group."""
+    whole, ends = w("ssm_in"), (0, c.inner, c.inner + c.channels, c.inner + c.channels + c.heads)
+    gate, inputs, sizes = (ops.linear(h, whole.part(begin, end)) for begin, end in pairwise(ends))
+    mixed = convolve(inputs, w, "ssm_conv1d", step, act="silu")  # [T, C]
+    steps, decay = cast("tuple[Tensor, Tensor]", ops.time_steps(sizes, w("ssm_dt.bias"), w("ssm_a")))  # [T, N]
+    state = w.state("state", c.heads, c.state, c.width)
+    read = ops.selective_scan(mixed, steps, decay, w("ssm_d"), state, step.step)  # [T, N, p]
+    gated = ops.glu(gate, read.reshape("T", c.inner), act="silu")
+    return ops.linear(ops.grouped_rms_norm(gated, w("ssm_norm"), groups=c.groups, eps=eps), w("ssm_out"))

@@ -1,0 +1,1 @@
+"""What is done with files of models besides running them: converting, splitting, describing."""

@@ -1,0 +1,84 @@
+"""Which encoding each weight of a new file gets, and a weight's rows in another encoding, piece by piece."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from sotol.arrays import UInt8Array
+from sotol.errors import ModelError, SotolError
+from sotol.formats.files import copied_rows
+from sotol.formats.weights import Weight
+from sotol.models.changes import as_floats
+from sotol.quant import ENCODINGS, Encoding
+
+__all__ = ["FLOAT_TYPES", "TARGETS", "Planned", "default_encoding", "encoded_rows", "planned"]
+
+FLOAT_TYPES = ("F32", "F16", "BF16")
+TARGETS = (*FLOAT_TYPES, "Q8_0")  # that a conversion may be asked for: others are `sotol quantize`'s
+# Besides vectors and norms, what llama.cpp's converter leaves in F32 whatever it is asked for: routers, and the
+# convolutions of recurrent layers.
+ALWAYS_F32 = (
+    "_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", ".ssm_conv1d.weight",
+    ".shortconv.conv.weight",
+)  # fmt: skip
+FALLBACK = "F16"  # for rows that are not whole blocks, as llama.cpp's converter has it
+
+
+class Planned(NamedTuple):
+    """A weight, and the encoding that it gets."""
+
+    weight: Weight
+    encoding: Encoding
+
+    @property
+    def size(self) -> int:
+        """Bytes in the new encoding."""
+        return math.prod(self.weight.shape) // self.encoding.values * self.encoding.size
+
+
+def default_encoding(weights: Iterable[Weight]) -> str:
+    """The float type of most numbers, by the weights' bytes; F16 where most are in no float type."""
+    sizes = Counter[str]()
+    for weight in weights:
+        if len(weight.shape) > 1:
+            sizes[weight.encoding.name] += weight.nbytes
+    name = sizes.most_common(1)[0][0] if sizes else "F32"
+    return name if name in FLOAT_TYPES else "F16"
+
+
+def planned(name: str, weight: Weight, target: str, *, keep: bool = False) -> Planned:
+    """The encoding for a weight of this name, of GGUF's, in a file of this target.
+
+    keep: integer encodings that GGUF has stay as they are, but where inputs have an order of their own, which files in
+    neither format can say: then numbers are put into the model's. ModelError for a weight that can't be decoded.
+    """
+    if weight.order is not None and weight.encoding.decode is not None:
+        weight = as_floats(weight)
+    if keep and weight.encoding.integer is not None and weight.encoding.ggml_type is not None:
+        return Planned(weight, weight.encoding)
+    if weight.encoding.decode is None:
+        raise ModelError(f"weight {name} is {weight.encoding.name}, which sotol can't decode")
+    if len(weight.shape) < 2 or not name.endswith(".weight") or name.endswith(ALWAYS_F32):
+        return Planned(weight, ENCODINGS["F32"])
+    encoding = ENCODINGS[target]
+    return Planned(weight, ENCODINGS[FALLBACK] if weight.shape[-1] % encoding.values else encoding)
+
+
+def encoded_rows(plan: Planned, told: Callable[[int], None] = lambda _: None) -> Iterator[UInt8Array]:
+    """The rows of a weight in its new encoding, piece by piece. told: how many bytes were written, after each piece.
+
+    SotolError for numbers that the encoding can't hold.
+    """
+    weight, encoding = plan
+    for rows in copied_rows(weight):
+        piece = rows
+        if weight.encoding != encoding:
+            assert weight.encoding.decode is not None
+            assert encoding.encode is not None
+            try:
+                piece = encoding.encode(weight.encoding.decode(rows))
+            except ValueError as error:
+                raise SotolError(f"weight {weight.name} can't be {encoding.name}: {error}") from None
+        yield piece
+        told(piece.size)

@@ -1,0 +1,27 @@
+"""Where the tools write to: looked at before any work is done."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from sotol.errors import SotolError, explained
+
+__all__ = ["check_outputs"]
+
+
+def check_outputs(paths: Iterable[Path], *, force: bool) -> None:
+    """SotolError where there is something already, unless it is a file and may be replaced, or nothing may be written.
+
+    Nothing is changed: a file is replaced when its successor is whole.
+    """
+    for path in paths:
+        with explained(f"looking at {path}"):
+            folder = path.absolute().parent
+            if not folder.is_dir():
+                raise SotolError(f"{path}: there is no folder {folder}")
+            if path.is_dir():
+                raise SotolError(f"{path}: is a folder: give the path of a file")
+            if path.exists() and not force:
+                raise SotolError(f"{path}: is there already: give another path, or --force")
+            if not os.access(folder, os.W_OK):
+                raise SotolError(f"{path}: nothing may be written to the folder {folder}")

@@ -1,0 +1,149 @@
+"""`sotol quantize`, `sotol imatrix` and `sotol perplexity`: from a text to files that go with each other."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.cli.conftest import Sotol
+from tests.support.tiny_model import tiny_model
+
+from sotol import LLM
+from sotol.formats import read_gguf
+from sotol.tools.importance import read_importance
+
+TEXT = "the cat sat on the mat, and the dog ran off. " * 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a model, tiny.gguf, and text.txt."""
+    path = tmp_path_factory.mktemp("files")
+    tiny_model(path)
+    (path / "text.txt").write_text(TEXT)
+    return path
+
+
+def test_quantize(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    result = sotol("quantize", str(folder / "tiny.gguf"), str(out), "--mix", "Q8_0", "--pattern", "*ffn_up=F16")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{out}: ")
+    assert "bits each" in result.stdout
+    encodings = {w.encoding.name for w in read_gguf(out).weights.values()}
+    assert encodings == {"Q8_0", "F16", "F32"}
+    with LLM(out, ctx=64) as model:
+        assert model.generate("the cat", max_tokens=3, ignore_eos=True).usage.completion_tokens == 3
+
+
+def test_quantize_a_folder(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    """As the GGUF file that it would be converted to."""
+    hub, gguf = tmp_path / "hub", tmp_path / "half.gguf"
+    assert sotol("convert", str(folder / "tiny.gguf"), str(hub)).exit_code == 0
+    assert sotol("convert", str(hub), str(gguf)).exit_code == 0
+    for source, out in ((hub, tmp_path / "a.gguf"), (gguf, tmp_path / "b.gguf")):
+        result = sotol("quantize", str(source), str(out), "--mix", "Q8_0")
+        assert result.exit_code == 0, result.stderr
+    first, second = (read_gguf(tmp_path / name) for name in ("a.gguf", "b.gguf"))
+    assert first.metadata == second.metadata
+    assert {n: bytes(w.rows()) for n, w in first.weights.items()} == {
+        n: bytes(w.rows()) for n, w in second.weights.items()
+    }
+
+
+def test_quantize_json(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    said = json.loads(sotol("quantize", str(folder / "tiny.gguf"), str(out), "-e", "Q4_0", "--json").stdout)
+    assert said["file"] == str(out)
+    assert said["bytes"] < said["bytes_before"]
+    assert said["encodings"]["blk.0.ffn_up.weight"] == "Q4_0"
+    assert 4.5 < said["bits_per_weight"] < 6
+
+
+def test_a_file_that_is_there_stays_unless_forced(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_text("mine")
+    result = sotol("quantize", str(folder / "tiny.gguf"), str(out), "--mix", "Q8_0")
+    assert (result.exit_code, out.read_text()) == (2, "mine")
+    assert result.stderr == f"sotol: {out} exists: add --force to replace it\n"
+    assert sotol("quantize", str(folder / "tiny.gguf"), str(out), "--mix", "Q8_0", "--force", "-q").stdout == ""
+    assert read_gguf(out).metadata["general.file_type"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--mix", "Q4_K_M", "--encoding", "Q4_K"], 2, "give --mix, such as --mix Q4_K_M, or --encoding, one of them"),
+        ([], 2, "give --mix"),
+        (["--mix", "Q4_KM"], 2, "there is no mix 'Q4_KM'"),
+        (["-e", "Q4_0", "--pattern", "blk"], 2, "--pattern 'blk' is not like"),
+        (["-e", "Q4_0", "--pattern", "nothing=Q8_0"], 2, "no weight has a name like 'nothing'"),
+        (["-e", "Q4_0", "--imatrix", "nothing.gguf"], 1, "nothing.gguf: there is no such file"),
+    ],
+)
+def test_wrong_use_of_quantize(
+    sotol: Sotol, folder: Path, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    result = sotol("quantize", str(folder / "tiny.gguf"), str(tmp_path / "out.gguf"), *arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_importance_matrix_goes_to_quantize(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model, matrix = str(folder / "tiny.gguf"), tmp_path / "i.gguf"
+    result = sotol("imatrix", model, "-f", str(folder / "text.txt"), "-o", str(matrix), "-c", "32")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{matrix}: 14 weights, over 5 windows of 32 tokens\n"
+    found = read_importance(matrix)
+    assert found.datasets == ("text.txt",)
+    means = found.of("blk.1.ffn_down.weight")
+    assert means is not None
+    assert means.min() > 0
+    plain, informed = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    assert sotol("quantize", model, str(plain), "--mix", "Q4_0").exit_code == 0
+    assert sotol("quantize", model, str(informed), "--mix", "Q4_0", "--imatrix", str(matrix)).exit_code == 0
+    one, other = (read_gguf(path).weights["blk.1.ffn_down.weight"].rows() for path in (plain, informed))
+    assert not np.array_equal(one, other)
+
+
+def test_imatrix_needs_a_text_and_a_place(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model = str(folder / "tiny.gguf")
+    assert sotol("imatrix", model, "-o", str(tmp_path / "i")).stderr == "sotol: give a text to read, with -f FILE\n"
+    result = sotol("imatrix", model, "-f", str(folder / "text.txt"), "-o", str(tmp_path / "none" / "i"))
+    assert (result.exit_code, result.stderr) == (2, f"sotol: {tmp_path / 'none'} is no folder: make it first\n")
+    result = sotol("imatrix", model, "-f", str(folder / "text.txt"), "-o", str(tmp_path))
+    assert result.stderr == f"sotol: {tmp_path} is a folder: give the name of a file in it\n"
+
+
+def test_perplexity_and_divergence(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model, base, text = str(folder / "tiny.gguf"), tmp_path / "base", str(folder / "text.txt")
+    result = sotol("perplexity", model, "-f", text, "-c", "32", "--save-logits", str(base))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("perplexity ")
+    assert result.stdout.endswith(", 75 tokens in 5 windows of 32\n")
+    told = [line for line in result.stderr.splitlines() if line.startswith("[")]
+    assert [line.split()[0] for line in told] == [f"[{i}]" for i in range(1, 6)]
+    coarse = tmp_path / "coarse.gguf"
+    assert sotol("quantize", model, str(coarse), "-e", "Q4_0").exit_code == 0
+    said = sotol("perplexity", str(coarse), "--baseline", str(base), "-q").stdout.splitlines()
+    assert [line.split()[0] for line in said] == ["perplexity", "baseline", "divergence", "same"]
+    facts = json.loads(sotol("perplexity", str(coarse), "--baseline", str(base), "--json").stdout)
+    assert 0.001 < facts["divergence"]["mean"] < 1
+    assert facts["tokens"] == 75
+    own = json.loads(sotol("perplexity", model, "--baseline", str(base), "--json").stdout)
+    assert abs(own["divergence"]["mean"]) < 1e-6
+
+
+def test_wrong_use_of_perplexity(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model = str(folder / "tiny.gguf")
+    assert sotol("perplexity", model).stderr == "sotol: give a text with -f FILE, or --baseline FILE, one of them\n"
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"nothing")
+    result = sotol("perplexity", model, "--baseline", str(broken))
+    assert result.exit_code == 1
+    assert "is no file of log-probabilities" in result.stderr
+    result = sotol("perplexity", model, "-f", str(folder / "text.txt"), "-c", "100")
+    assert result.exit_code == 2
+    assert "windows of 100 tokens: the model takes from 8 to 64" in result.stderr

@@ -1,0 +1,107 @@
+"""Files that are there whole or not at all."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from sotol.errors import SotolError
+from sotol.formats.whole_file import WholeFile, check_room, whole_folder
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    with WholeFile(path) as file:
+        file.write(b"after", np.frombuffer(b"wards", np.uint8))
+        file.seek(0)
+        file.write(b"A")
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"Afterwards"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with WholeFile(tmp_path / "a") as file:
+            file.write(b"after")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(SotolError, match=r"writing .*/none/a: No such file or directory"):
+        WholeFile(tmp_path / "none" / "a")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_disk_that_becomes_full(tmp_path: Path) -> None:
+    (tmp_path / f"a.{os.getpid()}.partial").symlink_to("/dev/full")
+    with (
+        pytest.raises(SotolError, match=f"writing .*/a: {os.strerror(errno.ENOSPC)}"),
+        WholeFile(tmp_path / "a") as file,
+    ):
+        file.write(bytes(1 << 20))
+    assert not list(tmp_path.iterdir())
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_room_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(3_000_000))
+    check_room(tmp_path / "a", [1_000_000, 2_000_000])
+    with pytest.raises(SotolError, match="a: would have 4 MB, and its disk has 3 MB free: make room for it"):
+        check_room(tmp_path / "a", [1_000_000, 3_000_000])
+
+
+def test_a_folder_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "m") as folder:
+        (folder / "config.json").write_text("{}")
+        assert not (tmp_path / "m").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    with whole_folder(tmp_path / "m", replace=True) as folder:
+        (folder / "config.json").write_text("[]")
+        assert (tmp_path / "m" / "config.json").read_text() == "{}"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert (tmp_path / "m" / "config.json").read_text() == "[]"
+
+
+def test_nothing_is_left_of_a_folder_after_an_error(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with whole_folder(tmp_path / "m") as folder:
+            (folder / "config.json").write_text("{}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["notes.org", "photos/", ".git/"])
+def test_a_folder_with_anything_else_is_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    if name.endswith("/"):
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(SotolError, match="has more than a model's files"), whole_folder(tmp_path, replace=True):
+        pass
+    with pytest.raises(SotolError, match="is there already"), whole_folder(tmp_path):
+        pass
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with whole_folder(tmp_path / "m") as folder:
+        (folder / "config.json").write_text("{}")
+    assert (tmp_path / "m" / "config.json").exists()

@@ -1,0 +1,395 @@
+"""Quantised SafeTensors as their published layouts say, written here bit by bit, and the numbers that they stand for.
+
+A scheme gives the tensors of one matrix, by what follows the matrix' name, and its numbers in float32: random codes and
+factors, since it is the layout that is tested. Nothing of sotol's reading is used.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tests.support.float_codes import E2M1, FP4, NF4, e4m3, e5m2
+from tests.support.folders import Typed, tiny_folder, write_tensors
+
+from sotol.formats.checkpoint_folder import read_folder
+from sotol.formats.weights import Checkpoint
+
+__all__ = ["SCHEMES", "Made", "Scheme", "bfloats", "float_codes", "model", "pack", "put_together"]
+
+Array = npt.NDArray[Any]
+# The linear maps of a llama's layer, as [outputs, inputs]: 128 channels, 4 heads of 32, 2 of keys, 256 wide.
+LINEAR = {
+    "self_attn.q_proj": (128, 128), "self_attn.k_proj": (64, 128), "self_attn.v_proj": (64, 128),
+    "self_attn.o_proj": (128, 128), "mlp.gate_proj": (256, 128), "mlp.up_proj": (256, 128), "mlp.down_proj": (128, 256),
+}  # fmt: skip
+
+
+class Made(NamedTuple):
+    """One matrix of a scheme."""
+
+    tensors: Mapping[str, Any]  # by what follows its name: ".weight", ".scales", …
+    values: npt.NDArray[np.float32]  # [N, K]
+
+
+class Scheme(NamedTuple):
+    """How a scheme keeps a matrix, and what config.json says."""
+
+    make: Callable[[np.random.Generator, int, int], Made]
+    config: Mapping[str, object]
+    key: str = "quantization_config"
+
+
+def pack(codes: Array, bits: int) -> npt.NDArray[np.uint8]:
+    """Codes one after another, the first in the lowest bits: [..., n] -> [..., n * bits / 8] bytes."""
+    each = codes[..., None].astype(np.int64) >> np.arange(bits) & 1
+    return np.packbits(each.astype(np.uint8).reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+
+
+def bfloats(values: Array) -> tuple[Typed, npt.NDArray[np.float32]]:
+    """Values cut to bfloat16: as a tensor, and what is left."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> np.uint32(16)
+    return Typed("BF16", bits.astype(np.uint16)), (bits << np.uint32(16)).view(np.float32)
+
+
+def spread(factors: Array, high: int, wide: int, shape: tuple[int, int]) -> Array:
+    """Each factor for so many rows and columns, cut to a matrix."""
+    return np.repeat(np.repeat(factors, high, axis=0), wide, axis=1)[: shape[0], : shape[1]]
+
+
+def scales(rng: np.random.Generator, *shape: int, each: float, width: int) -> npt.NDArray[np.float32]:
+    """Factors for which numbers of the deviation `each` become weights of a usual size, of either sign."""
+    sizes = rng.uniform(0.5, 1.5, shape) * 1.5 / (each * np.sqrt(width))
+    signed: npt.NDArray[np.float32] = (sizes * rng.choice([-1, 1], shape)).astype(np.float32)
+    return signed
+
+
+# ---- floats of 8 bits
+
+
+def float_codes(rng: np.random.Generator, n: int, k: int) -> npt.NDArray[np.uint8]:
+    """All codes of E4M3 that are not NaN, most of them of numbers around 1."""
+    usual = rng.integers(0x28, 0x40, (n, k)) | rng.integers(0, 2, (n, k)) << 7
+    every = rng.choice([x for x in range(0x60) if x & 0x7F != 0x7F], (n, k)) | rng.integers(0, 2, (n, k)) << 7
+    return np.where(rng.random((n, k)) < 0.1, every, usual).astype(np.uint8)
+
+
+def fp8_blocks(rng: np.random.Generator, n: int, k: int) -> Made:
+    """DeepSeek's and Qwen's: 128 x 128 share a factor."""
+    codes = float_codes(rng, n, k)
+    tensor, factors = bfloats(scales(rng, -(-n // 128), -(-k // 128), each=1.5, width=k))
+    values = e4m3(codes) * spread(factors, 128, 128, (n, k))
+    return Made({".weight": Typed("F8_E4M3", codes), ".weight_scale_inv": tensor}, values)
+
+
+def fp8_tensor(rng: np.random.Generator, n: int, k: int) -> Made:
+    """One factor, and one for activations, which is not used."""
+    codes, factor = float_codes(rng, n, k), scales(rng, 1, each=1.5, width=k)
+    tensors = {".weight": Typed("F8_E4M3", codes), ".weight_scale": factor[0], ".input_scale": np.float32(0.25)}
+    return Made(tensors, e4m3(codes) * factor)
+
+
+def fp8_rows(rng: np.random.Generator, n: int, k: int) -> Made:
+    """E5M2 with a factor for each row."""
+    codes = rng.integers(0x34, 0x44, (n, k), np.uint8) | rng.integers(0, 2, (n, k), np.uint8) << np.uint8(7)
+    factors = scales(rng, n, 1, each=1.5, width=k)
+    return Made({".weight": Typed("F8_E5M2", codes), ".weight_scale": factors}, e5m2(codes) * factors)
+
+
+# ---- MLX
+
+
+def mlx(bits: int, group: int, kind: str = "bf16") -> Scheme:
+    """The affine mode."""
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        codes = rng.integers(0, 1 << bits, (n, k))
+        sizes = scales(rng, n, k // group, each=max(2**bits / 3.5, 0.5), width=k)
+        (tensor, scale), (second, bias) = (
+            bfloats(x) if kind == "bf16" else (x.astype(kind), x.astype(kind))
+            for x in (sizes, -sizes * np.float32((2**bits - 1) / 2))
+        )
+        numbers = codes.reshape(n, -1, group).astype(np.float32)
+        values = numbers * scale.astype(np.float32)[..., None] + bias.astype(np.float32)[..., None]
+        words = pack(codes, bits).view(np.uint32)
+        return Made({".weight": words, ".scales": tensor, ".biases": second}, values.reshape(n, k))
+
+    return Scheme(make, {"bits": bits, "group_size": group}, "quantization")
+
+
+def powers(rng: np.random.Generator, n: int, count: int, each: float, width: int) -> npt.NDArray[np.uint8]:
+    """E8M0."""
+    usual = int(np.round(np.log2(1.5 / (each * np.sqrt(width)))))
+    return rng.integers(127 + usual - 1, 127 + usual + 2, (n, count), np.uint8)
+
+
+def times_powers(numbers: Array, exponents: Array, group: int) -> npt.NDArray[np.float32]:
+    n, k = numbers.shape
+    factors = np.exp2(exponents.astype(np.float64) - 127)[..., None]
+    values: npt.NDArray[np.float32] = (numbers.reshape(n, -1, group) * factors).reshape(n, k).astype(np.float32)
+    return values
+
+
+def mlx_mxfp4(rng: np.random.Generator, n: int, k: int) -> Made:
+    codes, exponents = rng.integers(0, 16, (n, k)), powers(rng, n, k // 32, 3, k)
+    values = times_powers(E2M1[codes], exponents, 32)
+    return Made({".weight": pack(codes, 4).view(np.uint32), ".scales": exponents}, values)
+
+
+def mlx_mxfp8(rng: np.random.Generator, n: int, k: int) -> Made:
+    codes, exponents = float_codes(rng, n, k), powers(rng, n, k // 32, 1.5, k)
+    values = times_powers(e4m3(codes), exponents, 32)
+    return Made({".weight": codes.view(np.uint32), ".scales": exponents}, values)
+
+
+def small_floats(rng: np.random.Generator, n: int, k: int) -> tuple[Array, Array, npt.NDArray[np.float32]]:
+    """Codes of E2M1, their E4M3, and the products."""
+    codes, factors = rng.integers(0, 16, (n, k)), rng.integers(0x10, 0x30, (n, k // 16), np.uint8)
+    values = E2M1[codes].reshape(n, -1, 16) * e4m3(factors)[..., None]
+    return codes, factors, values.reshape(n, k)
+
+
+def mlx_nvfp4(rng: np.random.Generator, n: int, k: int) -> Made:
+    codes, factors, values = small_floats(rng, n, k)
+    return Made({".weight": pack(codes, 4).view(np.uint32), ".scales": factors}, values)
+
+
+# ---- NVFP4, MXFP4
+
+
+def modelopt_nvfp4(rng: np.random.Generator, n: int, k: int) -> Made:
+    codes, factors, _ = small_floats(rng, n, k)
+    whole = np.float32(0.7 / np.sqrt(k))
+    tensors = {".weight": pack(codes, 4), ".weight_scale": Typed("F8_E4M3", factors), ".weight_scale_2": whole}
+    each = (e4m3(factors) * whole)[..., None] * E2M1[codes].reshape(n, -1, 16)
+    return Made({**tensors, ".input_scale": np.float32(0.1)}, each.reshape(n, k))
+
+
+def compressed_nvfp4(rng: np.random.Generator, n: int, k: int) -> Made:
+    codes, factors, _ = small_floats(rng, n, k)
+    whole = np.array([np.sqrt(k) / 0.7], np.float32)
+    each = (e4m3(factors) * (np.float32(1) / whole))[..., None] * E2M1[codes].reshape(n, -1, 16)
+    tensors = {
+        ".weight_packed": pack(codes, 4),
+        ".weight_scale": Typed("F8_E4M3", factors),
+        ".weight_global_scale": whole,
+        ".input_global_scale": whole,
+    }
+    return Made(tensors, each.reshape(n, k))
+
+
+def compressed_mxfp4(rng: np.random.Generator, n: int, k: int) -> Made:
+    made = mlx_mxfp4(rng, n, k)
+    tensors = {".weight_packed": made.tensors[".weight"].view(np.uint8), ".weight_scale": made.tensors[".scales"]}
+    return Made(tensors, made.values)
+
+
+# ---- GPTQ, AWQ
+
+
+def grouped(rng: np.random.Generator, n: int, k: int, bits: int, group: int) -> tuple[Array, Array, Array]:
+    """Codes [N, K], zero points and factors (float16) [groups, N]."""
+    zeros = rng.integers(1, 1 << bits, (k // group, n))
+    factors = scales(rng, k // group, n, each=max(2**bits / 3.5, 0.8), width=k).astype(np.float16)
+    return rng.integers(0, 1 << bits, (n, k)), zeros, factors
+
+
+def ungrouped(codes: Array, zeros: Array, factors: Array, groups: Array) -> npt.NDArray[np.float32]:
+    """factor * (code - zero), the group of each input given."""
+    values: npt.NDArray[np.float32] = (codes - zeros.T[:, groups]).astype(np.float32) * factors.T[:, groups].astype(
+        np.float32
+    )
+    return values
+
+
+def gptq(bits: int, group: int, *, shuffled: bool = False, version: int = 1) -> Scheme:
+    """AutoGPTQ's and GPTQModel's; shuffled: with act-order."""
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        size = k if group < 0 else group
+        codes, zeros, factors = grouped(rng, n, k, bits, size)
+        groups = np.arange(k, dtype=np.int32) // size
+        if shuffled:  # the same for all maps of the same inputs, as they share what decides it
+            groups = np.random.default_rng(k).permutation(groups)
+        tensors = {
+            ".qweight": np.ascontiguousarray(pack(codes, bits).view(np.int32).T),
+            ".qzeros": pack(zeros - (version == 1), bits).view(np.int32),
+            ".scales": factors,
+            ".g_idx": groups,
+        }
+        return Made(tensors, ungrouped(codes, zeros, factors, groups))
+
+    form = {"checkpoint_format": "gptq"} if version == 1 else {"checkpoint_format": "gptq_v2"}
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": shuffled, "sym": False, **form}
+    return Scheme(make, config)
+
+
+def awq(rng: np.random.Generator, n: int, k: int) -> Made:
+    codes, zeros, factors = grouped(rng, n, k, 4, 64)
+
+    def words(numbers: Array) -> npt.NDArray[np.int32]:
+        """[rows, N] -> [rows, N / 8]: nibble i of a word has the output order[i] of eight."""
+        eight = numbers.reshape(len(numbers), -1, 8).astype(np.uint32)
+        packed = np.zeros(eight.shape[:2], np.uint32)
+        for i, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+            packed |= eight[..., output] << np.uint32(4 * i)
+        return packed.view(np.int32)
+
+    tensors = {".qweight": words(codes.T), ".qzeros": words(zeros), ".scales": factors}
+    return Made(tensors, ungrouped(codes, zeros, factors, np.arange(k) // 64))
+
+
+# ---- compressed-tensors
+
+
+def compressed(bits: int, group: int, *, zeros: bool = False, packed: bool = True, shuffled: bool = False) -> Scheme:
+    """Whole numbers around zero, or with zero points; in words or bytes. group: 0 for a factor for each row.
+
+    shuffled: with act-order.
+    """
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        size, half = group or k, 1 << (bits - 1)
+        codes = rng.integers(-half, half, (n, k))
+        points = rng.integers(-half, half, (n, k // size)) if zeros else np.zeros((n, k // size), np.int64)
+        tensor, factors = bfloats(scales(rng, n, k // size, each=2**bits / 3.5, width=k))
+        groups = np.arange(k, dtype=np.int32) // size
+        tensors: dict[str, Any] = {".weight_scale": tensor}
+        if shuffled:
+            groups = tensors[".weight_g_idx"] = np.random.default_rng(k).permutation(groups)
+        if packed:
+            tensors |= {".weight_packed": pack(codes + half, bits).view(np.int32), ".weight_shape": np.array([n, k])}
+            if zeros:
+                along = pack((points + half).T, bits).view(np.int32)  # along N
+                tensors[".weight_zero_point"] = np.ascontiguousarray(along.T)
+        else:
+            tensors[".weight"] = codes.astype(np.int8)
+            if zeros:
+                tensors[".weight_zero_point"] = points.astype(np.int8)
+        return Made(tensors, (codes - points[:, groups]).astype(np.float32) * factors[:, groups])
+
+    form = "pack-quantized" if packed else "int-quantized"
+    return Scheme(make, _compressed_config(form, bits, "int"))
+
+
+def _compressed_config(form: str, bits: int, kind: str, **more: object) -> dict[str, object]:
+    weights = {"num_bits": bits, "type": kind, "strategy": "group", "symmetric": True, "dynamic": False, **more}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None}}
+    return {"quant_method": "compressed-tensors", "format": form, "config_groups": groups, "ignore": ["lm_head"],
+            "quantization_status": "compressed"}  # fmt: skip
+
+
+# ---- bitsandbytes
+
+
+def four_bits(kind: str, *, nested: bool, block: int = 64) -> Scheme:
+    """NF4 or FP4."""
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        codes, table = rng.integers(0, 16, (n, k)), {"nf4": NF4, "fp4": FP4}[kind]
+        count = n * k // block
+        absmax: Array = np.abs(scales(rng, count, each=0.5, width=k))
+        said: dict[str, object] = {"quant_type": kind, "blocksize": block, "dtype": "bfloat16", "shape": [n, k]}
+        tensors: dict[str, Any] = {".weight.absmax": absmax}
+        if nested:
+            numbers, own = np.linspace(-1, 1, 256, dtype=np.float32), rng.integers(0, 256, count, np.uint8)
+            factors = np.full(-(-count // 256), 0.02, np.float32)
+            absmax = numbers[own] * np.repeat(factors, 256)[:count] + np.float32(0.125)
+            tensors = {".weight.absmax": own, ".weight.nested_absmax": factors, ".weight.nested_quant_map": numbers}
+            said |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.125}
+        flat = codes.reshape(-1).astype(np.uint8)
+        blob = np.frombuffer(json.dumps(said).encode(), np.uint8)
+        tensors |= {
+            ".weight": (flat[0::2] << np.uint8(4) | flat[1::2])[:, None],
+            ".weight.quant_map": table,
+            f".weight.quant_state.bitsandbytes__{kind}": blob,
+        }
+        return Made(tensors, table[codes] * absmax[np.arange(n * k).reshape(n, k) // block])
+
+    return Scheme(make, {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": kind})
+
+
+def eight_bits(rng: np.random.Generator, n: int, k: int) -> Made:
+    """LLM.int8()."""
+    codes, largest = rng.integers(-127, 128, (n, k), np.int8), np.abs(scales(rng, n, each=0.5, width=k))
+    values = codes.astype(np.float32) * (largest / np.float32(127)).astype(np.float32)[:, None]
+    return Made({".weight": codes, ".SCB": largest, ".weight_format": np.uint8(0)}, values)
+
+
+AUTOROUND: dict[str, object] = {"quant_method": "auto-round", "bits": 4, "group_size": 64, "sym": False, "iters": 200}
+FP8: dict[str, object] = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
+NVFP4_FORM = "nvfp4-pack-quantized"
+SCHEMES: dict[str, Scheme] = {
+    "fp8 of blocks": Scheme(fp8_blocks, {**FP8, "weight_block_size": [128, 128]}),
+    "fp8 of a tensor": Scheme(fp8_tensor, {**FP8, "activation_scheme": "static"}),
+    "fp8 of rows": Scheme(fp8_rows, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}),
+    **{f"mlx {bits} bits of {group}": mlx(bits, group) for bits in (1, 2, 3, 4, 5, 6, 8) for group in (32, 64, 128)},
+    "mlx 4 bits in float16": mlx(4, 64, "float16"),
+    "mlx 4 bits in float32": mlx(4, 64, "float32"),
+    "mlx mxfp4": Scheme(mlx_mxfp4, {"mode": "mxfp4", "bits": 4, "group_size": 32}, "quantization"),
+    "mlx nvfp4": Scheme(mlx_nvfp4, {"mode": "nvfp4", "bits": 4, "group_size": 16}, "quantization"),
+    "mlx mxfp8": Scheme(mlx_mxfp8, {"mode": "mxfp8", "bits": 8, "group_size": 32}, "quantization"),
+    "modelopt nvfp4": Scheme(modelopt_nvfp4, {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}),
+    "modelopt fp8": Scheme(fp8_tensor, {"quant_method": "modelopt", "quant_algo": "FP8"}),
+    **{f"gptq {bits} bits": gptq(bits, 64) for bits in (2, 3, 4, 5, 6, 8)},
+    "gptq 4 bits of rows": gptq(4, -1),
+    "gptq version 2": gptq(4, 64, version=2),
+    "gptq with act-order": gptq(4, 32, shuffled=True),
+    "auto-round": Scheme(gptq(4, 64).make, {**AUTOROUND, "packing_format": "auto_round:auto_gptq"}),
+    "auto-round, whole zero points": Scheme(gptq(4, 64, version=2).make, {**AUTOROUND, "packing_format": "auto_round"}),
+    "auto-round as awq": Scheme(awq, {**AUTOROUND, "packing_format": "auto_round:auto_awq"}),
+    "awq": Scheme(awq, {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"}),
+    **{f"compressed {bits} bits": compressed(bits, 32) for bits in (2, 3, 4, 5, 6, 8)},
+    "compressed 4 bits with zero points": compressed(4, 64, zeros=True),
+    "compressed 3 bits with zero points": compressed(3, 64, zeros=True),
+    "compressed 4 bits with act-order": compressed(4, 32, zeros=True, shuffled=True),
+    "compressed 8 bits of rows": compressed(8, 0),
+    "compressed bytes of rows": compressed(8, 0, packed=False),
+    "compressed bytes with zero points": compressed(8, 64, packed=False, zeros=True),
+    "compressed floats": Scheme(fp8_rows, _compressed_config("float-quantized", 8, "float")),
+    "compressed nvfp4": Scheme(compressed_nvfp4, _compressed_config(NVFP4_FORM, 4, "float", group_size=16)),
+    "compressed mxfp4": Scheme(compressed_mxfp4, _compressed_config("mxfp4-pack-quantized", 4, "float")),
+    "nf4": four_bits("nf4", nested=False),
+    "nf4 with nested factors": four_bits("nf4", nested=True),
+    "fp4": four_bits("fp4", nested=False, block=128),
+    "nf4 in blocks of two rows": four_bits("nf4", nested=False, block=256),
+    "bitsandbytes int8": Scheme(eight_bits, {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+}
+
+
+def put_together(folder: Path, scheme: Scheme, made: Mapping[str, Made]) -> Checkpoint:
+    """The checkpoint of a folder with these matrices, whose config.json says the scheme and nothing else."""
+    tensors = {name + suffix: tensor for name, one in made.items() for suffix, tensor in one.tensors.items()}
+    (folder / "config.json").write_text(json.dumps({scheme.key: scheme.config}))
+    write_tensors(folder / "model.safetensors", tensors)
+    return read_folder(folder)
+
+
+def model(folder: Path, scheme: Scheme, *, embedding: bool = False) -> tuple[Checkpoint, Checkpoint]:
+    """A tiny llama whose linear maps are of a scheme, and the same with the numbers that these stand for, in F32.
+
+    embedding: whether the embedding, which is the head, too, is of the scheme.
+    """
+    rng, sizes = np.random.default_rng(4), {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+    said = sizes | {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    plain: dict[str, Any] = {"model.norm.weight": rng.uniform(0.5, 1.5, 128).astype(np.float32)}
+    made = dict[str, Made]()
+    for layer in range(2):
+        for name, (n, k) in LINEAR.items():
+            made[f"model.layers.{layer}.{name}"] = scheme.make(rng, n, k)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            plain[f"model.layers.{layer}.{norm}.weight"] = rng.uniform(0.5, 1.5, 128).astype(np.float32)
+    if embedding:
+        made["model.embed_tokens"] = scheme.make(rng, 48, 128)
+    else:
+        plain["model.embed_tokens.weight"] = rng.normal(size=(48, 128)).astype(np.float32)
+    as_it_is = {name + suffix: tensor for name, one in made.items() for suffix, tensor in one.tensors.items()}
+    decoded = {f"{name}.weight": one.values for name, one in made.items()}
+    found = []
+    for part, tensors, config in (("own", as_it_is, {**said, scheme.key: scheme.config}), ("plain", decoded, said)):
+        tiny_folder(folder / part, "llama", config)
+        write_tensors(folder / part / "model.safetensors", {**plain, **tensors})
+        found.append(read_folder(folder / part))
+    return found[0], found[1]
