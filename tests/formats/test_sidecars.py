@@ -35,6 +35,19 @@ def test_factors_of_matrices(tmp_path: Path, shape: tuple[int, ...], count: int)
     np.testing.assert_array_equal(weights["blk.0.ffn_up.weight"].decode(), values.astype(np.float32))
 
 
+def test_what_is_the_models_own_stays(tmp_path: Path) -> None:
+    """Gemma 4's routers and experts have weights by such names, of shapes of their own."""
+    blocks = Weight.from_bytes("blk.0.ffn_gate_inp.weight", ENCODINGS["NVFP4"], (4, 64), np.zeros(4 * 36, np.uint8))
+    own = Weight.from_values("blk.0.ffn_gate_inp.scale", np.ones(64, np.float32), "F32")
+    for architecture, kept in (("gemma4", True), ("llama", False)):
+        write_gguf(tmp_path / "x.gguf", {"general.architecture": architecture}, [blocks, own])
+        if kept:
+            assert set(read_model(tmp_path / "x.gguf").weights) == {blocks.name, own.name}
+        else:
+            with pytest.raises(FormatError, match="which are no factors"):
+                read_model(tmp_path / "x.gguf")
+
+
 def test_as_many_factors_as_there_are_matrices(tmp_path: Path) -> None:
     path, _ = written(tmp_path / "x.gguf", (4, 32, 64), np.ones(2, np.float32))
     with pytest.raises(FormatError, match=r"'blk\.0\.ffn_up\.scale' has shape \[2\], which are no factors"):

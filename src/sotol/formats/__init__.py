@@ -43,5 +43,5 @@ def _with_sidecars(checkpoint: Checkpoint) -> Checkpoint:
     from sotol.formats.quantised.tensors import Tensors  # noqa: PLC0415
 
     tensors = Tensors(checkpoint.path, dict(checkpoint.weights))
-    join_sidecars(tensors)
+    join_sidecars(tensors, checkpoint.metadata.get("general.architecture"))
     return checkpoint._replace(weights=tensors.weights)

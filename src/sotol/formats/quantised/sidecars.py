@@ -2,7 +2,10 @@
 
 As llama.cpp has it (llama-model.cpp, the tensors named "scale"): the product with `blk.0.ffn_up.weight` is multiplied
 by `blk.0.ffn_up.scale`, one number, or one for each expert. `input_scale`, for quantised activations, is not used.
+Gemma 4 has weights of its own by such names, which are in every file of it and stay what they are.
 """
+
+import re
 
 import numpy as np
 
@@ -15,13 +18,15 @@ from sotol.quant.curves import DOUBLED_E2M1
 __all__ = ["SCALE", "join_sidecars"]
 
 SCALE = ".scale"
+OWN = {"gemma4": re.compile(r"blk\.\d+\.(ffn_gate_inp|ffn_down_exps)")}  # by architecture: theirs are the model's own
 
 
-def join_sidecars(tensors: Tensors) -> None:
+def join_sidecars(tensors: Tensors, architecture: object = None) -> None:
     """Put each factor of a matrix in NVFP4 into the matrix. FormatError for one of another shape."""
+    own = OWN.get(str(architecture))
     for name in tensors.ending(SCALE):
         weight = tensors.weights.get(f"{name}.weight")
-        if weight is not None and weight.encoding.name == "NVFP4":
+        if weight is not None and weight.encoding.name == "NVFP4" and not (own and own.fullmatch(name)):
             tensors.find(f"{name}.input_scale", "F32")
             put_scaled(tensors, f"{name}.weight", tensors.take(f"{name}.weight", "NVFP4"), name + SCALE)
 
