@@ -1,5 +1,7 @@
 """Models of real shapes with random weights, as GGUF files in Q4_K: what speed takes where no real file can be had.
 
+GPT-OSS's is as its makers' files are: MXFP4 experts between Q8_0 matrices.
+
     python -m bench.synthetic qwen35 /tmp/qwen35.gguf
     python -m bench.peers /tmp/qwen35.gguf --only 'prefill 512' --only 'decode 64 after 8' --only 'decode 8 sequences'
 
@@ -30,12 +32,12 @@ COMMON: Mapping[str, object] = {
 }  # fmt: skip
 # By architecture: its sizes, by GGUF's keys. The tables of embeddings are smaller than those of real models.
 SHAPES: Mapping[str, Mapping[str, object]] = {
-    "qwen35": {  # as Qwen 3.5's 2B
-        "block_count": 24, "embedding_length": 2048, "feed_forward_length": 6144, "attention.head_count": 8,
-        "attention.head_count_kv": 2, "attention.key_length": 256, "attention.value_length": 256,
+    "qwen35": {  # as 24 of the 32 layers of Qwen 3.5's 4B
+        "block_count": 24, "embedding_length": 2560, "feed_forward_length": 9216, "attention.head_count": 16,
+        "attention.head_count_kv": 4, "attention.key_length": 256, "attention.value_length": 256,
         "rope.dimension_count": 64, "rope.dimension_sections": [11, 11, 10, 0], "full_attention_interval": 4,
-        "ssm.conv_kernel": 4, "ssm.state_size": 128, "ssm.group_count": 16, "ssm.time_step_rank": 16,
-        "ssm.inner_size": 2048,
+        "ssm.conv_kernel": 4, "ssm.state_size": 128, "ssm.group_count": 16, "ssm.time_step_rank": 32,
+        "ssm.inner_size": 4096,
     },
     "nemotron_h": {  # as a third of Nemotron-H's 8B
         "block_count": 24, "embedding_length": 2048,
@@ -50,11 +52,42 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
         "attention.head_count_kv": [8 if i in (2, 5, 8, 10, 12, 14) else 0 for i in range(16)],
         "attention.key_length": 64, "attention.value_length": 64, "rope.dimension_count": 64, "shortconv.l_cache": 3,
     },
+    "qwen3moe": {  # as 6 of the 48 layers of Qwen3's 30B-A3B
+        "block_count": 6, "embedding_length": 2048, "feed_forward_length": 6144, "attention.head_count": 32,
+        "attention.head_count_kv": 4, "attention.key_length": 128, "attention.value_length": 128,
+        "expert_count": 128, "expert_used_count": 8, "expert_feed_forward_length": 768,
+    },
+    "gpt-oss": {  # as 4 of the 24 layers of GPT-OSS's 20b
+        "block_count": 4, "embedding_length": 2880, "feed_forward_length": 2880, "attention.head_count": 64,
+        "attention.head_count_kv": 8, "attention.key_length": 64, "attention.value_length": 64,
+        "attention.layer_norm_rms_epsilon": 1e-5, "attention.sliding_window": 128, "rope.freq_base": 150000.0,
+        "rope.scaling.type": "yarn", "rope.scaling.factor": 32.0, "rope.scaling.original_context_length": 4096,
+        "expert_count": 32, "expert_used_count": 4, "expert_feed_forward_length": 2880,
+    },
+    "deepseek2": {  # as 5 of the 47 layers of GLM-4.7-Flash; the first one is dense
+        "block_count": 5, "embedding_length": 2048, "feed_forward_length": 10240, "attention.head_count": 20,
+        "attention.head_count_kv": 1, "attention.key_length": 576, "attention.value_length": 512,
+        "attention.key_length_mla": 256, "attention.value_length_mla": 256, "attention.q_lora_rank": 768,
+        "attention.kv_lora_rank": 512, "rope.dimension_count": 64, "attention.layer_norm_rms_epsilon": 1e-5,
+        "leading_dense_block_count": 1, "expert_count": 64, "expert_used_count": 4, "expert_shared_count": 1,
+        "expert_feed_forward_length": 1536, "expert_gating_func": 2, "expert_weights_norm": True,
+        "expert_weights_scale": 1.8,
+    },
 }  # fmt: skip
+# What files of an architecture lack of the weights that its table has. Of most: biases of projections, and a head.
+LACKING: Mapping[str, str] = {
+    "gpt-oss": "rope_freqs",
+    "deepseek2": r"output|rope_freqs|.*(attn|ffn)_.*\.bias|.*\.(attn_q|attn_kv_b)"
+    r"|blk\.0\.(ffn_.*(exps|shexp|inp)|exp_probs_b.*)|blk\.[1-9]\.ffn_(gate|up|down)",
+}
+MOSTLY_LACKING = r"output|rope_freqs|.*(?<!ssm_dt|conv1d)\.bias"
+# Encodings of experts and of other matrices.
+ENCODED: Mapping[str, tuple[str, str]] = {"gpt-oss": ("MXFP4", "Q8_0")}
 WITHOUT_SUFFIX = ("bias", "ssm_a", "ssm_d")
 TYPES = {"tokenizer.ggml.token_type": "int32[]"}  # llama.cpp reads no other
-BIASES = ("ssm_dt.bias", "ssm_conv1d.bias")
-FLOATS = ("conv1d", ".conv", "ssm_a", "ssm_d", "ssm_norm")  # ends of names of matrices that files have in F32
+RATES = ("ssm_dt.bias", "ssm_conv1d.bias")  # biases that are positive, as other vectors
+# Ends of names of matrices that files have in F32.
+FLOATS = ("conv1d", ".conv", "ssm_a", "ssm_d", "ssm_norm", "ffn_gate_inp", ".bias")
 
 
 def checkpoint_of(architecture: str, seed: int = 0) -> Checkpoint:
@@ -68,15 +101,16 @@ def checkpoint_of(architecture: str, seed: int = 0) -> Checkpoint:
     config = module.Config.read(Metadata(metadata, architecture), known)
     weights, rng = dict[str, Weight](), np.random.default_rng(seed)
     groups = int(str(fields["ssm.group_count"])) if "blk.{}.ssm_d" in module.WEIGHTS else 0
+    lacking = re.compile(LACKING.get(architecture, MOSTLY_LACKING))
     for key, name in module.WEIGHTS.items():
-        if key in ("output", "rope_freqs") or (key.endswith(".bias") and not key.endswith(BIASES)):
-            continue  # the head is the embedding; no projection has a bias
         for layer in range(layers) if "{}" in key else (None,):
             dims = config.dims(layer)
-            if set(re.findall("[A-Za-z]", name.shape)) <= dims.keys():
-                full = key.format(layer) + ("" if key.endswith(WITHOUT_SUFFIX) else ".weight")
-                shape = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in name.shape.split())
-                weights[full] = _random(full, _as_stored(full, shape, groups) if groups else shape, rng)
+            if lacking.fullmatch(key.format(layer)) or not set(re.findall("[A-Za-z]", name.shape)) <= dims.keys():
+                continue
+            full = key.format(layer) + ("" if key.endswith(WITHOUT_SUFFIX) else ".weight")
+            shape = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in name.shape.split())
+            shape = _as_stored(full, shape, groups) if groups else shape
+            weights[full] = _random(full, shape, _encoding(architecture, full, shape[-1]), rng)
     return known._replace(metadata={**metadata, **_tokenizer(architecture)}, weights=weights, types=TYPES)
 
 
@@ -87,16 +121,36 @@ def _as_stored(name: str, shape: tuple[int, ...], groups: int) -> tuple[int, ...
     return (groups, shape[0] // groups) if name.endswith("ssm_norm.weight") else shape
 
 
-def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Weight:
-    """A weight whose products keep the size of their inputs, nearly."""
+def _encoding(architecture: str, name: str, width: int) -> str:
+    """A matrix's. Rows that are no whole blocks of Q4_K are in what llama.cpp takes then."""
+    if architecture in ENCODED:
+        return ENCODED[architecture]["exps" not in name]
+    return "Q5_0" if width % 256 else "Q4_K"
+
+
+def _random(name: str, shape: tuple[int, ...], encoding: str, rng: np.random.Generator) -> Weight:
+    """A weight whose products keep the size of their inputs, nearly. encoding: of a matrix."""
     short = name.removesuffix(".weight")
     if len(shape) > 1 and not short.endswith(FLOATS):
-        return _random_q4_k(name, shape, rng)
-    convolves = short.endswith(("conv1d", ".conv"))
-    values = rng.normal(size=shape) / shape[-1] ** 0.5 if convolves else rng.uniform(0.5, 1.5, shape)
+        return _random_q4_k(name, shape, rng) if encoding == "Q4_K" else _random_blocks(name, shape, encoding, rng)
+    if short.endswith(("conv1d", ".conv", "ffn_gate_inp")):
+        values = rng.normal(size=shape) / shape[-1] ** 0.5
+    elif name.endswith(".bias") and not name.endswith(RATES):
+        values = rng.normal(size=shape) / 10
+    else:
+        values = rng.uniform(0.5, 1.5, shape)
     if name.endswith("ssm_a"):
         values *= -1
     return Weight.from_values(name, values.astype(np.float32), "F32")
+
+
+def _random_blocks(name: str, shape: tuple[int, ...], encoding: str, rng: np.random.Generator) -> Weight:
+    """Blocks that are each one of a thousand, which the encoding makes of normal numbers."""
+    known = ENCODINGS[encoding]
+    assert known.encode is not None
+    some = known.encode((rng.normal(size=(1024, known.values)) / shape[-1] ** 0.5).astype(np.float32))
+    chosen = rng.integers(0, len(some), math.prod(shape) // known.values, np.uint16)
+    return Weight.from_bytes(name, known, shape, some[chosen].reshape(-1))
 
 
 def _random_q4_k(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Weight:

@@ -12,12 +12,21 @@ from sotol.formats import read_gguf, write_gguf
 from sotol.models import ARCHITECTURES, trace_model
 
 SMALL: dict[str, dict[str, object]] = {
-    "qwen35": {"block_count": 4, "ssm.group_count": 2, "ssm.time_step_rank": 2, "ssm.inner_size": 256},
+    "qwen35": {
+        "block_count": 4, "attention.head_count_kv": 2, "ssm.group_count": 2, "ssm.time_step_rank": 2,
+        "ssm.inner_size": 256,
+    },
     "nemotron_h": {
         "block_count": 4, "feed_forward_length": [0, 256, 0, 0], "attention.head_count_kv": [0, 0, 2, 0],
         "ssm.time_step_rank": 16, "ssm.inner_size": 1024,
     },
     "lfm2": {"block_count": 3, "attention.head_count_kv": [0, 2, 0]},
+    "qwen3moe": {"block_count": 2, "attention.head_count_kv": 1, "expert_count": 8, "expert_feed_forward_length": 256},
+    "gpt-oss": {"block_count": 2, "attention.head_count_kv": 1, "expert_count": 8, "expert_feed_forward_length": 64},
+    "deepseek2": {
+        "block_count": 2, "attention.key_length": 320, "attention.value_length": 256, "attention.q_lora_rank": 256,
+        "attention.kv_lora_rank": 256, "expert_count": 8, "expert_feed_forward_length": 256,
+    },
 }  # fmt: skip
 
 
