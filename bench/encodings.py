@@ -1,23 +1,36 @@
 # ruff: noqa: A005  (the standard library's `encodings` is loaded before any folder of ours is looked into)
 """How fast products with each encoding are: one token against a plain read of the same memory, and many tokens.
 
-    python -m bench.encodings [ENCODING ...] [--width 4096] [--matrices 8] [--threads N] [--rounds 10] [--json FILE]
+    python -m bench.encodings [ENCODING ...] [--width 4096] [--megabytes 256] [--threads N] [--rounds 10] [--peers]
+        [--json FILE]
 
 A program is a chain of square matrices in one encoding, more than caches hold. Everything is measured in turn, round
 after round, since machines drift; the best of each counts. Run it on a quiet machine.
+
+With --peers a model of Llama's shape in each encoding (`synthetic.py`) goes through sotol, llama.cpp and ik_llama.cpp
+in turns, as in `peers.py`: how many times faster sotol is.
 """
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
+from bench.engines import ENGINES
 from bench.limits import READS, Reading
-from bench.machine import busy_cores, processor
+from bench.machine import Patience, busy_cores, processor
+from bench.measure import Job, Result
+from bench.measure import measure as measure_beside
+from bench.peers import found_pythons, variables
+from bench.synthetic import write_model
+from bench.table import better, ratio
 from rich.table import Table
 
 from sotol.backends.cpu import CpuRunner
@@ -35,6 +48,9 @@ from sotol.quant import ENCODINGS
 __all__ = ["Speed", "chain", "measure"]
 
 TOKENS = 128  # of a step that is limited by arithmetic
+ENVIRONMENTS = "sotol", "llama", "ik"  # of the engines beside which it is measured
+PEERS = "llama.cpp", "ik_llama.cpp"
+DECODE, PREFILL = ROWS_BESIDE = "decode 64 after 8", "prefill 512"
 ROWS = 64  # that are encoded; a matrix has them in random order
 
 
@@ -78,9 +94,11 @@ def step_of(tokens: int) -> Step:
     return Step(numbers, numbers, np.array([0, tokens], np.int32), (), numbers)
 
 
-def measure(encodings: Sequence[str], width: int, matrices: int, threads: int, rounds: int) -> Iterator[Speed]:
-    """The speed of each encoding in turn."""
+def measure(encodings: Sequence[str], width: int, least: int, threads: int, rounds: int) -> Iterator[Speed]:
+    """The speed of each encoding in turn, with so many bytes of weights at least."""
     for name in encodings:
+        ((panels, panel_bytes),) = (packed_shape(weight) for weight in chain(name, width, 1)[1])
+        matrices = -(-least // (panels * panel_bytes))
         program, weights = chain(name, width, matrices)
         size = sum(math.prod(packed_shape(weight)) for weight in weights)
         count, reading = matrices * width * width, Reading(size)
@@ -107,25 +125,78 @@ def measure(encodings: Sequence[str], width: int, matrices: int, threads: int, r
         )
 
 
+def beside(encodings: Sequence[str], threads: int, rounds: int) -> Iterator[tuple[str, Sequence[Result]]]:
+    """Each encoding, and what every engine that can load a model in it takes for ROWS_BESIDE."""
+    pythons, left_out = found_pythons()
+    engines = {name: python for name, python in pythons.items() if ENGINES[name].environment in ENVIRONMENTS}
+    with TemporaryDirectory() as folder:
+        for name in encodings:
+            path = Path(folder) / f"{name}.gguf"
+            write_model(path, "llama", name)
+            job = Job(path, threads, rounds, ROWS_BESIDE, engines, variables(None), Patience(60), _say)
+            yield name, measure_beside(job, {}, left_out)
+            path.unlink()
+
+
+def _ratios(results: Sequence[Result]) -> Mapping[str, str]:
+    """Peer and row -> how many times faster sotol is; "-" where the peer can't load the encoding."""
+    found = {}
+    for row in map(asdict, results):
+        for family in PEERS:
+            peer = better(row, family)
+            found[f"{family} {row['row']}"] = f"{ratio(row, peer):.2f}" if peer else "-"
+    return found
+
+
+def _show_beside(encodings: Sequence[str], threads: int, rounds: int) -> Mapping[str, object]:
+    """The table of `beside`; returns its numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("encoding", style="cyan")
+    columns = [f"{family} {row}" for row in ROWS_BESIDE for family in PEERS]
+    for title in (*ROWS_BESIDE, *(f"x {column}" for column in columns)):
+        table.add_column(title, justify="right")
+    numbers = {}
+    for name, results in beside(encodings, threads, rounds):
+        ours = {result.row: max(result.engines["sotol"]) for result in results}
+        ratios = _ratios(results)
+        table.add_row(name, *(f"{ours[row]:.0f}" for row in ROWS_BESIDE), *(ratios[column] for column in columns))
+        numbers[name] = [asdict(result) for result in results]
+    show(console(), table)
+    return numbers
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     able = [name for name, encoding in ENCODINGS.items() if encoding.integer and encoding.encode]
     parser.add_argument("encodings", nargs="*", metavar="ENCODING", help=f"of {', '.join(able)} (all)")
     parser.add_argument("--width", type=int, default=4096, help="rows and columns of a matrix (4096)")
-    parser.add_argument("--matrices", type=int, default=8, help="in the chain (8)")
+    parser.add_argument("--megabytes", type=int, default=256, help="of matrices in the chain, at least (256)")
     parser.add_argument("--threads", type=int, default=default_threads(), help="(the physical cores)")
     parser.add_argument("--rounds", type=int, default=10, help="how often everything is measured (10)")
+    parser.add_argument("--peers", action="store_true", help="measure models beside llama.cpp and ik_llama.cpp instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     options = parser.parse_args()
     if wrong := set(options.encodings) - {*able}:
         parser.error(f"no such encoding to measure: {', '.join(sorted(wrong))}")
     busy = [busy_cores()]
-    names = options.encodings or able
-    speeds = list(measure(names, options.width, options.matrices, options.threads, options.rounds))
+    names, out = options.encodings or able, console()
+    title = f"{processor()}, level {host_target().level}, {options.threads} threads"
+    if options.peers:
+        out.print(title)
+        found = _show_beside(names, options.threads, options.rounds)
+        if options.json:
+            options.json.write_text(as_json({"processor": processor(), "encodings": found}) + "\n")
+        return
+    speeds = list(measure(names, options.width, options.megabytes << 20, options.threads, options.rounds))
     busy.append(busy_cores())
-    out = console()
-    out.print(f"{processor()}, level {host_target().level}, {options.threads} threads")
-    out.print(f"{options.matrices} matrices of {options.width}; others used {busy[0]:.2f}, then {busy[1]:.2f} cores\n")
+    out.print(title)
+    out.print(
+        f"{options.megabytes} MB of matrices of {options.width}; others used {busy[0]:.2f}, then {busy[1]:.2f} cores\n"
+    )
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("encoding", style="cyan")
     for title in ("bits in files", "in memory", "decode G/s", "GB/s", "% of a plain read", "prefill G/s"):

@@ -1,8 +1,8 @@
-"""Models of real shapes with random weights, as GGUF files in Q4_K: what speed takes where no real file can be had.
+"""Models of real shapes with random weights, as GGUF files: what speed takes where no real file can be had.
 
-GPT-OSS's is as its makers' files are: MXFP4 experts between Q8_0 matrices.
+Matrices are in Q4_K, or in MXFP4 and Q8_0 as GPT-OSS's makers have them, or in an encoding that is asked for.
 
-    python -m bench.synthetic qwen35 /tmp/qwen35.gguf
+    python -m bench.synthetic qwen35 /tmp/qwen35.gguf [--encoding Q6_K]
     python -m bench.peers /tmp/qwen35.gguf --only 'prefill 512' --only 'decode 64 after 8' --only 'decode 8 sequences'
 
 The same name gives the same file, byte by byte. Its weights are such that numbers stay finite; answers mean nothing.
@@ -24,7 +24,7 @@ from sotol.models.metadata import Metadata
 from sotol.quant import ENCODINGS
 from sotol.tokenizers.bpe import CHARACTER_OF_BYTE
 
-__all__ = ["SHAPES", "checkpoint_of"]
+__all__ = ["SHAPES", "checkpoint_of", "write_model"]
 
 VOCABULARY = 65536
 COMMON: Mapping[str, object] = {
@@ -32,6 +32,11 @@ COMMON: Mapping[str, object] = {
 }  # fmt: skip
 # By architecture: its sizes, by GGUF's keys. The tables of embeddings are smaller than those of real models.
 SHAPES: Mapping[str, Mapping[str, object]] = {
+    "llama": {  # as 6 of the 16 layers of Llama 3.2's 1B
+        "block_count": 6, "embedding_length": 2048, "feed_forward_length": 8192, "attention.head_count": 32,
+        "attention.head_count_kv": 8, "attention.key_length": 64, "attention.value_length": 64,
+        "rope.dimension_count": 64,
+    },
     "qwen35": {  # as 24 of the 32 layers of Qwen 3.5's 4B
         "block_count": 24, "embedding_length": 2560, "feed_forward_length": 9216, "attention.head_count": 16,
         "attention.head_count_kv": 4, "attention.key_length": 256, "attention.value_length": 256,
@@ -81,7 +86,7 @@ LACKING: Mapping[str, str] = {
     r"|blk\.0\.(ffn_.*(exps|shexp|inp)|exp_probs_b.*)|blk\.[1-9]\.ffn_(gate|up|down)",
 }
 MOSTLY_LACKING = r"output|rope_freqs|.*(?<!ssm_dt|conv1d)\.bias"
-# Encodings of experts and of other matrices.
+# Encodings of experts and of other matrices, where they are not one.
 ENCODED: Mapping[str, tuple[str, str]] = {"gpt-oss": ("MXFP4", "Q8_0")}
 WITHOUT_SUFFIX = ("bias", "ssm_a", "ssm_d")
 TYPES = {"tokenizer.ggml.token_type": "int32[]"}  # llama.cpp reads no other
@@ -90,8 +95,11 @@ RATES = ("ssm_dt.bias", "ssm_conv1d.bias")  # biases that are positive, as other
 FLOATS = ("conv1d", ".conv", "ssm_a", "ssm_d", "ssm_norm", "ffn_gate_inp", ".bias")
 
 
-def checkpoint_of(architecture: str, seed: int = 0) -> Checkpoint:
-    """A model of such a shape, in memory. KeyError for an architecture that has none here."""
+def checkpoint_of(architecture: str, encoding: str = "", seed: int = 0) -> Checkpoint:
+    """A model of such a shape, in memory. KeyError for an architecture that has none here.
+
+    encoding: of all matrices whose rows are whole blocks of it; as files of the architecture mostly are, if it is empty.
+    """
     fields = {**COMMON, **SHAPES[architecture]}
     metadata = {"general.architecture": architecture, **{f"{architecture}.{key}": x for key, x in fields.items()}}
     layers, width = (int(str(fields[key])) for key in ("block_count", "embedding_length"))
@@ -110,7 +118,7 @@ def checkpoint_of(architecture: str, seed: int = 0) -> Checkpoint:
             full = key.format(layer) + ("" if key.endswith(WITHOUT_SUFFIX) else ".weight")
             shape = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in name.shape.split())
             shape = _as_stored(full, shape, groups) if groups else shape
-            weights[full] = _random(full, shape, _encoding(architecture, full, shape[-1]), rng)
+            weights[full] = _random(full, shape, _encoding(architecture, encoding, full, shape[-1]), rng)
     return known._replace(metadata={**metadata, **_tokenizer(architecture)}, weights=weights, types=TYPES)
 
 
@@ -121,11 +129,12 @@ def _as_stored(name: str, shape: tuple[int, ...], groups: int) -> tuple[int, ...
     return (groups, shape[0] // groups) if name.endswith("ssm_norm.weight") else shape
 
 
-def _encoding(architecture: str, name: str, width: int) -> str:
-    """A matrix's. Rows that are no whole blocks of Q4_K are in what llama.cpp takes then."""
-    if architecture in ENCODED:
+def _encoding(architecture: str, asked: str, name: str, width: int) -> str:
+    """A matrix's. Rows that are no whole blocks are in what llama.cpp takes for Q4_K then."""
+    if not asked and architecture in ENCODED:
         return ENCODED[architecture]["exps" not in name]
-    return "Q5_0" if width % 256 else "Q4_K"
+    wanted = asked or "Q4_K"
+    return "Q5_0" if width % ENCODINGS[wanted].values else wanted
 
 
 def _random(name: str, shape: tuple[int, ...], encoding: str, rng: np.random.Generator) -> Weight:
@@ -177,13 +186,19 @@ def _tokenizer(architecture: str) -> Mapping[str, object]:
     }  # fmt: skip
 
 
+def write_model(path: Path, architecture: str, encoding: str = "") -> None:
+    """`checkpoint_of` as a file."""
+    checkpoint = checkpoint_of(architecture, encoding)
+    write_gguf(path, checkpoint.metadata, checkpoint.weights.values(), types=checkpoint.types)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("architecture", choices=SHAPES)
     parser.add_argument("file", type=Path)
+    parser.add_argument("--encoding", choices=[name for name, known in ENCODINGS.items() if known.encode], default="")
     asked = parser.parse_args()
-    checkpoint = checkpoint_of(asked.architecture)
-    write_gguf(asked.file, checkpoint.metadata, checkpoint.weights.values(), types=checkpoint.types)
+    write_model(asked.file, asked.architecture, asked.encoding)
     sys.stdout.write(f"{asked.file}: {asked.file.stat().st_size >> 20} MB\n")
 
 

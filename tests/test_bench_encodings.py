@@ -22,7 +22,7 @@ def test_the_chain_is_the_product_of_its_matrices() -> None:
 
 
 def test_what_is_measured() -> None:
-    (speed,) = measure(["Q8_0"], 64, 2, threads=1, rounds=1)
+    (speed,) = measure(["Q8_0"], 64, 1000, threads=1, rounds=1)
     assert (speed.encoding, speed.file_bits, speed.memory_bits) == ("Q8_0", 8.5, 8.5)
     assert min(speed.decode, speed.prefill, speed.read) > 0
     assert Speed("x", 4, 4, 1e9, 1, 1e9).share == 0.5

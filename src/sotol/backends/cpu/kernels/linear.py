@@ -11,7 +11,7 @@
     register tile [R tokens, 16 rows]: f32 accumulators. A lane is a row of W, so no sum runs across lanes
 
     one token                         several tokens
-      for four panels at a time         for each panel
+      for each panel                    for each panel
         for each group                    for each chunk: unpack it into the first-level cache
           unpack it in registers            for each tile of R tokens
           tile += scale * dot(x, codes)       for each group: tile += scale * dot(x, codes)
@@ -20,8 +20,9 @@ That is for int8 activations. With f32 ones, a group is decoded, in registers or
 its inputs adds x * value to the tile.
 
 A piece is some neighbouring panels, times up to 128 tokens. A single token uses each weight once: there is nothing to
-share, and what it waits for is memory, which delivers more to four streams than to one. Several tokens share a chunk
-that is unpacked once; the first of them prefetch the next chunk. Float weights are read in place.
+share, and what it waits for is memory. So it reads one panel after the other, as they lie, and prefetches far ahead,
+past the end of a panel, where the next one begins. Several tokens share a chunk that is unpacked once; the first of
+them prefetch the next chunk. Float weights are read in place.
 
 A token's sum adds its groups in the order of the inputs, by the same operations in both loops and for every R. So its
 bits do not depend on how many tokens a step has.
@@ -53,7 +54,7 @@ from sotol.backends.cpu.vectors.tiles import load_rows, outer, store_rows, vecto
 from sotol.quant import Layout
 
 PIECE_TOKENS = 128  # their activations stay in the second-level cache while the panels of a piece are read
-AHEAD = 4096  # bytes between what one token reads and what it prefetches: its time is spent waiting for memory
+AHEAD = 8192  # bytes between what one token reads and what it prefetches: a quarter of a small first-level cache
 REGISTER_TOKENS = {4: 4, 8: 4, 16: 8}  # tokens of a register tile, by f32 lanes of the hardware's registers
 BYTES_CHUNK, VALUES_CHUNK = 1024, 256  # inputs of a chunk, as bytes and as f32; rounded to blocks, at least one
 
@@ -123,19 +124,15 @@ def int8_product(target: Target, kind: str):
 
 def _one_or_several(panel: Panel, add_group, x_bytes: int, several):
     """product(…), as of `int8_product`, of one token by `_packed_tile`, and of more by `several`."""
-    four, one = (_packed_tile(panel, add_group, x_bytes, panels) for panels in (4, 1))
+    tile = _packed_tile(panel, add_group, x_bytes)
 
     @njit(error_model="numpy")
     def product(w, panels, apart, width, tokens):
         if tokens.number > 1:
             several(w, panels, apart, width, tokens)
             return
-        quarter = panels // 4
-        for n in range(quarter):
-            out = tokens.out + VECTOR_BYTES * n
-            four(w + n * apart, quarter * apart, width, tokens.x, tokens.quant, out, VECTOR_BYTES * quarter)
-        for n in range(4 * quarter, panels):
-            one(w + n * apart, 0, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n, 0)
+        for n in range(panels):
+            tile(w + n * apart, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n)
 
     return product
 
@@ -240,14 +237,12 @@ def _adders(panel: Panel, adder):
 def _group_adder(target: Target, panel: Panel):
     """add(sums, factors, unit, g, x, quant): the sums with group g of a unit, from its packed codes, for one token."""
     codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
-    each = panel.unit_bytes // panel.groups  # bytes to prefetch for each group
     read, dots = scale_reader(target, panel), group_dots(target.dot, 1, codes_of(panel), panel.width, packed=True)
     add_first, add_last = _adders(panel, dots_adder)
 
     @njit(error_model="numpy")
     def add_group(sums, factors, unit, g, x, quant):
         at = unit + codes_at + g * group_bytes
-        prefetch(at - codes_at + AHEAD, each)
         found = dots(at, 0, x, 0, quant, 0)
         scale, minimum, zero = read(factors, unit, 0)
         sums = add_first(sums, found, scale, minimum, zero, quant, 0)
@@ -260,47 +255,30 @@ def _group_adder(target: Target, panel: Panel):
     return add_group
 
 
-def _packed_tile(panel: Panel, add_group, x_bytes: int, panels: int):
-    """tile(w, apart, width, x, quant, out, out_apart): one or four panels times one token, from packed codes.
+def _packed_tile(panel: Panel, add_group, x_bytes: int):
+    """tile(w, width, x, quant, out): a panel times one token, from packed codes.
 
-    add_group: of `_group_adder` or `_values_adder`. x_bytes: of a group's activations. apart, out_apart: bytes from one
-    panel to the next, and from its results to the next one's.
+    add_group: of `_group_adder` or `_values_adder`. x_bytes: of a group's activations.
     """
     units, groups, header, unit_bytes = panel.units, panel.groups, panel.header_bytes, panel.unit_bytes
     values, factor_stride = panel.values, panel.subgroups * panel.factor_stride
+    each = panel.size // (units * groups)  # bytes to prefetch for a group: with its share of scales and factors
 
     @njit(error_model="numpy")
-    def one(w, _apart, width, x, quant, out, _out_apart):
-        sums = zeros(1, 1)
+    def tile(w, width, x, quant, out):
+        sums, ahead = zeros(1, 1), w + AHEAD
         for _block in range(0, width, values):
             for u in range(units):
                 for g in range(groups):
+                    prefetch(ahead, each)
+                    ahead += each
                     sums = add_group(sums, w + u * factor_stride, w + header + u * unit_bytes, g, x, quant)
                     x += x_bytes
                     quant += QUANT_RECORD
             w += header + units * unit_bytes
         store_rows(sums, out, 0)
 
-    @njit(error_model="numpy")
-    def four(w, apart, width, x, quant, out, out_apart):
-        first = second = third = fourth = zeros(1, 1)
-        for _block in range(0, width, values):
-            for u in range(units):
-                factors, unit = w + u * factor_stride, w + header + u * unit_bytes
-                for g in range(groups):
-                    first = add_group(first, factors, unit, g, x, quant)
-                    second = add_group(second, factors + apart, unit + apart, g, x, quant)
-                    third = add_group(third, factors + 2 * apart, unit + 2 * apart, g, x, quant)
-                    fourth = add_group(fourth, factors + 3 * apart, unit + 3 * apart, g, x, quant)
-                    x += x_bytes
-                    quant += QUANT_RECORD
-            w += header + units * unit_bytes
-        store_rows(first, out, 0)
-        store_rows(second, out + out_apart, 0)
-        store_rows(third, out + 2 * out_apart, 0)
-        store_rows(fourth, out + 3 * out_apart, 0)
-
-    return four if panels == 4 else one
+    return tile
 
 
 def _bytes_tile(target: Target, panel: Panel):
@@ -341,14 +319,12 @@ def _bytes_tile(target: Target, panel: Panel):
 def _values_adder(target: Target, panel: Panel):
     """add(sums, factors, unit, g, x, quant): as of `_group_adder`, for f32 activations; quant is not read."""
     codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
-    each = panel.unit_bytes // panel.groups  # bytes to prefetch for each group
     read = scale_reader(target, panel)
     add = value_adder(target.dot, codes_of(panel), panel.width, minimum=panel.minimum, zeros=panel.zeros)
 
     @njit(error_model="numpy")
     def add_group(sums, factors, unit, g, x, _quant):
         at = unit + codes_at + g * group_bytes
-        prefetch(at - codes_at + AHEAD, each)
         scale, minimum, zero = read(factors, unit, 0)
         sums = add(sums, at, 0, scale, minimum, zero, x)
         if subgroups == 2:

@@ -251,7 +251,7 @@ def prefetch(_context: Any, address: Any, size: Any) -> Any:
     """Prefetch `size` bytes (a literal) that will be read once. The address need not be valid."""
 
     def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        byte, flags = ir.IntType(8).as_pointer(), [ir.Constant(I32, n) for n in (0, 2, 1)]  # read, keep low, data
+        byte, flags = ir.IntType(8).as_pointer(), [ir.Constant(I32, n) for n in (0, 0, 1)]  # read, keep not, data
         kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
         for at in range(0, size.literal_value, CACHE_LINE):
