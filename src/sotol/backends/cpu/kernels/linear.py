@@ -186,12 +186,13 @@ def _by_chunks(target: Target, chunk: Chunk, unpack, make_tile, widest=0):
     def product(w, panels, apart, width, tokens):
         space, chunks = stack(room), (width + most - 1) // most
         even = (width // block + chunks - 1) // chunks * block  # inputs: even chunks, so that each prefetches the next
-        for n in range(panels):
-            for k in range(0, width, even):
-                inputs, t = min(even, width - k), 0
-                weights = unpack(w + n * apart + k // block * block_bytes, inputs, space)
+        for k in range(0, width, even):
+            inputs = min(even, width - k)
+            for n in range(panels):
+                at, t = w + n * apart + k // block * block_bytes, 0
+                weights = unpack(at, inputs, space)
                 here = _moved(tokens, 0, k * x_bytes, k // GROUP * QUANT_RECORD, VECTOR_BYTES * n)
-                ahead = w + n * apart + (k + inputs) // block * block_bytes
+                ahead = at + apart
                 while t < tokens.number:
                     rest = _moved(here, t, 0, 0, 0)
                     if rest.number >= widest:
