@@ -20,6 +20,7 @@ from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.bind import bind, is_gguf, renamed
 from sotol.models.metadata import Metadata
+from sotol.program.early_rows import early_rows
 from sotol.program.fuse import reorder_inputs
 from sotol.program.memory import Cache, Layout, State
 from sotol.program.program import Program, StepInput, Tensor
@@ -140,4 +141,4 @@ def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: 
         if x.shape[0] != "R" or x.kind != "f32":
             raise ModelError(f"{name}: forward gives {result} as {x.kind} {list(x.shape)}, not rows of float32")
     model.check_all_asked()
-    return reorder_inputs(program)
+    return early_rows(reorder_inputs(program))
