@@ -171,7 +171,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    able = [name for name, encoding in ENCODINGS.items() if encoding.integer and encoding.encode]
+    able = [name for name, encoding in ENCODINGS.items() if encoding.encode]
     parser.add_argument("encodings", nargs="*", metavar="ENCODING", help=f"of {', '.join(able)} (all)")
     parser.add_argument("--width", type=int, default=4096, help="rows and columns of a matrix (4096)")
     parser.add_argument("--megabytes", type=int, default=256, help="of matrices in the chain, at least (256)")

@@ -11,13 +11,14 @@
     register tile [R tokens, 16 rows]: f32 accumulators. A lane is a row of W, so no sum runs across lanes
 
     one token                         several tokens
-      for each panel                    for each panel
+      for one panel, or four            for each panel
         for each group                    for each chunk: unpack it into the first-level cache
           unpack it in registers            for each tile of R tokens
           tile += scale * dot(x, codes)       for each group: tile += scale * dot(x, codes)
 
 That is for int8 activations. With f32 ones, a group is decoded, in registers or for all tokens of a chunk, and each of
-its inputs adds x * value to the tile.
+its inputs adds x * value to the tile. A single token's sum has to wait for each of these additions, so it takes turns
+with those of three other panels.
 
 A piece is some neighbouring panels, times up to 128 tokens. A single token uses each weight once: there is nothing to
 share, and what it waits for is memory. So it reads one panel after the other, as they lie, and prefetches far ahead,
@@ -119,20 +120,29 @@ def int8_product(target: Target, kind: str):
     several = _by_chunks(target, chunk, bytes_unpacker(target, panel), _bytes_tile(target, panel), widest)
     if widest:
         several = _with_amx(panel, several)
-    return _one_or_several(panel, _group_adder(target, panel), GROUP, several)
+    one = _packed_tile(panel, _group_adder(target, panel), GROUP, 1)
+    return _one_or_several(None, one, several)
 
 
-def _one_or_several(panel: Panel, add_group, x_bytes: int, several):
-    """product(…), as of `int8_product`, of one token by `_packed_tile`, and of more by `several`."""
-    tile = _packed_tile(panel, add_group, x_bytes)
+def _one_or_several(four, one, several):
+    """product(…), as of `int8_product`, of one token by tiles of panels, and of more by `several`.
+
+    four(w, apart, width, x, quant, out), one(…): four panels, `apart` bytes from one to the next, or one. four may be
+    None.
+    """
+    together = 1 if four is None else 4
+    side_by_side = one if four is None else four
 
     @njit(error_model="numpy")
     def product(w, panels, apart, width, tokens):
         if tokens.number > 1:
             several(w, panels, apart, width, tokens)
             return
-        for n in range(panels):
-            tile(w + n * apart, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n)
+        whole = panels // together * together
+        for n in range(0, whole, together):
+            side_by_side(w + n * apart, apart, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n)
+        for n in range(whole, panels):
+            one(w + n * apart, apart, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n)
 
     return product
 
@@ -147,11 +157,14 @@ def f32_product(target: Target, kind: str):
             return w
 
         chunk = Chunk(VALUES_CHUNK, 1, ROWS * size, 4, VECTOR_BYTES)
-        return _by_chunks(target, chunk, in_place, _values_tile(load_values, size))
+        several = _by_chunks(target, chunk, in_place, _values_tile(load_values, size))
+        four, one = (_float_tile(load_values, ROWS * size, panels) for panels in (4, 1))
+        return _one_or_several(four, one, several)
     panel = panel_of(Layout.parse(kind))
     chunk = chunk_of(panel, VALUES_CHUNK, VECTOR_BYTES, 4)
     several = _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
-    return _one_or_several(panel, _values_adder(target, panel), 4 * GROUP, several)
+    four, one = (_packed_tile(panel, _values_adder(target, panel), 4 * GROUP, panels) for panels in (4, 1))
+    return _one_or_several(four, one, several)
 
 
 class Chunk(NamedTuple):
@@ -256,8 +269,8 @@ def _group_adder(target: Target, panel: Panel):
     return add_group
 
 
-def _packed_tile(panel: Panel, add_group, x_bytes: int):
-    """tile(w, width, x, quant, out): a panel times one token, from packed codes.
+def _packed_tile(panel: Panel, add_group, x_bytes: int, panels: int):
+    """tile(w, apart, width, x, quant, out), as of `_one_or_several`, from packed codes.
 
     add_group: of `_group_adder` or `_values_adder`. x_bytes: of a group's activations.
     """
@@ -266,7 +279,7 @@ def _packed_tile(panel: Panel, add_group, x_bytes: int):
     each = panel.size // (units * groups)  # bytes to prefetch for a group: with its share of scales and factors
 
     @njit(error_model="numpy")
-    def tile(w, width, x, quant, out):
+    def one(w, _apart, width, x, quant, out):
         sums, ahead = zeros(1, 1), w + AHEAD
         for _block in range(0, width, values):
             for u in range(units):
@@ -279,7 +292,66 @@ def _packed_tile(panel: Panel, add_group, x_bytes: int):
             w += header + units * unit_bytes
         store_rows(sums, out, 0)
 
-    return tile
+    @njit(error_model="numpy")
+    def four(w, apart, width, x, quant, out):
+        first = second = third = fourth = zeros(1, 1)
+        ahead = w + AHEAD // 4
+        for _block in range(0, width, values):
+            for u in range(units):
+                factors, unit = w + u * factor_stride, w + header + u * unit_bytes
+                for g in range(groups):
+                    for n in range(4):
+                        prefetch(ahead + n * apart, each)
+                    ahead += each
+                    first = add_group(first, factors, unit, g, x, quant)
+                    second = add_group(second, factors + apart, unit + apart, g, x, quant)
+                    third = add_group(third, factors + 2 * apart, unit + 2 * apart, g, x, quant)
+                    fourth = add_group(fourth, factors + 3 * apart, unit + 3 * apart, g, x, quant)
+                    x += x_bytes
+                    quant += QUANT_RECORD
+            w += header + units * unit_bytes
+        _store_four(first, second, third, fourth, out)
+
+    return four if panels == 4 else one
+
+
+def _float_tile(load_values, each: int, panels: int):
+    """tile(w, apart, width, x, quant, out), as of `_one_or_several`, from floats. each: bytes of an input of 16 rows."""
+
+    @njit(error_model="numpy")
+    def one(w, _apart, width, x, _quant, out):
+        sums = zeros(1, 1)
+        for _ in range(width):
+            prefetch(w + AHEAD, each)
+            sums = outer(sums, x, 0, vector_row(load_values(w)))
+            x += 4
+            w += each
+        store_rows(sums, out, 0)
+
+    @njit(error_model="numpy")
+    def four(w, apart, width, x, _quant, out):
+        first = second = third = fourth = zeros(1, 1)
+        for _ in range(width):
+            for n in range(4):
+                prefetch(w + n * apart + AHEAD // 2, each)
+            first = outer(first, x, 0, vector_row(load_values(w)))
+            second = outer(second, x, 0, vector_row(load_values(w + apart)))
+            third = outer(third, x, 0, vector_row(load_values(w + 2 * apart)))
+            fourth = outer(fourth, x, 0, vector_row(load_values(w + 3 * apart)))
+            x += 4
+            w += each
+        _store_four(first, second, third, fourth, out)
+
+    return four if panels == 4 else one
+
+
+@njit(error_model="numpy")
+def _store_four(first, second, third, fourth, out):
+    """Store the sums of neighbouring panels."""
+    store_rows(first, out, 0)
+    store_rows(second, out + VECTOR_BYTES, 0)
+    store_rows(third, out + 2 * VECTOR_BYTES, 0)
+    store_rows(fourth, out + 3 * VECTOR_BYTES, 0)
 
 
 def _bytes_tile(target: Target, panel: Panel):

@@ -22,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 FLOATS = {"F32", "F16", "BF16"}
+MANY_PIECES = 16  # that threads can share evenly, whatever their number
 PIECE_BYTES = 98304  # of weights in one piece of a product, at least: long enough for memory to stream
 
 
@@ -175,10 +176,15 @@ def result_bytes(result: Result, limits: Limits) -> int:
     return rows * width * 4
 
 
-def piece_panels(panels: int, size: int) -> int:
-    """Panels of a piece. The number of pieces is a power of two, at least two, which threads can share evenly."""
+def piece_panels(panels: int, size: int, together: int = 1) -> int:
+    """Panels of a piece. The number of pieces is a power of two, at least two, which threads can share evenly.
+
+    together: make it a multiple of so many, which a kernel works on at a time, where many pieces are left.
+    """
     pieces = 1 << max(1, (panels * size // PIECE_BYTES).bit_length() - 1)
-    return -(-panels // pieces)
+    each = -(-panels // pieces)
+    several = -(-each // together) * together
+    return several if panels >= MANY_PIECES * several else each
 
 
 def residual_of(add: Node) -> Operand:

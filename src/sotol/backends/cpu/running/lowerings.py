@@ -80,11 +80,11 @@ def _linear(s: Site, linear: Node | None = None, residual: int = 0) -> list[Call
     width = weight.shape[1]
     if x.kind == "int8":
         kind, x_row, quant = "int8", width, s.at(x) + s.places.limit(str(x.shape[0])) * width
-        quant_row = width // ops.GROUP * QUANT_RECORD
+        quant_row, piece = width // ops.GROUP * QUANT_RECORD, piece_panels(count, size)
     else:
-        kind, x_row, quant, quant_row = "f32", 4 * padded(width), 0, 0
+        kind, x_row, quant, quant_row, piece = "f32", 4 * padded(width), 0, 0, piece_panels(count, size, together=4)
     return [s.call("linear", weight.encoding.kind, kind, rows=s.rows, width=width, panels=panels, count=count,
-                   panel_bytes=size, piece_panels=piece_panels(count, size), x=s.at(x), x_row=x_row, quant=quant,
+                   panel_bytes=size, piece_panels=piece, x=s.at(x), x_row=x_row, quant=quant,
                    quant_row=quant_row, residual=residual, out=s.out, out_row=count * VECTOR_BYTES)]  # fmt: skip
 
 
