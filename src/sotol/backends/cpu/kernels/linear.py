@@ -158,12 +158,12 @@ def f32_product(target: Target, kind: str):
 
         chunk = Chunk(VALUES_CHUNK, 1, ROWS * size, 4, VECTOR_BYTES)
         several = _by_chunks(target, chunk, in_place, _values_tile(load_values, size))
-        four, one = (_float_tile(load_values, ROWS * size, panels) for panels in (4, 1))
+        four, one = (_float_tile(load_values, ROWS * size, n) for n in (4, 1))
         return _one_or_several(four, one, several)
     panel = panel_of(Layout.parse(kind))
     chunk = chunk_of(panel, VALUES_CHUNK, VECTOR_BYTES, 4)
     several = _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
-    four, one = (_packed_tile(panel, _values_adder(target, panel), 4 * GROUP, panels) for panels in (4, 1))
+    four, one = (_packed_tile(panel, _values_adder(target, panel, n), 4 * GROUP, n) for n in (4, 1))
     return _one_or_several(four, one, several)
 
 
@@ -249,13 +249,13 @@ def _adders(panel: Panel, adder):
 
 
 def _group_adder(target: Target, panel: Panel):
-    """add(sums, factors, unit, g, x, quant): the sums with group g of a unit, from its packed codes, for one token."""
+    """add(sums, factors, unit, apart, g, x, quant): one token's sums of a panel, with group g of a unit."""
     codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
     read, dots = scale_reader(target, panel), group_dots(target.dot, 1, codes_of(panel), panel.width, packed=True)
     add_first, add_last = _adders(panel, dots_adder)
 
     @njit(error_model="numpy")
-    def add_group(sums, factors, unit, g, x, quant):
+    def add_group(sums, factors, unit, _apart, g, x, quant):
         at = unit + codes_at + g * group_bytes
         found = dots(at, 0, x, 0, quant, 0)
         scale, minimum, zero = read(factors, unit, 0)
@@ -272,86 +272,61 @@ def _group_adder(target: Target, panel: Panel):
 def _packed_tile(panel: Panel, add_group, x_bytes: int, panels: int):
     """tile(w, apart, width, x, quant, out), as of `_one_or_several`, from packed codes.
 
-    add_group: of `_group_adder` or `_values_adder`. x_bytes: of a group's activations.
+    add_group: of `_group_adder` or `_values_adder`, for so many panels. x_bytes: of a group's activations.
     """
     units, groups, header, unit_bytes = panel.units, panel.groups, panel.header_bytes, panel.unit_bytes
     values, factor_stride = panel.values, panel.subgroups * panel.factor_stride
     each = panel.size // (units * groups)  # bytes to prefetch for a group: with its share of scales and factors
 
     @njit(error_model="numpy")
-    def one(w, _apart, width, x, quant, out):
-        sums, ahead = zeros(1, 1), w + AHEAD
+    def tile(w, apart, width, x, quant, out):
+        sums, ahead = zeros(1, panels), w + AHEAD // panels
         for _block in range(0, width, values):
             for u in range(units):
                 for g in range(groups):
-                    prefetch(ahead, each)
+                    for n in range(panels):
+                        prefetch(ahead + n * apart, each)
                     ahead += each
-                    sums = add_group(sums, w + u * factor_stride, w + header + u * unit_bytes, g, x, quant)
+                    sums = add_group(sums, w + u * factor_stride, w + header + u * unit_bytes, apart, g, x, quant)
                     x += x_bytes
                     quant += QUANT_RECORD
             w += header + units * unit_bytes
         store_rows(sums, out, 0)
 
-    @njit(error_model="numpy")
-    def four(w, apart, width, x, quant, out):
-        first = second = third = fourth = zeros(1, 1)
-        ahead = w + AHEAD // 4
-        for _block in range(0, width, values):
-            for u in range(units):
-                factors, unit = w + u * factor_stride, w + header + u * unit_bytes
-                for g in range(groups):
-                    for n in range(4):
-                        prefetch(ahead + n * apart, each)
-                    ahead += each
-                    first = add_group(first, factors, unit, g, x, quant)
-                    second = add_group(second, factors + apart, unit + apart, g, x, quant)
-                    third = add_group(third, factors + 2 * apart, unit + 2 * apart, g, x, quant)
-                    fourth = add_group(fourth, factors + 3 * apart, unit + 3 * apart, g, x, quant)
-                    x += x_bytes
-                    quant += QUANT_RECORD
-            w += header + units * unit_bytes
-        _store_four(first, second, third, fourth, out)
-
-    return four if panels == 4 else one
+    return tile
 
 
 def _float_tile(load_values, each: int, panels: int):
-    """tile(w, apart, width, x, quant, out), as of `_one_or_several`, from floats. each: bytes of an input of 16 rows."""
+    """tile(…), as of `_one_or_several`, from floats. each: bytes of an input of 16 rows."""
+    row = _row_of(load_values, panels)
 
     @njit(error_model="numpy")
-    def one(w, _apart, width, x, _quant, out):
-        sums = zeros(1, 1)
+    def tile(w, apart, width, x, _quant, out):
+        sums = zeros(1, panels)
         for _ in range(width):
-            prefetch(w + AHEAD, each)
-            sums = outer(sums, x, 0, vector_row(load_values(w)))
+            for n in range(panels):
+                prefetch(w + n * apart + AHEAD // panels, each)
+            sums = outer(sums, x, 0, row(w, apart))
             x += 4
             w += each
         store_rows(sums, out, 0)
 
+    return tile
+
+
+def _row_of(load_values, panels: int):
+    """row(address, apart) -> Tile(1, panels): what load_values gives there and, for four panels, further on."""
+    make = vector_row(panels)
+
     @njit(error_model="numpy")
-    def four(w, apart, width, x, _quant, out):
-        first = second = third = fourth = zeros(1, 1)
-        for _ in range(width):
-            for n in range(4):
-                prefetch(w + n * apart + AHEAD // 2, each)
-            first = outer(first, x, 0, vector_row(load_values(w)))
-            second = outer(second, x, 0, vector_row(load_values(w + apart)))
-            third = outer(third, x, 0, vector_row(load_values(w + 2 * apart)))
-            fourth = outer(fourth, x, 0, vector_row(load_values(w + 3 * apart)))
-            x += 4
-            w += each
-        _store_four(first, second, third, fourth, out)
+    def one(at, _apart):
+        return make(load_values(at))
+
+    @njit(error_model="numpy")
+    def four(at, apart):
+        return make(load_values(at), load_values(at + apart), load_values(at + 2 * apart), load_values(at + 3 * apart))
 
     return four if panels == 4 else one
-
-
-@njit(error_model="numpy")
-def _store_four(first, second, third, fourth, out):
-    """Store the sums of neighbouring panels."""
-    store_rows(first, out, 0)
-    store_rows(second, out + VECTOR_BYTES, 0)
-    store_rows(third, out + 2 * VECTOR_BYTES, 0)
-    store_rows(fourth, out + 3 * VECTOR_BYTES, 0)
 
 
 def _bytes_tile(target: Target, panel: Panel):
@@ -389,27 +364,47 @@ def _bytes_tile(target: Target, panel: Panel):
 # ---- f32 activations
 
 
-def _values_adder(target: Target, panel: Panel):
-    """add(sums, factors, unit, g, x, quant): as of `_group_adder`, for f32 activations; quant is not read."""
+def _values_adder(target: Target, panel: Panel, panels: int):
+    """add(sums, factors, unit, apart, g, x, quant): as of `_group_adder`, for f32 activations and so many panels."""
     codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
-    read = scale_reader(target, panel)
     add = value_adder(target.dot, codes_of(panel), panel.width, minimum=panel.minimum, zeros=panel.zeros)
+    terms = _terms_of(scale_reader(target, panel), panels)
 
     @njit(error_model="numpy")
-    def add_group(sums, factors, unit, g, x, _quant):
+    def add_group(sums, factors, unit, apart, g, x, _quant):
         at = unit + codes_at + g * group_bytes
-        scale, minimum, zero = read(factors, unit, 0)
-        sums = add(sums, at, 0, scale, minimum, zero, x)
+        scales, minimums, zero_points = terms(factors, unit, 0, apart)
+        sums = add(sums, at, apart, 0, scales, minimums, zero_points, x)
         if subgroups == 2:
-            scale, minimum, zero = read(factors, unit, 1)
-            sums = add(sums, at, 1, scale, minimum, zero, x)
+            scales, minimums, zero_points = terms(factors, unit, 1, apart)
+            sums = add(sums, at, apart, 1, scales, minimums, zero_points, x)
         return sums
 
     return add_group
 
 
+def _terms_of(read, panels: int):
+    """terms(factors, unit, subgroup, apart): what `read` (`unpack.scale_reader`) gives, a column for each panel."""
+    row = vector_row(panels)
+
+    @njit(error_model="numpy")
+    def one(factors, unit, subgroup, _apart):
+        scale, minimum, zero = read(factors, unit, subgroup)
+        return row(scale), row(minimum), row(zero)
+
+    @njit(error_model="numpy")
+    def four(factors, unit, subgroup, apart):
+        a, b = read(factors, unit, subgroup), read(factors + apart, unit + apart, subgroup)
+        c = read(factors + 2 * apart, unit + 2 * apart, subgroup)
+        d = read(factors + 3 * apart, unit + 3 * apart, subgroup)
+        return row(a[0], b[0], c[0], d[0]), row(a[1], b[1], c[1], d[1]), row(a[2], b[2], c[2], d[2])
+
+    return four if panels == 4 else one
+
+
 def _values_tile(load_values, size: int):
     """make_tile of `_by_chunks` for f32 activations and weights of `size` bytes, 16 rows of an input side by side."""
+    row = _row_of(load_values, 1)
 
     def make(count):
         @njit(error_model="numpy")
@@ -417,7 +412,7 @@ def _values_tile(load_values, size: int):
             x, x_row = tokens.x, tokens.x_row
             sums = load_rows(count, 1, tokens.out, tokens.out_row) if more else zeros(count, 1)
             for _ in range(inputs):
-                sums = outer(sums, x, x_row, vector_row(load_values(weights)))
+                sums = outer(sums, x, x_row, row(weights, 0))
                 x += 4
                 weights += ROWS * size
             store_rows(sums, tokens.out, tokens.out_row)

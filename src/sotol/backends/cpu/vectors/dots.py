@@ -297,25 +297,32 @@ def value_storer(form: str, codes: Codes, width: int, *, minimum: bool, zeros: b
 
 
 def value_adder(form: str, codes: Codes, width: int, *, minimum: bool, zeros: bool) -> Any:
-    """add(sums, group, subgroup, scale, minimum, zero, x): the sums of one token, with its inputs times decoded values.
+    """add(sums, group, apart, subgroup, scales, minimums, zeros, x): one token's sums, with its inputs times values.
 
-    These are as of `value_storer`, and never reach memory. x: the f32 inputs of the group.
+    sums, scales …: a column for each of some panels, whose groups are `apart` bytes from one to the next. Values are
+    decoded as by `value_storer`, and never reach memory. x: the f32 inputs of the group. Panels take turns, input by
+    input, since a sum must be ready before its next summand comes.
     """
 
     @intrinsic(prefer_literal=True)
     def add_values(
-        _context: Any, sums: Any, _group: Any, subgroup: Any, _scale: Any, _minimum: Any, _zero: Any, _x: Any
-    ) -> Any:
+        _context: Any, sums: Any, _group: Any, _apart: Any, subgroup: Any, _scales: Any, _minimums: Any, _zeros: Any,
+        _x: Any,
+    ) -> Any:  # fmt: skip
         first, terms = subgroup.literal_value * width, (minimum, zeros)
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            ((total,),) = rows_of(b, sums, args[0])
-            weights = packed_bytes(b, args[1], codes, form)
-            for k, value in _decoded(b, weights, codes, form, range(first, first + width), args[3:6], terms):
-                total = fma_ir(b, splat_ir(b, load_ir(b, offset(b, args[6], 4 * k), F32), VF), value, total)
-            return tile_of(b, [[total]])
+            (totals,), *factors = (rows_of(b, sums, args[i]) for i in (0, 4, 5, 6))
+            decoded = []
+            for panel, of_panel in enumerate(zip(*(x for (x,) in factors), strict=True)):
+                weights = packed_bytes(b, row_address(b, args[1], args[2], panel), codes, form)
+                decoded.append(_decoded(b, weights, codes, form, range(first, first + width), of_panel, terms))
+            for values in zip(*decoded, strict=True):
+                x = splat_ir(b, load_ir(b, offset(b, args[7], 4 * values[0][0]), F32), VF)
+                totals = [fma_ir(b, x, value, total) for (_, value), total in zip(values, totals, strict=True)]
+            return tile_of(b, [totals])
 
-        return sums(sums, types.int64, subgroup, f32x16, f32x16, f32x16, types.int64), generate
+        return sums(sums, types.int64, types.int64, subgroup, sums, sums, sums, types.int64), generate
 
     return add_values
 

@@ -5,9 +5,11 @@
 
 from typing import NamedTuple
 
-from sotol.backends.cpu.vectors.codes import Codes, looked_up
-from sotol.backends.cpu.vectors.simd import VF, VI, Builder, Value, constant, fma_ir
-from sotol.quant import NUMBERS
+from llvmlite import ir
+
+from sotol.backends.cpu.vectors.codes import Codes, join, looked_up
+from sotol.backends.cpu.vectors.simd import F32, I32, VF, VI, Builder, Value, call, constant, fma_ir
+from sotol.quant import NUMBERS, Float32Array
 
 __all__ = ["four_numbers"]
 
@@ -26,6 +28,14 @@ class Small(NamedTuple):
         return (1 << (self.exponent - 1)) - 1
 
 
+# By form of the dot product: the instruction that picks f32 of a register by indices, and the register's lanes.
+PERMUTES: dict[str, tuple[str, int]] = {
+    "avx2": ("llvm.x86.avx2.permps", 8),
+    "avxvnni": ("llvm.x86.avx2.permps", 8),
+    "avx512": ("llvm.x86.avx512.permvar.sf.512", 16),
+    "vnni": ("llvm.x86.avx512.permvar.sf.512", 16),
+    "amx": ("llvm.x86.avx512.permvar.sf.512", 16),
+}
 EIGHTS = {"e4m3": Small(4, 3), "e5m2": Small(5, 2)}
 
 
@@ -36,6 +46,8 @@ def four_numbers(b: Builder, v: Value, codes: Codes, form: str) -> list[Value]:
     """
     if codes.floats in EIGHTS:
         return [_widened(b, b.bitcast(v, VI), i, EIGHTS[codes.floats]) for i in range(4)]
+    if codes.floats and form in PERMUTES:
+        return _permuted(b, v, NUMBERS[codes.floats], *PERMUTES[form])
     if codes.floats:
         return _from_table(b, v, codes.floats, form)
     bias = constant(VI, codes.byte_bias)
@@ -46,6 +58,26 @@ def _bytes(b: Builder, v: Value) -> list[Value]:
     """Byte 0 of each of 16 words, byte 1, 2 and 3: as i32."""
     words = b.bitcast(v, VI)
     return [b.and_(b.lshr(words, constant(VI, 8 * i)), constant(VI, 255)) for i in range(4)]
+
+
+def _permuted(b: Builder, v: Value, numbers: Float32Array, name: str, lanes: int) -> list[Value]:
+    """Floats of 4 bits by the instruction that picks f32 of a register by indices, whose upper bits it ignores.
+
+    Of a register of 16; or of two of 8, by the code's top bit.
+    """
+    kind, index = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
+    tables = [ir.Constant(kind, numbers[at : at + lanes].tolist()) for at in range(0, 16, lanes)]
+    found = []
+    for byte in _bytes(b, v):
+        parts = []
+        for first in range(0, 16, lanes):
+            places = ir.Constant(index, list(range(first, first + lanes)))
+            codes = byte if lanes == 16 else b.shuffle_vector(byte, ir.Constant(VI, ir.Undefined), places)
+            picked = [call(b, name, kind, table, codes) for table in tables]
+            above = len(tables) > 1 and b.icmp_unsigned(">", codes, constant(index, 7))
+            parts.append(b.select(above, picked[1], picked[0]) if above else picked[0])
+        found.append(join(b, parts))
+    return found
 
 
 def _from_table(b: Builder, v: Value, floats: str, form: str) -> list[Value]:

@@ -211,12 +211,13 @@ def mask_keys(_context: Any, tile: Any, oldest: Any, last: Any) -> Any:
     return tile(tile, types.int64, types.int64), generate
 
 
-@intrinsic
-def vector_row(_context: Any, _v: Any) -> Any:
-    """A vector as a tile of one row."""
-    tile = Tile(1, 1)
+def vector_row(columns: int) -> Any:
+    """row(vector, …) -> Tile(1, columns) of one vector, or of four."""
 
     def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-        return tile_of(b, [[args[0]]])
+        return tile_of(b, [list(args)])
 
-    return tile(f32x16), generate
+    if columns == 1:
+        return intrinsic(lambda _context, _a: (Tile(1, 1)(f32x16), generate))
+    assert columns == 4
+    return intrinsic(lambda _context, _a, _b, _c, _d: (Tile(1, 4)(f32x16, f32x16, f32x16, f32x16), generate))
