@@ -98,7 +98,7 @@ FLOATS = ("conv1d", ".conv", "ssm_a", "ssm_d", "ssm_norm", "ffn_gate_inp", ".bia
 def checkpoint_of(architecture: str, encoding: str = "", seed: int = 0) -> Checkpoint:
     """A model of such a shape, in memory. KeyError for an architecture that has none here.
 
-    encoding: of all matrices whose rows are whole blocks of it; as files of the architecture mostly are, if it is empty.
+    encoding: of all matrices whose rows are whole blocks of it; if it is empty, as files of the architecture have it.
     """
     fields = {**COMMON, **SHAPES[architecture]}
     metadata = {"general.architecture": architecture, **{f"{architecture}.{key}": x for key, x in fields.items()}}

@@ -29,6 +29,10 @@ def test_without_arguments_it_helps(sotol: Sotol) -> None:
     assert sotol().exit_code == 0
 
 
+def test_the_list_of_commands_is_whole_in_80_columns(sotol: Sotol) -> None:
+    assert "..." not in sotol("--help").stdout.split("Commands:")[1]
+
+
 def test_help_needs_none_of_the_heavy_modules() -> None:
     code = (
         "import sys\nfrom sotol.cli import main\ntry:\n    main()\nexcept SystemExit:\n"

@@ -43,6 +43,17 @@ def test_table(kernels: Path, sotol: Sotol) -> None:
     assert lines[-1] == ["smollm2", "98.36", "MB", str(find_model("smollm2"))]
 
 
+def test_other_versions_take_a_line(kernels: Path, sotol: Sotol) -> None:
+    """However many there were; --json has each."""
+    for sources in ("4567", "89ab"):
+        (kernels / sources / "vnni").mkdir(parents=True)
+        (kernels / sources / "vnni" / "0.o").write_bytes(bytes(10))
+    lines = [line.split() for line in sotol("cache").stdout.splitlines()]
+    assert lines[1][0] == "avx2"
+    assert lines[2] == ["3", "more", "27", "B", "3", "of", "other", "versions", str(kernels)]
+    assert len(json.loads(sotol("cache", "--json").stdout)["kernels"]) == 4
+
+
 def test_clearing(kernels: Path, sotol: Sotol) -> None:
     keep = kernels.parent / "something else"
     keep.touch()

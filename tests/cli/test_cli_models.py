@@ -72,9 +72,8 @@ def test_what_can_not_be_pulled(arguments: list[str], code: int, said: str, soto
 
 
 def test_a_bar_for_each_file(hub: FakeHub, cache: Path, typed: Callable[[str], FakeTerminal]) -> None:
-    seen = typed("")
-    with pulling._bars(quiet=False, color=False) as progress:
-        pull("org/ggufs:bf16", progress=progress)
+    seen = typed("y\n")
+    assert pulling.offered("org/ggufs:bf16", quiet=False, color=False)
     shown = seen.getvalue()
     assert "big/model-BF16-00002-of-00002.gguf" in shown
     assert "300/300 bytes" in shown

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from sotol import Sampling
+from sotol.cli.options import Effort
 from sotol.cli.parameters import LOADING, known, merged, parse_bias, parse_memory, parse_parameter, parse_template
+from sotol.tokenizers.effort import LEVELS
 
 
 def test_every_option_of_sampling_has_its_name() -> None:
@@ -106,3 +108,7 @@ def test_variables_of_a_template() -> None:
     for wrong in ("", "a", "=1", "a b=1", "messages=1", "self=1"):
         with pytest.raises(ValueError, match="it must be NAME=VALUE"):
             parse_template([wrong])
+
+
+def test_levels_of_effort_are_those_of_templates() -> None:
+    assert tuple(Effort) == LEVELS

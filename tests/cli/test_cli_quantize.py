@@ -1,6 +1,7 @@
 """`sotol quantize`, `sotol imatrix` and `sotol perplexity`: from a text to files that go with each other."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,41 @@ def test_quantize(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith(f"{out}: ")
     assert "bits each" in result.stdout
+    assert result.stdout.endswith("\nweights: 13 Q8_0, 5 F32, 2 F16\n")
     encodings = {w.encoding.name for w in read_gguf(out).weights.values()}
     assert encodings == {"Q8_0", "F16", "F32"}
     with LLM(out, ctx=64) as model:
         assert model.generate("the cat", max_tokens=3, ignore_eos=True).usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file_type"),
+    [(["q4_k_m"], 15), (["--mix", "Q4_K"], 15), (["-m", "q3_k"], 12), (["-e", "q8_0"], 7), (["IQ4_XS"], 30)],
+)
+def test_names_in_any_case_and_place(
+    sotol: Sotol, folder: Path, tmp_path: Path, arguments: list[str], file_type: int
+) -> None:
+    """Also the short ones that llama.cpp's tool has."""
+    out = tmp_path / "out.gguf"
+    assert sotol("quantize", str(folder / "tiny.gguf"), str(out), *arguments).exit_code == 0
+    assert read_gguf(out).metadata["general.file_type"] == file_type
+
+
+def test_a_pattern_in_any_case(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    assert sotol("quantize", str(folder / "tiny.gguf"), str(out), "Q8_0", "--pattern", "*ffn_up=f16").exit_code == 0
+    assert read_gguf(out).weights["blk.0.ffn_up.weight"].encoding.name == "F16"
+
+
+def test_other_gguf_files_are_no_models(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    matrix, out = str(tmp_path / "i.gguf"), str(tmp_path / "out")
+    sotol("imatrix", str(folder / "tiny.gguf"), "-f", str(folder / "text.txt"), "-o", matrix, "-c", "32", "-w", "1")
+    for words in (["run", matrix, "hi"], ["quantize", matrix, out, "Q8_0"], ["convert", matrix, out]):
+        result = sotol(*words)
+        assert (result.exit_code, result.stderr) == (1, f"sotol: {matrix}: is an importance matrix, and no model\n")
+    shown = sotol("info", matrix).stdout
+    assert "is an importance matrix, and no model" in shown
+    assert "None" not in shown.split("runs in sotol")[0]
 
 
 def test_quantize_a_folder(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
@@ -45,7 +77,7 @@ def test_quantize_a_folder(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
         result = sotol("quantize", str(source), str(out), "--mix", "Q8_0")
         assert result.exit_code == 0, result.stderr
     first, second = (read_gguf(tmp_path / name) for name in ("a.gguf", "b.gguf"))
-    assert first.metadata == second.metadata
+    assert list(first.metadata.items()) == list(second.metadata.items())
     assert {n: bytes(w.rows()) for n, w in first.weights.items()} == {
         n: bytes(w.rows()) for n, w in second.weights.items()
     }
@@ -64,8 +96,8 @@ def test_a_file_that_is_there_stays_unless_forced(sotol: Sotol, folder: Path, tm
     out = tmp_path / "out.gguf"
     out.write_text("mine")
     result = sotol("quantize", str(folder / "tiny.gguf"), str(out), "--mix", "Q8_0")
-    assert (result.exit_code, out.read_text()) == (2, "mine")
-    assert result.stderr == f"sotol: {out} exists: add --force to replace it\n"
+    assert (result.exit_code, out.read_text()) == (1, "mine")
+    assert result.stderr == f"sotol: {out}: is there already: give another path, or --force\n"
     assert sotol("quantize", str(folder / "tiny.gguf"), str(out), "--mix", "Q8_0", "--force", "-q").stdout == ""
     assert read_gguf(out).metadata["general.file_type"] == 7
 
@@ -78,6 +110,9 @@ def test_a_file_that_is_there_stays_unless_forced(sotol: Sotol, folder: Path, tm
         (["--mix", "Q4_KM"], 2, "there is no mix 'Q4_KM'"),
         (["-e", "Q4_0", "--pattern", "blk"], 2, "--pattern 'blk' is not like"),
         (["-e", "Q4_0", "--pattern", "nothing=Q8_0"], 2, "no weight has a name like 'nothing'"),
+        (["-e", "q4_k_m"], 2, "there is no encoder for 'q4_k_m': it is a mix: --mix Q4_K_M"),
+        (["--mix", "mxfp4"], 2, "there is no mix 'mxfp4': it is an encoding: --encoding MXFP4"),
+        (["Q4_0", "--mix", "Q4_0"], 2, "give --mix"),
         (["-e", "Q4_0", "--imatrix", "nothing.gguf"], 1, "nothing.gguf: there is no such file"),
     ],
 )
@@ -89,6 +124,21 @@ def test_wrong_use_of_quantize(
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices are no files here")
+def test_a_device_is_never_replaced(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model, null = str(folder / "tiny.gguf"), tmp_path / "null"
+    null.symlink_to(os.devnull)
+    for words in (
+        ["quantize", model, str(null), "Q8_0"],
+        ["imatrix", model, "-f", str(folder / "text.txt"), "-o", str(null)],
+        ["perplexity", model, "-f", str(folder / "text.txt"), "--save-logits", str(null)],
+    ):
+        result = sotol(*words, "--force")
+        said = f"sotol: {null}: is a device or a pipe: give the path of a file\n"
+        assert (result.exit_code, result.stderr) == (1, said)
+    assert null.is_symlink()
 
 
 def test_an_importance_matrix_goes_to_quantize(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
@@ -108,13 +158,27 @@ def test_an_importance_matrix_goes_to_quantize(sotol: Sotol, folder: Path, tmp_p
     assert not np.array_equal(one, other)
 
 
+def test_tools_as_llama_cpp_has_them(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    """The model as an option, windows as chunks, a text on standard input."""
+    model, matrix, base = str(folder / "tiny.gguf"), str(tmp_path / "i.gguf"), str(tmp_path / "base")
+    result = sotol("imatrix", "-m", model, "-f", "-", "-o", matrix, "--ctx-size", "32", "--chunks", "2", stdin=TEXT)
+    assert result.stdout == f"{matrix}: 14 weights, over 2 windows of 32 tokens\n"
+    text = str(folder / "text.txt")
+    result = sotol("perplexity", "-m", model, "-f", text, "-c", "32", "--save-all-logits", base, "--chunks", "1")
+    assert result.stdout.endswith(", 15 tokens in 1 windows of 32\n")
+    assert Path(base).is_file()
+    result = sotol("perplexity", model, "-m", model, "-f", text)
+    assert (result.exit_code, result.stderr.split(":")[1]) == (2, f" two models are given, {model} and {model}")
+
+
 def test_imatrix_needs_a_text_and_a_place(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
     model = str(folder / "tiny.gguf")
     assert sotol("imatrix", model, "-o", str(tmp_path / "i")).stderr == "sotol: give a text to read, with -f FILE\n"
     result = sotol("imatrix", model, "-f", str(folder / "text.txt"), "-o", str(tmp_path / "none" / "i"))
-    assert (result.exit_code, result.stderr) == (2, f"sotol: {tmp_path / 'none'} is no folder: make it first\n")
+    said = f"sotol: {tmp_path / 'none' / 'i'}: there is no folder {tmp_path / 'none'}\n"
+    assert (result.exit_code, result.stderr) == (1, said)
     result = sotol("imatrix", model, "-f", str(folder / "text.txt"), "-o", str(tmp_path))
-    assert result.stderr == f"sotol: {tmp_path} is a folder: give the name of a file in it\n"
+    assert result.stderr == f"sotol: {tmp_path}: is a folder: give the path of a file\n"
 
 
 def test_perplexity_and_divergence(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
@@ -138,7 +202,10 @@ def test_perplexity_and_divergence(sotol: Sotol, folder: Path, tmp_path: Path) -
 
 def test_wrong_use_of_perplexity(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
     model = str(folder / "tiny.gguf")
-    assert sotol("perplexity", model).stderr == "sotol: give a text with -f FILE, or --baseline FILE, one of them\n"
+    assert (
+        sotol("perplexity", model).stderr
+        == "sotol: give a text with -f FILE, or --baseline FILE, which has a text of its own\n"
+    )
     broken = tmp_path / "broken"
     broken.write_bytes(b"nothing")
     result = sotol("perplexity", model, "--baseline", str(broken))

@@ -325,6 +325,8 @@ def test_parameters(repl: Repl) -> None:
         ("/set parameter top_k 1.5", "top_k is '1.5'; it must be a whole number"),
         ("/set parameter top_p 2", "top_p is 2"),
         ("/set nonsense", "/set takes parameter"),
+        ("/set effort much", "/set effort takes none, minimal"),
+        ("/show nonsense", "/show takes info, parameters, system: not 'nonsense'"),
     ],
 )
 def test_settings_that_are_none(line: str, message: str, repl: Repl) -> None:
@@ -367,6 +369,20 @@ def test_small_settings(repl: Repl) -> None:
     )  # fmt: skip
     said(repl, "/set quiet", "/set wordwrap", "/set think", "/verbose")
     assert (repl.verbose, repl.wordwrap, repl.template) == (True, True, {"enable_thinking": True})
+
+
+def test_effort(repl: Repl) -> None:
+    said(repl, "/set nothink", "/set effort high")
+    assert repl.template == {"reasoning_effort": "high"}
+    said(repl, "/set nothink")
+    assert repl.template == {"reasoning_effort": "high", "enable_thinking": False}
+
+
+def test_show_as_ollama_has_it(repl: Repl) -> None:
+    said(repl, "/set system Be brief.")
+    assert said(repl, "/show") == said(repl, "/show info") == said(repl, "/model")
+    assert said(repl, "/show parameters") == said(repl, "/set parameter")
+    assert said(repl, "/show system") == ["system message: Be brief.\n"]
 
 
 # ---- the loop

@@ -175,13 +175,18 @@ def test_an_answer_with_options_of_loading(sotol: Sotol, tiny: LLM) -> None:
 
 
 def test_options_of_the_template(sotol: Sotol, tmp_path: Path) -> None:
-    shown = "{{ messages[0].content }}{% if enable_thinking is defined %}[{{ enable_thinking }}]{% endif %}{{ word }}"
+    shown = (
+        "{{ messages[0].content }}{% if enable_thinking is defined %}[{{ enable_thinking }}]{% endif %}{{ word }}"
+        "{% if reasoning_effort is defined %}({{ reasoning_effort }}){% endif %}"
+    )
     path = str(tiny_model(tmp_path, {"tokenizer.chat_template": shown}))
     with LLM(path) as tiny:
         for options, text in (
             ([], "ab"),
             (["--think"], "ab[True]"),
             (["--no-think"], "ab[False]"),
+            (["--effort", "max"], "ab[True](high)"),
+            (["--reasoning-effort", "none"], "ab[False]"),
             (["--template-option", "word=xyz", "--template-option", "enable_thinking=null"], "ab[None]xyz"),
             (["--template-option", "word=5"], "ab5"),
         ):
@@ -224,11 +229,14 @@ def broken(folder: Path) -> str:
         (["smollm2", ""], 2, "the prompt is empty"),
         (["smollm2", "hi", "-f", "{folder}/none"], 1, "none can't be read: no such file"),
         (["smollm2", "hi", "-f", "{folder}"], 1, "can't be read: is a directory"),
+        (["smollm2", "hi", "-f", "{image}"], 2, r"image\.png is an image \(PNG\): only text can be read"),
         (["smollm2", "hi", "-f", "{broken}"], 2, "broken.gguf is not UTF-8 text: invalid start byte at byte 8"),
         (["smollm2", "\udcff"], 2, "the prompt is not text in the encoding of this locale"),
         (["smollm2", "hi", "-o", "temprature", "1"], 2, "no parameter 'temprature': did you mean temperature"),
         (["smollm2", "hi", "--seed", "-2"], 2, "seed is -2"),
         (["smollm2", "hi", "--template-option", "messages=1"], 2, "it must be NAME=VALUE"),
+        (["smollm2", "hi", "--effort", "much"], 2, "invalid value for '--effort': 'much' is not one of"),
+        (["smollm2", "hi", "--raw", "--effort", "low"], 2, "--raw takes neither"),
         (["smollm2", "hi", "--raw", "--think"], 2, "--raw takes neither"),
         (["smollm2", "hi", "--top-k=-1"], 2, "top_k is -1; it must be"),
         (["smollm2", "hi", "--logit-bias=x"], 2, "--logit-bias is 'x'"),
@@ -246,7 +254,9 @@ def broken(folder: Path) -> str:
     ],
 )
 def test_errors_are_one_line(arguments: list[str], code: int, said: str, sotol: Sotol, tmp_path: Path) -> None:
-    result = sotol("run", *(a.format(folder=tmp_path, broken=broken(tmp_path)) for a in arguments))
+    image = tmp_path / "image.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
+    result = sotol("run", *(a.format(folder=tmp_path, broken=broken(tmp_path), image=image) for a in arguments))
     assert (result.exit_code, result.stdout) == (code, "")
     assert re.fullmatch(f"sotol: .*{said}.*\n", result.stderr)
 

@@ -1,13 +1,11 @@
 """`sotol convert`, `sotol split` and `sotol merge` from the command line."""
 
-import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import FakeTerminal, Sotol
+from tests.cli.conftest import Sotol
 from tests.support.tiny_model import tiny_model
 
-from sotol.cli.working import working
 from sotol.formats import read_gguf, read_model
 
 
@@ -43,6 +41,11 @@ def test_parts(sotol: Sotol, tmp_path: Path) -> None:
         (["convert", "{folder}/none", "{folder}/x"], 1, "no model"),
         (["split", "{model}", "{folder}/p"], 2, "give --max-size, --max-tensors, or both"),
         (["split", "{model}", "{folder}/p", "--max-size", "many"], 2, "max-size"),
+        (
+            ["split", "{model}", "{folder}/p", "--max-size", "2"],
+            2,
+            "max-size is 2, 2 bytes: a part has 10,000 at least",
+        ),
         (["split", "{model}", "{folder}/p", "--max-size", "1GB"], 1, "there is nothing to split"),
         (["split", "{model}", "{folder}/none/p", "--max-tensors", "3"], 1, "there is no folder"),
         (["merge", "{model}", "{folder}/x.gguf"], 1, "is no part of a split model"),
@@ -56,22 +59,6 @@ def test_mistakes_are_one_line(sotol: Sotol, tmp_path: Path, arguments: list[str
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_bar_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    with working() as progress:
-        assert progress is None
-    terminal = FakeTerminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    with working(quiet=True) as progress:
-        assert progress is None
-    with working() as progress:
-        assert progress is not None
-        progress("writing", 500_000, 1_000_000)
-        progress("writing", 1_000_000, 1_000_000)
-    assert "writing" in terminal.getvalue()
-    assert "MB" in terminal.getvalue()
 
 
 def test_info_of_what_was_made(sotol: Sotol, tmp_path: Path) -> None:

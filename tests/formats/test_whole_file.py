@@ -36,6 +36,19 @@ def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_no_file_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    """Whoever may write to the folder of devices would replace them."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "null"):
+        with pytest.raises(SotolError, match=f"{name}: is a device or a pipe: give the path of a file"):
+            WholeFile(tmp_path / name)
+    with pytest.raises(SotolError, match="is a folder"):
+        WholeFile(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "null"}
+
+
 def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(SotolError, match=r"writing .*/none/a: No such file or directory"):
         WholeFile(tmp_path / "none" / "a")

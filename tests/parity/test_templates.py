@@ -120,9 +120,7 @@ def test_text_equals_transformers(path: Path, conversation: str) -> None:
     source = path.read_text(encoding="utf-8")
     messages, chosen = CONVERSATIONS[conversation]
     options = {"add_generation_prompt": True, **chosen}
-    own = Habits(source).switched(
-        options, CompiledTemplate(source, RenderLimits()).variables
-    )  # as the template names it
+    own = Habits(source).told(options, CompiledTemplate(source, RenderLimits()).variables)  # as the template names it
     expected, text = judge(source, messages, **own), ours(source, messages, **options)
     calls = conversation in ("calls", "results")
     if expected is not None and (not calls or "Paris" in expected) and (conversation != "image" or "it?" in expected):

@@ -1,5 +1,6 @@
 """How answers are sampled where a request does not say: the request's word, the operator's, the makers', sotol's."""
 
+import asyncio
 import logging
 import threading
 
@@ -8,8 +9,8 @@ import pytest
 from tests.support.scripted import scripted
 from tests.support.serving import served
 
-from sotol import Sampling
-from sotol.server import Served, create_app
+from sotol import LLM, Sampling
+from sotol.server import Models, Offered, Served, create_app
 from sotol.server.defaults import recommended, sampling_of
 
 GGUF = {"general.sampling.temp": 0.6, "general.sampling.top_k": 20, "general.sampling.penalty_repeat": 1.1}
@@ -66,6 +67,25 @@ def test_a_server_prepares_for_its_first_request(monkeypatch: pytest.MonkeyPatch
             assert done.wait(20)
         assert llm.template._compiled
         assert llm._grammars._trie is not None
+
+
+def test_a_model_that_the_server_loads_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its load: the application's start prepares those that it was given loaded."""
+    warmed = list[str]()
+    monkeypatch.setattr(Served, "warm", lambda one: warmed.append(one.name))
+
+    async def life(llm: LLM) -> None:
+        models = Models([Offered("offered", lambda _: llm), Served("given", llm)])
+        (await models.open("offered")).close()
+        app = create_app(models)
+        async with app.router.lifespan_context(app), asyncio.timeout(20):
+            while "given" not in warmed:
+                await asyncio.sleep(0.001)
+        await models.close()
+
+    with scripted("Hi") as llm:
+        asyncio.run(life(llm))
+    assert warmed == ["offered", "given"]
 
 
 def test_a_model_that_can_not_chat_is_served_all_the_same() -> None:

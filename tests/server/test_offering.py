@@ -78,7 +78,16 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_models(tmp_path: Path) -> None:
-    for name in ("b.gguf", "A.GGUF", "s-00001-of-00002.gguf", "s-00002-of-00002.gguf", "README.md", "of-00001.gguf"):
+    for name in (
+        "b.gguf",
+        "A.GGUF",
+        "s-00001-of-00002.gguf",
+        "s-00002-of-00002.gguf",
+        "README.md",
+        "of-00001.gguf",
+        "imatrix.gguf",
+        "b.mmproj-f16.gguf",
+    ):
         (tmp_path / name).touch()
     for name in ("folder", "empty"):
         (tmp_path / name).mkdir()

@@ -236,7 +236,7 @@ def test_what_the_template_is_told(serve: Callable[..., str]) -> None:
         assert told(reasoning_effort="none") == "False  "
         assert told(extra_body={"reasoning_budget_tokens": 0}) == "False  "
         assert told(extra_body={"thinking_budget": -1}) == "  "
-        assert told(reasoning_effort="low") == " low "
+        assert told(reasoning_effort="low") == "True low "
         kwargs = {"enable_thinking": True, "style": "x"}
         assert told(reasoning_effort="none", extra_body={"chat_template_kwargs": kwargs}) == "True  x"
 

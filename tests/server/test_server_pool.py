@@ -258,6 +258,16 @@ def test_one_that_never_fits() -> None:
     run_virtually(scenario())
 
 
+def test_sizes_of_models_are_told_in_megabytes() -> None:
+    async def scenario() -> None:
+        world = World(most=600_000_000)
+        large = world.add("large", size=646_617_912)
+        with pytest.raises(SotolError, match=r"large takes 646\.6 MB of memory, more than there may be: 600\.0 MB"):
+            await world.use(large, 1)
+
+    run_virtually(scenario())
+
+
 def test_one_that_stays() -> None:
     """What was there from the beginning is not unloaded, and takes memory."""
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.support.tiny_model import tiny_model
@@ -89,3 +90,16 @@ def test_a_job_that_ignores_it_goes_on(model: str) -> None:
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM can't be handled there")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("place", ["cli/bars.py:bars", "whole_file.py:write", "whole_file.py:finish"])
+def test_tools_leave_nothing_half_done(place: str, name: str, code: int, model: str, tmp_path: Path) -> None:
+    arguments = ["quantize", model, str(tmp_path / "out.gguf"), "Q8_0"]
+    done = subprocess.run(
+        [sys.executable, "-c", AT.replace("SIGINT", name), place, "1", *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, "")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """sotol.tokenizers.sandbox and metering: hostile templates end soon, with little memory and a short error."""
 
+import itertools
 import time
 
 import pytest
@@ -140,6 +141,13 @@ def test_comparisons_take_time() -> None:
         with pytest.raises(TemplateError, match=r"more than 0\.5 seconds"):
             CompiledTemplate(long + many + "}}", RenderLimits(seconds=0.5)).render({})
         assert time.thread_time() - start < 6
+
+
+def test_time_that_others_take_is_not_a_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is crowded, or slept: the clock goes on, and the thread does nothing."""
+    clock = itertools.count(0.0, 1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert CompiledTemplate("{% for i in range(50) %}a{% endfor %}", RenderLimits()).render({}) == "a" * 50
 
 
 def test_reasons_are_told_apart() -> None:

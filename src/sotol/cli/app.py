@@ -10,7 +10,7 @@ import typer
 from sotol import __version__
 from sotol.cli.guard import Commands, guarded
 from sotol.cli.interrupts import INTERRUPTED, at_once, first_raises
-from sotol.cli.options import normalised
+from sotol.cli.other_names import normalised
 
 __all__ = ["COMMANDS", "main", "make_app"]
 
@@ -21,7 +21,7 @@ COMMANDS = (
 )  # fmt: skip
 
 EXIT_CODES = """Exit codes: 0 all went well; 1 a file, a model or the machine is at fault; 2 an option or a prompt is;
-130 interrupted by Ctrl-C; 141 the reader of the output went away."""
+130 interrupted by Ctrl-C, 143 by SIGTERM; 141 the reader of the output went away."""
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:

@@ -24,7 +24,7 @@ def cache(
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
-    """Show where kernels and models are kept, and how large they are.
+    """Show where kernels and models are kept, and their sizes.
 
     Kernels are compiled on a first use, a minute or two, and kept: half a MB to a few for each CPU level. Models that
     come as Python packages are removed by pip uninstall.
@@ -45,9 +45,14 @@ def cache(
         }
         write_piece(as_json(record) + "\n", sys.stdout)
         return
-    kernels = [
-        (s.level, size_of(s.bytes), s.files, "in use" if s.current else "of another version", s.path) for s in found
+    old = [store for store in found if not store.current]
+    kernels: list[tuple[object, ...]] = [
+        (s.level, size_of(s.bytes), s.files, "in use" if s.current else "of another version", s.path)
+        for s in (found if len(old) < 2 else found[: -len(old)])
     ]
+    if len(old) > 1:  # each change of version leaves some
+        size, files = size_of(sum(s.bytes for s in old)), sum(s.files for s in old)
+        kernels.append((f"{len(old)} more", size, files, "of other versions", old[0].path.parent.parent))
     _show(("kernels", "size", "files", "", "folder"), kernels, color=not no_color)
     rows = [(name, size_of(path.stat().st_size), path) for name, path in models.items()]
     _show(("\nmodel", "\nsize", "\nfile"), rows, color=not no_color)

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from sotol.catalog import find_model
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.options import NoColor, Quiet, complete_model
-from sotol.cli.working import Force, tell, working
+from sotol.cli.tool_options import Force, tell
 
 __all__ = ["convert"]
 
@@ -30,7 +32,7 @@ def convert(
         typer.Option(
             "--encoding",
             metavar="NAME",
-            help="Of matrices: F32, F16, BF16, or, in a .gguf file, Q8_0. If not given: the model's own, or F16.",
+            help="Of matrices: F32, F16, BF16; in a .gguf file also Q8_0. The model's own, or F16, if not given.",
         ),
     ] = None,
     force: Force = False,
@@ -45,6 +47,6 @@ def convert(
     """
     from sotol.tools.converting import convert as converted  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    with working(quiet=quiet, color=not no_color) as progress:
+    with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
         done = converted(find_model(model), out, encoding, force=force, progress=progress)
     tell([done.path], f"{done.weights} weights, {done.encoding}", done.remarks, quiet=quiet)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from sotol.cli.interrupts import INTERRUPTED
-from sotol.cli.options import OTHER_NAMES
+from sotol.cli.interrupts import INTERRUPTED, TERMINATED, Terminated
+from sotol.cli.other_names import OTHER_NAMES
 from sotol.cli.streams import LONGEST, drop, listen, refused, say
 from sotol.errors import SotolError, plain
 
@@ -82,7 +82,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 def told(error: BaseException) -> int:
     """The exit code of an error, after the sentence about it, if there is one to write."""
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     if isinstance(error, BrokenPipeError):
         drop(sys.stdout)
         return NO_READER

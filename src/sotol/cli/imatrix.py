@@ -3,18 +3,19 @@
 import sys
 from pathlib import Path
 
-from sotol.catalog import find_model
-from sotol.cli.loading import loading
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, Quiet, Threads
 from sotol.cli.output import as_json, write_piece
-from sotol.cli.reading import read_file
-from sotol.cli.tool_options import Force, OutputOption, TextFile, WindowCount, WindowSize, free_place
+from sotol.cli.reading import read_text
+from sotol.cli.tool_options import Force, ModelOption, OutputOption, TextFile, WindowCount, WindowSize, one_model
 
 __all__ = ["imatrix"]
 
 
 def imatrix(
     model: Model = None,
+    named: ModelOption = None,
     file: TextFile = None,
     output: OutputOption = Path("imatrix.gguf"),
     size: WindowSize = 512,
@@ -33,12 +34,13 @@ def imatrix(
     """
     if file is None:
         raise ValueError("give a text to read, with -f FILE")
-    path, text = find_model(model), read_file(str(file))
-    free_place(output, force=force)
+    path, text = one_model(model, named), read_text(str(file))
     from sotol.tools.activations import collect  # noqa: PLC0415  (NumPy: `sotol --help` does without)
     from sotol.tools.importance import write_importance  # noqa: PLC0415
+    from sotol.tools.outputs import check_outputs  # noqa: PLC0415
 
-    with loading(quiet=quiet, color=not no_color) as progress:
+    check_outputs([output], force=force)
+    with terminable(), bars(quiet=quiet, color=not no_color) as progress:
         found = collect(
             path, text, dataset=file.name, size=size, most=most, precision=precision.value, threads=threads,
             progress=progress,

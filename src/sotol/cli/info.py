@@ -1,5 +1,6 @@
 """`sotol info`: what is in a model file, also where sotol can't run it."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from sotol.cli.output import as_json, cell, console, show, size_of, write_piece
 __all__ = ["info"]
 
 SHOWN_CHARACTERS = 160  # of a long text, in the table
+KEY_WIDTH = 50  # columns at most that no key is broken within
+TABLE = "(?<=_t)[0-9a-f]{32}"  # of a kernel's parameters: which table of values it has
 SIZES = {
     "block_count": "layers",
     "embedding_length": "width",
@@ -47,8 +50,12 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
 
     def table(title: str, rows: Sequence[tuple[object, ...]], head: tuple[str, ...] = ()) -> None:
         grid = Table(box=None, show_header=bool(head), pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        keys = min(KEY_WIDTH, max(len(cell(row[0])) for row in rows))
         for i, name in enumerate(head or [""] * len(rows[0])):
-            grid.add_column(name, justify="right" if head and i else "left", overflow="fold", style="" if i else "cyan")
+            grid.add_column(
+                name, justify="right" if head and i else "left", overflow="fold", style="" if i else "cyan",
+                min_width=None if i else keys,
+            )  # fmt: skip
         for row in rows:
             grid.add_row(*(Text(cell(value)) for value in row))
         if title:
@@ -56,17 +63,17 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
         show(out, grid)
 
     tokenizer = facts["tokenizer"]
-    kind = ", ".join(str(tokenizer[key]) for key in ("model", "pretokenizer") if tokenizer[key] != "")
+    kind = ", ".join(str(tokenizer[key]) for key in ("model", "pretokenizer") if tokenizer[key])
+    sizes = ", ".join(f"{name} {facts['sizes'][key]}" for key, name in SIZES.items() if key in facts["sizes"])
     table("", [
         ("file", facts["file"] + (f" ({facts['parts']} parts)" if facts["parts"] > 1 else "")),
         ("size", size_of(facts["bytes"])),
-        ("name", facts["name"]),
-        ("architecture", facts["architecture"]),
+        *((key, facts[key]) for key in ("name", "architecture") if facts[key] is not None),
         ("parameters", f"{facts['parameters']:,}"),
         *([("bits each", f"{facts['bits']:.2f}")] if facts["bits"] else []),
-        ("sizes", ", ".join(f"{name} {facts['sizes'][key]}" for key, name in SIZES.items() if key in facts["sizes"])),
-        ("context", facts["context"]),
-        ("tokenizer", f"{kind}, {tokenizer['vocabulary']:,} tokens"),
+        *([("sizes", sizes)] if sizes else []),
+        *([("context", facts["context"])] if facts["context"] is not None else []),
+        ("tokenizer", f"{kind}, {tokenizer['vocabulary']:,} tokens" if kind else "none"),
         *((name, f"{token['id']} {token['text']}") for name, token in tokenizer["special"].items()),
         ("chat template", facts["chat_template"]),
         *([("answers", _answers(facts["answers"]))] if facts["answers"] else []),
@@ -87,7 +94,7 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
                 size_of(e["bytes"]),
                 f"{e['bits']:.2f}",
                 f"{e['share']:.1%}",
-                e["kernel"] or "none",
+                re.sub(TABLE, "", (e["kernel"] or "none").removeprefix("linear ")),
             )
             for e in facts["encodings"]
         ]

@@ -1,5 +1,7 @@
 """Ctrl-C: a quiet end with exit code 130, at any moment, and at once when it is pressed again.
 
+SIGTERM is the same while files are written, with 143; elsewhere it ends the process where it stands.
+
 Python's own handler raises KeyboardInterrupt between any two instructions. Within an import that may leave a lock taken
 that every later import of any thread waits for: there, the process ends where it stands. Nothing is lost by that: while
 modules are imported, nothing is half done.
@@ -8,13 +10,15 @@ modules are imported, nothing is half done.
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["INTERRUPTED", "at_once", "every_one_raises", "first_raises"]
+__all__ = ["INTERRUPTED", "TERMINATED", "Terminated", "at_once", "every_one_raises", "first_raises", "terminable"]
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells say it
 IMPORTING = "<frozen importlib"  # where Python's import system is from
 
 
@@ -34,16 +38,41 @@ def every_one_raises() -> None:
     _handle_by(_raise)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it ends work as Ctrl-C does."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within it SIGTERM lets what is half done be put in order: batch systems and `timeout` send it.
+
+    A second one ends the process where it stands, as the first does elsewhere.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    _raise(number, frame)
+
+
 def _handle_by(handler: Any) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a job in the background of a script ignores it
         signal.signal(signal.SIGINT, handler)
 
 
-def _leave(_number: int = 0, _frame: FrameType | None = None) -> None:
+def _leave(number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
     with suppress(OSError):
         if os.isatty(2):
             os.write(2, b"\x1b[?25h")  # a progress bar hides the cursor
-    os._exit(INTERRUPTED)
+    os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
 
 
 def _raise_once(number: int, frame: FrameType | None) -> None:
@@ -51,12 +80,12 @@ def _raise_once(number: int, frame: FrameType | None) -> None:
     _raise(number, frame)
 
 
-def _raise(_number: int, frame: FrameType | None) -> None:
+def _raise(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_filename.startswith(IMPORTING):
-            _leave()
+            _leave(number)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _quiet(error: Any) -> None:

@@ -18,10 +18,10 @@ HEAD = ("name", "encoding", "size", "used", "aliases")
 
 
 def list(json: Json = False, no_color: NoColor = False) -> None:  # noqa: A001  (the command's name)
-    """Show the models that were pulled, and those that come as Python packages.
+    """Show the models of this machine that have names.
 
-    Their names, encodings, sizes, when they were last read, and aliases. A path needs no name: it goes wherever these
-    do.
+    Those that were pulled, and those that come as Python packages: their names, encodings, sizes, when they were last
+    read, and aliases. A path needs no name: it goes wherever these do.
     """
     models = _models()
     if json:

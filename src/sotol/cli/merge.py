@@ -1,13 +1,14 @@
 """`sotol merge`: the parts of a GGUF file as one."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sotol.catalog import find_model
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.options import NoColor, Quiet, complete_model
-from sotol.cli.working import Force, tell, working
+from sotol.cli.tool_options import Force, Output, tell
 
 __all__ = ["merge"]
 
@@ -22,7 +23,7 @@ def merge(
             autocompletion=complete_model,
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .gguf file to write.", show_default=False)],
+    out: Output,
     force: Force = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
@@ -30,6 +31,6 @@ def merge(
     """Write the parts of a split GGUF file as one file. The parts stay."""
     from sotol.tools.parts import merge_parts  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    with working(quiet=quiet, color=not no_color) as progress:
+    with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
         path = merge_parts(find_model(part), out, force=force, progress=progress)
     tell([path], "merged", quiet=quiet)

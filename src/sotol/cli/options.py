@@ -14,51 +14,14 @@ from sotol.catalog import DEFAULT_MODEL, PACKAGED
 from sotol.errors import SotolError
 
 __all__ = [
-    "BackendOption", "Context", "Continue", "ConversationId", "Files", "FrequencyPenalty", "GrammarFile",
-    "GrammarString", "HideThinking", "IgnoreEos", "Json", "JsonOutput", "KvMemory", "LogitBias", "Logprobs",
-    "MaxTokens", "MinP", "Model", "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs", "Precision",
-    "PrecisionOption", "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "Regex",
+    "BackendOption", "Context", "Continue", "ConversationId", "Effort", "EffortOption", "Files", "FrequencyPenalty",
+    "GrammarFile", "GrammarString", "HideThinking", "IgnoreEos", "Json", "JsonOutput", "KvMemory", "LogitBias",
+    "Logprobs", "MaxTokens", "MinP", "Model", "ModelOption", "NoColor", "NoPrefixCache", "NoWordWrap", "Pairs",
+    "Precision", "PrecisionOption", "PresencePenalty", "Prompt", "PromptTokens", "PromptWords", "Quiet", "Raw", "Regex",
     "RepeatLastN", "RepeatPenalty", "Repeats", "RunCommand", "RunContext", "RunServer", "Schema", "Seed", "Sequences",
     "ServerAddress", "ServerKey", "StepTokens", "Stop", "System", "Temperature", "TemplateOptions", "Think", "Threads",
-    "TopK", "TopP", "Verbose", "complete_model", "model_names", "normalised",
+    "TopK", "TopP", "Verbose", "complete_model", "model_names",
 ]  # fmt: skip
-
-
-# What ollama, llama.cpp, llm and transformers call the same options.
-OTHER_NAMES = {
-    "temp": "temperature",
-    "ctx-size": "ctx",
-    "context-size": "ctx",
-    "num-ctx": "ctx",
-    "n-predict": "max-tokens",
-    "predict": "max-tokens",
-    "num-predict": "max-tokens",
-    "max-new-tokens": "max-tokens",
-    "num-thread": "threads",
-    "repetition-penalty": "repeat-penalty",
-    "system-prompt": "system",
-    "no-wordwrap": "nowordwrap",
-    "hidethinking": "hide-thinking",
-    "parallel": "sequences",
-    "max-num-seqs": "sequences",
-    "ubatch-size": "step-tokens",
-    "max-num-batched-tokens": "step-tokens",
-    "no-enable-prefix-caching": "no-prefix-cache",
-    "cors-origins": "cors-origin",
-    "allowed-origins": "cors-origin",
-    "allowed-hosts": "allowed-host",
-    "served-model-name": "alias",
-    "outtype": "encoding",
-    "split-max-size": "max-size",
-    "split-max-tensors": "max-tensors",
-    "timeout-keep-alive": "idle-timeout",
-}
-
-
-def normalised(name: str) -> str:
-    """The name by which sotol knows an option; Typer asks for each that it meets, without its dashes."""
-    dashed = name.replace("_", "-")
-    return OTHER_NAMES.get(dashed, dashed)
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -95,6 +58,18 @@ class Precision(StrEnum):
 
     INT8 = "int8"
     F32 = "f32"
+
+
+class Effort(StrEnum):
+    """The levels of `tokenizers/effort.py`."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
 
 
 class RunCommand(TyperCommand):
@@ -255,6 +230,15 @@ Think: TypeAlias = Annotated[
     typer.Option(
         "--think/--no-think",
         help="Whether a model that can do either thinks before it answers (enable_thinking of its template).",
+        show_default=False,
+    ),
+]
+EffortOption: TypeAlias = Annotated[
+    Effort | None,
+    typer.Option(
+        "--effort",
+        metavar="LEVEL",
+        help=f"How much it is to think, as near as its template has it: {', '.join(Effort)}.",
         show_default=False,
     ),
 ]

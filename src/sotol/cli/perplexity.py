@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sotol.catalog import find_model
-from sotol.cli.loading import loading
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, Quiet, Threads
 from sotol.cli.output import as_json, write_piece
-from sotol.cli.reading import read_file
+from sotol.cli.reading import read_text
 from sotol.cli.streams import say
-from sotol.cli.tool_options import Force, TextFile, WindowCount, WindowSize, free_place
+from sotol.cli.tool_options import Force, ModelOption, TextFile, WindowCount, WindowSize, one_model
 
 if TYPE_CHECKING:
     from sotol.tools.perplexity import Scores
@@ -22,6 +22,7 @@ __all__ = ["perplexity"]
 
 def perplexity(
     model: Model = None,
+    named: ModelOption = None,
     file: TextFile = None,
     size: WindowSize = 512,
     most: WindowCount = None,
@@ -46,18 +47,20 @@ def perplexity(
     Kullback-Leibler divergence. Files of predictions are those of llama.cpp's perplexity.
     """
     if (file is None) == (baseline is None):
-        raise ValueError("give a text with -f FILE, or --baseline FILE, one of them")
-    path = find_model(model)
-    text = None if file is None else read_file(str(file))
-    if save_logits is not None:
-        free_place(save_logits, force=force)
+        raise ValueError("give a text with -f FILE, or --baseline FILE, which has a text of its own")
+    path = one_model(model, named)
+    text = None if file is None else read_text(str(file))
+    from sotol.tools.outputs import check_outputs  # noqa: PLC0415
     from sotol.tools.perplexity import perplexity as measured  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+
+    if save_logits is not None:
+        check_outputs([save_logits], force=force)
 
     def told(window: int, scores: "Scores") -> None:
         if not quiet and not json:
             say(f"[{window + 1}] {_short(scores)}")
 
-    with loading(quiet=quiet, color=not no_color) as progress:
+    with terminable(), bars(quiet=quiet, color=not no_color) as progress:
         scores = measured(
             path, text, size=size, most=most, save=save_logits, baseline=baseline, precision=precision.value,
             threads=threads, progress=progress, told=told,
@@ -78,7 +81,7 @@ def _said(scores: "Scores") -> str:
     if (d := scores.divergence) is not None:
         percentiles = ", ".join(f"{at} % {value:.6f}" for at, value in d.percentiles.items())
         lines += [
-            f"baseline   {d.baseline:.4f}, of which it is {d.ratio:.5f} ± {d.ratio_error:.5f} times as much",
+            f"baseline   {d.baseline:.4f}, ratio to it {d.ratio:.5f} ± {d.ratio_error:.5f}",
             f"divergence {d.mean:.6f} ± {d.error:.6f}, median {d.median:.6f}, {percentiles}, most {d.most:.6f}",
             f"same top   {100 * d.same_top:.2f} %",
         ]

@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sotol.aliases import target_of
+from sotol.cli.bars import bars
 from sotol.cli.options import Json, NoColor, Quiet
 from sotol.cli.output import as_json, cell, console, show, size_of, write_piece
 from sotol.cli.streams import say
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from sotol.hub import HubName
     from sotol.hub.pulling import Listing
-    from sotol.progress import Progress
 
 __all__ = ["confirmed", "hub_name", "offered", "pull"]
 
@@ -105,40 +103,13 @@ def confirmed(question: str, *, default: bool = False) -> bool:
 def _pulled(asked: "HubName", *, token: str | None, quiet: bool, color: bool) -> "Path":
     from sotol.hub import pull as fetch  # noqa: PLC0415  (as above)
 
-    with _bars(quiet=quiet, color=color) as progress:
+    unwanted = quiet or bool(os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
+    with bars(quiet=unwanted, color=color, sizes=True, stay=True) as progress:
         return fetch(asked, token=token, progress=progress, note=None if quiet else _note).path
 
 
 def _note(text: str) -> None:
     say(f"sotol: {text}")
-
-
-@contextmanager
-def _bars(*, quiet: bool, color: bool) -> Iterator["Progress | None"]:
-    """A bar for each file on standard error; None where nobody would see one."""
-    if quiet or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import (  # noqa: PLC0415  (see output.py)
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns: Any = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                    TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console(color=color, file=sys.stderr)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(cell(what), total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield report
 
 
 def _show(listing: "Listing", *, json: bool, color: bool) -> None:

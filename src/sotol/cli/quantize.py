@@ -1,17 +1,19 @@
 """`sotol quantize`: a model in fewer bits."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sotol.catalog import find_model
-from sotol.cli.loading import loading
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.options import Json, NoColor, Quiet, Threads
 from sotol.cli.output import as_json, size_of, write_piece
 from sotol.cli.streams import say
-from sotol.cli.tool_options import Force, Output, SourceModel, free_place
+from sotol.cli.tool_options import Force, Output, SourceModel
 
 if TYPE_CHECKING:
     from sotol.tools.quantize import Quantised
@@ -22,6 +24,9 @@ __all__ = ["quantize"]
 def quantize(
     model: SourceModel,
     out: Output,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MIX]", help="The mix, in another place.", show_default=False)
+    ] = None,
     mix: Annotated[
         str | None,
         typer.Option("--mix", "-m", metavar="NAME", help="A mix by name, such as Q4_K_M, IQ4_XS or Q8_0."),
@@ -54,15 +59,21 @@ def quantize(
     Each matrix gets the encoding that a mix has for it, or all get the same one. The new file is there when it is
     whole; no weight is ever whole in memory.
     """
-    if (mix is None) == (encoding is None):
+    if [name, mix, encoding].count(None) != 2:
         raise ValueError("give --mix, such as --mix Q4_K_M, or --encoding, one of them")
-    patterns = [_parse(text) for text in pattern or ()]
     path = find_model(model)
-    free_place(out, force=force)
     from sotol.formats import is_hub_model, read_model  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+    from sotol.models import check_is_model  # noqa: PLC0415
     from sotol.tools.importance import read_importance  # noqa: PLC0415
+    from sotol.tools.mixes import encoding_name, mix_name  # noqa: PLC0415
+    from sotol.tools.outputs import check_outputs  # noqa: PLC0415
     from sotol.tools.quantize import quantize as quantise  # noqa: PLC0415
 
+    check_outputs([out], force=force)
+
+    mix = None if encoding else mix_name(mix or str(name))
+    encoding = encoding_name(encoding) if encoding else None
+    patterns = [(names, encoding_name(wanted)) for names, wanted in map(_parse, pattern or ())]
     importance = None if imatrix is None else read_importance(imatrix)
     remarks: tuple[str, ...] = ()
     if is_hub_model(path):
@@ -71,7 +82,8 @@ def quantize(
         source, remarks = gguf_of(path)
     else:
         source = read_model(path)
-    with loading(quiet=quiet, color=not no_color) as progress:
+        check_is_model(source)
+    with terminable(), bars(quiet=quiet, color=not no_color) as progress:
         done = quantise(
             source, out, mix=mix, encoding=encoding, patterns=patterns, importance=importance,
             allow_requantize=allow_requantize, threads=threads, progress=progress,
@@ -105,6 +117,7 @@ def _facts(done: "Quantised") -> dict[str, object]:
 def _said(done: "Quantised") -> str:
     bits = 8 * done.after / done.values
     line = f"{done.path}: {size_of(done.before)} of weights became {size_of(done.after)}, {bits:.2f} bits each"
+    line += "\nweights: " + ", ".join(f"{n} {name}" for name, n in Counter(done.encodings.values()).most_common())
     if done.without:
         line += f"\nno importance is known of {done.without[0]}, and of {len(done.without) - 1} more weights"
     return line

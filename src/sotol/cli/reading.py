@@ -10,11 +10,20 @@ from typing import BinaryIO
 from sotol.cli.streams import say
 from sotol.errors import SotolError, plain
 
-__all__ = ["MOST", "prompt_of", "read_file", "read_input"]
+__all__ = ["MOST", "prompt_of", "read_file", "read_input", "read_text"]
 
 MOST = 64 << 20  # bytes of a text: no context holds as much, and a pipe may never end
 PATIENCE = 2.0  # seconds of silence on standard input until a person is told what is waited for
 INPUT = "standard input"
+# How files begin that people take for something that a model can read.
+NO_TEXTS = {
+    b"\x89PNG": "an image (PNG)",
+    b"\xff\xd8\xff": "an image (JPEG)",
+    b"GIF8": "an image (GIF)",
+    b"RIFF": "an image or a sound (RIFF)",
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "an archive (ZIP), or a document of an office program",
+}
 
 
 def prompt_of(words: Sequence[str], files: Sequence[str] = (), *, quiet: bool = False) -> str:
@@ -80,6 +89,11 @@ def read_file(name: str) -> str:
         raise SotolError(f"{plain(name)} can't be read: {str(error.strerror).lower()}") from None
 
 
+def read_text(name: str) -> str:
+    """The text of a file, or standard input for "-"."""
+    return read_input() if name == "-" else read_file(name)
+
+
 def _text(file: BinaryIO, name: str) -> str:
     """The rest of a file as text, without the mark that some editors begin UTF-8 with."""
     data = file.read(MOST + 1)
@@ -88,6 +102,9 @@ def _text(file: BinaryIO, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        kind = next((kind for begin, kind in NO_TEXTS.items() if data.startswith(begin)), None)
+        if kind is not None:
+            raise ValueError(f"{name} is {kind}: only text can be read") from None
         raise ValueError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 

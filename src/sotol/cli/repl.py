@@ -11,6 +11,7 @@ from sotol.answers.folding import Fold
 from sotol.cli import conversations
 from sotol.cli.conversations import Conversation, Session
 from sotol.cli.guard import sentence
+from sotol.cli.options import Effort
 from sotol.cli.output import AnswerWriter, printable
 from sotol.cli.parameters import LOADING, known, parse_parameter
 from sotol.cli.reading import read_file
@@ -260,6 +261,18 @@ class Repl:
         for own, value in shown.items():
             self.note(f"{own:<18}{'' if value is None else value}")
 
+    def set_effort(self, level: str) -> None:
+        if level not in tuple(Effort):
+            raise ValueError(f"/set effort takes {', '.join(Effort)}: not {level!r}")
+        kept = {name: value for name, value in self.template.items() if name != "enable_thinking"}
+        self.template = {**kept, "reasoning_effort": level}
+        self.note(f"effort, as near as the model's template has it: {level}")
+
+    def show(self, what: str) -> None:
+        if (what or "info") not in SHOWN:
+            raise ValueError(f"/show takes {', '.join(SHOWN)}: not {what!r}")
+        SHOWN[what or "info"](self, "")
+
     def stats(self, _: str) -> None:
         self.note(summary(self.last) if self.last else "no finished answer to tell about")
 
@@ -308,8 +321,9 @@ COMMANDS: dict[str, tuple[Callable[[Repl, str], None], str]] = {
     "/set": (
         Repl.set,
         "parameter NAME VALUE (temperature, top_k, seed, ctx, …; without a name: show all), system TEXT, verbose or"
-        " quiet, wordwrap or nowordwrap, think or nothink",
+        " quiet, wordwrap or nowordwrap, think or nothink, effort LEVEL",
     ),
+    "/show": (Repl.show, "info (of the model), parameters or system, as they are set"),
     "/model": (Repl.model, "show the model; /model NAME changes it and keeps the conversation"),
     "/context": (Repl.context, "how much of the context is used"),
     "/stats": (Repl.stats, "how long the last answer took"),
@@ -326,6 +340,12 @@ SETTINGS: dict[str, Callable[[Repl, str], None]] = {
     "nowordwrap": lambda repl, _: repl.set_wordwrap(False),
     "think": lambda repl, _: repl.set_think(True),
     "nothink": lambda repl, _: repl.set_think(False),
+    "effort": Repl.set_effort,
+}
+SHOWN: dict[str, Callable[[Repl, str], None]] = {
+    "info": Repl.model,
+    "parameters": Repl.set_parameter,
+    "system": Repl.set_system,
 }
 ALIASES = {"/help": "/?", "/regen": "/retry", "/regenerate": "/retry"}
 QUITTING = ("/bye", "/quit", "/exit")

@@ -46,6 +46,7 @@ def run(
     system: o.System = None,
     raw: o.Raw = False,
     think: o.Think = None,
+    effort: o.EffortOption = None,
     hide_thinking: o.HideThinking = False,
     template_option: o.TemplateOptions = None,
     max_tokens: o.MaxTokens = None,
@@ -95,6 +96,7 @@ def run(
     files = file or []
     talking = not (words or files) and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     template = parse_template(template_option or []) | ({} if think is None else {"enable_thinking": think})
+    template |= {} if effort is None else {"reasoning_effort": effort.value}
     if raw and (system is not None or template or session is not None):
         raise ValueError(
             "--raw takes neither --system nor options of the template, nor --continue and --cid: it goes without the"

@@ -6,11 +6,16 @@ from typing import Annotated
 import typer
 
 from sotol.catalog import find_model
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.options import NoColor, Quiet, complete_model
 from sotol.cli.parameters import parse_size
-from sotol.cli.working import Force, tell, working
+from sotol.cli.tool_options import Force, tell
+from sotol.errors import plain
 
 __all__ = ["split"]
+
+LEAST = 10_000  # bytes of a part: less is a unit that was forgotten
 
 
 def split(
@@ -34,16 +39,19 @@ def split(
     quiet: Quiet = False,
     no_color: NoColor = False,
 ) -> None:
-    """Write a GGUF file as several, which every program reads that reads llama.cpp's.
+    """Write a GGUF file as several.
 
-    The first part has the metadata. A weight is never cut. All parts take their places when all are whole.
+    All programs that read llama.cpp's read them. The first part has the metadata. A weight is never cut. All parts take
+    their places when all are whole.
     """
     if max_size is None and max_tensors is None:
         raise ValueError("give --max-size, --max-tensors, or both: how much a part may have")
     from sotol.tools.parts import split_file  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     most = None if max_size is None else parse_size("max-size", max_size)
-    with working(quiet=quiet, color=not no_color) as progress:
+    if most is not None and most < LEAST:
+        raise ValueError(f"max-size is {plain(max_size)}, {most} bytes: a part has {LEAST:,} at least; give it as 2GB")
+    with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
         parts = split_file(
             find_model(model), prefix, part_bytes=most, part_weights=max_tensors, force=force, progress=progress
         )

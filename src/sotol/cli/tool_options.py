@@ -1,27 +1,40 @@
-"""What commands that write files, or read texts in windows, have in common on their command line."""
+"""What commands that write files, or read texts in windows, have in common: options, and what they say at the end."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
+from sotol.catalog import find_model
+from sotol.cli.output import size_of, write_piece
+from sotol.cli.streams import say
 from sotol.errors import plain
 
 __all__ = [
-    "Force", "Output", "OutputOption", "SourceModel", "TextFile", "WindowCount", "WindowSize", "free_place",
+    "Force", "ModelOption", "Output", "OutputOption", "SourceModel", "TextFile", "WindowCount", "WindowSize",
+    "one_model", "tell",
 ]  # fmt: skip
 
 SourceModel: TypeAlias = Annotated[
     str, typer.Argument(metavar="MODEL", help="A .gguf file, a folder, or a model by name.", show_default=False)
 ]
+# llama.cpp's tools have it as an option.
+ModelOption: TypeAlias = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="MODEL", help="The model, in another place.")
+]
 Output: TypeAlias = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)]
 OutputOption: TypeAlias = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")]
-Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace the file to write, if there is one.")]
+Force: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="Replace what is there already, when the new is whole.")
+]
 TextFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--file", "-f", metavar="FILE", help="The text, UTF-8.", show_default=False)
+    Path | None,
+    typer.Option("--file", "-f", metavar="FILE", help="The text, UTF-8; - is standard input.", show_default=False),
 ]
 WindowSize: TypeAlias = Annotated[
-    int, typer.Option("--context-size", "-c", min=8, metavar="N", help="Tokens of a window of the text.")
+    int, typer.Option("--ctx", "-c", min=8, metavar="N", help="Tokens of a window of the text.")
 ]
 WindowCount: TypeAlias = Annotated[
     int | None,
@@ -29,11 +42,19 @@ WindowCount: TypeAlias = Annotated[
 ]
 
 
-def free_place(path: Path, *, force: bool) -> None:
-    """ValueError for a file that exists already, or a folder that does not: said before hours of work."""
-    if path.is_dir():
-        raise ValueError(f"{plain(path)} is a folder: give the name of a file in it")
-    if path.exists() and not force:
-        raise ValueError(f"{plain(path)} exists: add --force to replace it")
-    if not path.parent.is_dir():
-        raise ValueError(f"{plain(path.parent)} is no folder: make it first")
+def one_model(model: str | None, option: str | None) -> Path:
+    """The path of the model that a command was given, as an argument or as an option."""
+    if model is not None and option is not None:
+        raise ValueError(f"two models are given, {plain(model)} and {plain(option)}: give one of them")
+    return find_model(model if option is None else option)
+
+
+def tell(paths: Sequence[Path], what: str, remarks: Sequence[str] = (), *, quiet: bool = False) -> None:
+    """Say what was written, on standard output, and what the new file can't say, on standard error."""
+    if quiet:
+        return
+    for remark in remarks:
+        say(f"sotol: {remark}")
+    names = str(paths[0]) if len(paths) == 1 else f"{paths[0]} to {paths[-1].name}"
+    files = [item for path in paths for item in (path.iterdir() if path.is_dir() else [path])]
+    write_piece(f"{names}: {what}, {size_of(sum(item.stat().st_size for item in files))}\n", sys.stdout)

@@ -166,7 +166,7 @@ def check_header(cursor: Cursor) -> None:
     start = cursor.take(4, "the magic bytes")
     magic = cursor.data[start : cursor.at]
     if magic != MAGIC:
-        cursor.fail("the magic bytes", f"{magic!r} is not {MAGIC!r}: this is not a GGUF file", 0)
+        cursor.fail("the magic bytes", f"{bytes(magic)!r} is not {MAGIC!r}: this is not a GGUF file", 0)
     version = cursor.u32("the version")
     if version not in VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")

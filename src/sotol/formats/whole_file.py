@@ -10,7 +10,7 @@ from typing import Self
 from sotol.arrays import UInt8Array
 from sotol.errors import SotolError, explained
 
-__all__ = ["WholeFile", "check_room", "whole_folder"]
+__all__ = ["WholeFile", "check_replaceable", "check_room", "whole_folder"]
 
 MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model", ".txt", ".md"}  # of the files of a model's folder
 
@@ -26,6 +26,7 @@ class WholeFile:
         self.path = path
         self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         with explained(f"writing {path}"):
+            check_replaceable(path)
             self._file = self._partial.open("wb")
         self.finished = False
 
@@ -73,6 +74,14 @@ class WholeFile:
         with suppress(OSError):  # what is still buffered, and a full disk does not take
             self._file.close()
         self._partial.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """SotolError for what no file may take the place of: a folder, a pipe, a device (/dev/null would be gone)."""
+    if path.is_dir():
+        raise SotolError(f"{path}: is a folder: give the path of a file")
+    if path.exists() and not path.is_file():
+        raise SotolError(f"{path}: is a device or a pipe: give the path of a file")
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sotol.errors import FormatError, ModelNotFoundError, plain
 
-__all__ = ["Choice", "RepoFile", "choices", "choose", "safe_path"]
+__all__ = ["BESIDE", "Choice", "RepoFile", "choices", "choose", "safe_path"]
 
 SAFETENSORS = "safetensors"  # the label of a model in SafeTensors files
 # The encoding in a file's name, as llama.cpp's tools and those who use them write it; the last one counts.

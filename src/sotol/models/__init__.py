@@ -10,7 +10,15 @@ from sotol.models.metadata import Metadata
 from sotol.models.model import trace
 from sotol.program.program import Program
 
-__all__ = ["ARCHITECTURES", "MODEL_TYPES", "architecture_of", "described", "module_of", "trace_model"]
+__all__ = ["ARCHITECTURES", "MODEL_TYPES", "architecture_of", "check_is_model", "described", "module_of", "trace_model"]
+
+
+# What other GGUF files say that they are (general.type), and what that is.
+OTHER_FILES = {
+    "imatrix": "an importance matrix",
+    "adapter": "an adapter for a model",
+    "mmproj": "the part of a model that sees or hears",
+}
 
 
 class _Modules(Mapping[str, ModuleType]):
@@ -163,8 +171,15 @@ def described(metadata: Mapping[str, object]) -> Metadata:
     return Metadata(metadata, str(name), keys)
 
 
+def check_is_model(checkpoint: Checkpoint) -> None:
+    """ModelError for a GGUF file of another kind."""
+    if (other := OTHER_FILES.get(str(checkpoint.metadata.get("general.type")))) is not None:
+        raise ModelError(f"{checkpoint.path}: is {other}, and no model")
+
+
 def trace_model(checkpoint: Checkpoint, context: int) -> Program:
     """The Program of a checkpoint, for sequences of up to `context` tokens; ModelError if sotol can't run it."""
+    check_is_model(checkpoint)
     name = architecture_of(checkpoint.metadata)
     if name is None or name not in ARCHITECTURES:
         known, data = ", ".join(ARCHITECTURES), checkpoint.metadata

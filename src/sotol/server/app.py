@@ -118,10 +118,9 @@ def create_app(
 
 
 async def _warmed(service: Service) -> None:
-    """Prepare the models that are loaded for their first request."""
-    for model in service.models:
-        if model.served is not None:
-            await service.prepare.run(model.served.warm)
+    """Prepare models for their first request: those that were given loaded. All others are when they are loaded."""
+    for model in service.models.given():
+        await service.prepare.run(model.warm)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

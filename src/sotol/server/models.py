@@ -182,6 +182,10 @@ class Models:
         if isinstance(model, Offered):
             self._pool.release(slot)
 
+    def given(self) -> list[Served]:
+        """Those that were loaded already when they came here."""
+        return [model for model, _ in self._slots if isinstance(model, Served)]
+
     def loaded(self) -> dict[str, LLM]:
         """Those that are loaded now, by name."""
         return {slot.name: slot.thing.llm for _, slot in self._slots if slot.thing is not None}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sotol.catalog import find_model
 from sotol.errors import FormatError, SotolError, plain
+from sotol.hub.choosing import BESIDE
 from sotol.server.times import seconds_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def offer(entry: Entry, options: Mapping[str, Any], sampling: Mapping[str, Any] 
 def models_in(folder: Path) -> dict[str, str]:
     """The models in a folder, each with its path: GGUF files, split ones once, and folders with config.json.
 
+    What by its name lies beside models is left out: importance matrices, and towers for images.
+
     SotolError if there are none.
     """
     found: dict[str, str] = {}
@@ -79,7 +82,7 @@ def models_in(folder: Path) -> dict[str, str]:
             if path.is_dir():
                 if (path / "config.json").exists():
                     found[path.name] = str(path)
-            elif path.suffix.casefold() == ".gguf":
+            elif path.suffix.casefold() == ".gguf" and not BESIDE.search(path.name):
                 stem, part, count = path.stem.rpartition("-00001-of-")
                 if part and count.isdecimal():
                     found[stem] = str(path)

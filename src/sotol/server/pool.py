@@ -241,7 +241,7 @@ class Pool(Generic[T]):
             if not going:
                 able = [other for other in self._slots if other.thing is not None and other.source is not None]
                 if missing > sum(other.size for other in able):
-                    raise SotolError(f"{slot.name} takes {wanted} bytes of memory, more than there may be: {most}")
+                    raise SotolError(_too_large(slot.name, wanted, most))
                 for other in sorted(able, key=lambda other: (other.users > 0, other.used)):
                     if missing > 0:
                         missing -= other.size
@@ -290,3 +290,9 @@ def _now() -> float:
 
 def _nothing() -> None:
     pass
+
+
+def _too_large(name: str, wanted: int, most: int) -> str:
+    if wanted < 10**6:
+        return f"{name} takes {wanted} bytes of memory, more than there may be: {most}"
+    return f"{name} takes {wanted / 1e6:,.1f} MB of memory, more than there may be: {most / 1e6:,.1f} MB"

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sotol.errors import TemplateError, plain
+from sotol.tokenizers.effort import LEVELS, level_among
 from sotol.tokenizers.messages import all_text, normalized, normalized_tools, plain_data
 from sotol.tokenizers.presets import PRESETS, Preset, preset_for
 from sotol.tokenizers.provenance import joined, trusted
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ChatTemplate"]
 
 KEY = "tokenizer.chat_template"  # a key of GGUF's metadata; further templates have keys such as KEY + ".tool_use"
+
+DEFAULT_LEVEL = "medium"  # of effort, where a preset tells the model one: gpt-oss's template has it so
 
 # Special tokens that templates know by name, as transformers has them (SPECIAL_TOKENS_ATTRIBUTES), besides bos_token
 # and eos_token -> the fields of GGUF's metadata with their ids. "seperator" is how the specification spells it.
@@ -95,6 +98,8 @@ class ChatTemplate:
     ) -> str:
         """The conversation as text; `extra` are further variables of the model's template (enable_thinking=False, …).
 
+        `enable_thinking` and levels of `reasoning_effort` are told by the names and the levels that the template has.
+
         ValueError for malformed messages or tools; TemplateError if the template refuses the conversation, fails, or
         exceeds its limits.
         """
@@ -102,13 +107,14 @@ class ChatTemplate:
         if not self._sources:
             if described:
                 raise TemplateError(f"the built-in chat format {self.source!r} can't describe tools to the model")
-            return _render_preset(self.source, said, self._tokens, add_generation_prompt)
+            effort = extra.get("reasoning_effort")
+            return _render_preset(self.source, said, self._tokens, add_generation_prompt, effort)
         template, habits = self._template("tool_use" if described is not None else "default")
         meter = template.meter()
         ask = partial(self._tried, template, meter)
         given = {name: plain_data((name,), value) for name, value in extra.items()}
-        if "enable_thinking" in given:
-            given = habits.switched(given, template.variables)
+        if "enable_thinking" in given or "reasoning_effort" in given:
+            given = habits.told(given, template.variables)
         variables = {**self._tokens, **given}
         variables |= {"tools": described or habits.no_tools(ask), "add_generation_prompt": bool(add_generation_prompt)}
         variables.setdefault("documents", None)
@@ -160,12 +166,14 @@ def _special_tokens(metadata: Mapping[str, object], text_of: Callable[[int], str
 
 
 def _render_preset(
-    name: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], add_generation_prompt: bool
-) -> str:
+    name: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], add_generation_prompt: bool,
+    effort: object,
+) -> str:  # fmt: skip
     """The text of each message between the markers of a preset."""
     preset = PRESETS[name]
     # Not str.format: text of the conversation must never be taken for a marker.
-    fill = {"{bos}": tokens["bos_token"], "{eos}": tokens["eos_token"]}
+    level = level_among(str(effort), preset.efforts) if effort in LEVELS else DEFAULT_LEVEL
+    fill = {"{bos}": tokens["bos_token"], "{eos}": tokens["eos_token"], "{effort}": level}
 
     def marker(text: str) -> str:
         whole = str(trusted(text))

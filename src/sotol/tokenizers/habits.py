@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import product
 from typing import Any, NamedTuple
 
+from sotol.tokenizers.effort import with_effort
 from sotol.tokenizers.messages import REASONING, ROLES, all_text
 
 __all__ = ["Habits"]
@@ -59,16 +60,19 @@ class Habits:
         tools: list[Message] | None = self._answer("no tools", lambda: _no_tools(render, self._plainest(render)))
         return tools
 
-    def switched(self, given: Mapping[str, Any], variables: Set[str]) -> dict[str, Any]:
-        """What a caller gives the template besides, with `enable_thinking` by the names that this one has for it.
+    def told(self, given: Mapping[str, Any], variables: Set[str]) -> dict[str, Any]:
+        """What a caller gives the template besides: whether and how much to think by the names that this one has.
 
         variables: those that the template has.
         """
-        if "enable_thinking" not in given or "enable_thinking" in variables:
-            return dict(given)
-        on = bool(given["enable_thinking"])
-        known = (switch for switch in SWITCHES if switch[0] in variables and switch[3] in self._source)
-        return {**{name: yes if on else no for name, yes, no, _ in known}, **given}
+        known = [switch for switch in SWITCHES if switch[0] in variables and switch[3] in self._source]
+        named = "enable_thinking" in variables
+        switch = named or any(name != "reasoning_effort" for name, *_ in known)
+        told = with_effort(given, variables, self._source, switch=switch)
+        if named or "enable_thinking" not in told:
+            return told
+        on = bool(told["enable_thinking"])
+        return {**{name: yes if on else no for name, yes, no, _ in known}, **told}
 
     def fitted(self, messages: Sequence[Message], render: Render) -> list[dict[str, Any]]:
         """Normalised messages (`messages.py`) in the form that this template expects."""

@@ -29,7 +29,10 @@ NAMING = {"groupby": 0, "join": 1, "map": 9, "max": 1, "min": 1, "rejectattr": 0
 
 @dataclass(frozen=True, slots=True)
 class RenderLimits:
-    """The limits of one rendering: seconds of time, and characters of output."""
+    """The limits of one rendering: seconds of its thread's CPU time, and characters of output.
+
+    By the clock, a crowded machine or one that slept would make a plain template fail.
+    """
 
     seconds: float = 2.0
     characters: int = 4_000_000
@@ -41,7 +44,7 @@ class Meter:
     def __init__(self, limits: RenderLimits) -> None:
         self._limits = limits
         self.characters = limits.characters
-        self._deadline = time.monotonic() + limits.seconds
+        self._clock, self._deadline = time.monotonic() + limits.seconds, time.thread_time() + limits.seconds
         self._ticks = 0
         self._made = 0
 
@@ -49,7 +52,7 @@ class Meter:
     def exhausted(self) -> bool:
         """Whether a limit is exceeded, so that nothing more can be rendered."""
         too_large = self._made > INTERMEDIATE * self.characters
-        return self._ticks > MAX_TICKS or too_large or time.monotonic() > self._deadline
+        return self._ticks > MAX_TICKS or too_large or self._late()
 
     def watched(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, with a tick for each."""
@@ -62,8 +65,12 @@ class Meter:
         self._ticks += 1
         if self._ticks > MAX_TICKS:
             raise SecurityError(f"it takes more than {MAX_TICKS:,} steps")
-        if time.monotonic() > self._deadline:
+        if self._late():
             raise SecurityError(f"it takes more than {self._limits.seconds:g} seconds")
+
+    def _late(self) -> bool:
+        """Whether the time is over. The clock is asked first, since that is ten times as quick."""
+        return time.monotonic() > self._clock and time.thread_time() > self._deadline
 
     def tick_for(self, value: Any) -> Any:
         """Count one tick, and return the value."""

@@ -19,6 +19,7 @@ class Preset(NamedTuple):
     generate: the text that opens the answer; close: the text after a conversation that asks for no answer.
     system_in_user: (before, after) of a first system message, for formats without a turn for it: it goes into the
         first user message, or into the last one with `system_in_last`.
+    efforts: how much the model may be told to think; `{effort}` in `begin` is the one that is asked for.
     strip: where white space is stripped: around each "message", or around the whole "turn" with its system message.
     """
 
@@ -31,6 +32,7 @@ class Preset(NamedTuple):
     system_in_last: bool = False
     strip: Literal["nothing", "message", "turn"] = "nothing"
     architectures: tuple[str, ...] = ()
+    efforts: frozenset[str] = frozenset()
 
 
 def _same(before: str, after: str, *roles: str) -> dict[str, tuple[str, str]]:
@@ -40,7 +42,7 @@ def _same(before: str, after: str, *roles: str) -> dict[str, tuple[str, str]]:
 
 # What gpt-oss's template says to the model, but for the date, which a preset does not know.
 GPT_OSS_SYSTEM = (
-    "You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\nReasoning: medium\n\n"
+    "You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\nReasoning: {effort}\n\n"
     "# Valid channels: analysis, commentary, final. Channel must be included for every message."
 )
 
@@ -55,6 +57,7 @@ PRESETS: dict[str, Preset] = {
             "assistant": ("<|start|>assistant<|channel|>final<|message|>", "<|end|>"),
         },
         generate="<|start|>assistant",
+        efforts=frozenset({"low", "medium", "high"}),
     ),
     "gemma4": Preset(  # without thinking, as its template is unless it is asked for
         tokens=("<|turn>", "<turn|>", "<|channel>"),

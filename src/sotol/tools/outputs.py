@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sotol.errors import SotolError, explained
+from sotol.formats.whole_file import check_replaceable
 
 __all__ = ["check_outputs"]
 
@@ -19,8 +20,7 @@ def check_outputs(paths: Iterable[Path], *, force: bool) -> None:
             folder = path.absolute().parent
             if not folder.is_dir():
                 raise SotolError(f"{path}: there is no folder {folder}")
-            if path.is_dir():
-                raise SotolError(f"{path}: is a folder: give the path of a file")
+            check_replaceable(path)
             if path.exists() and not force:
                 raise SotolError(f"{path}: is there already: give another path, or --force")
             if not os.access(folder, os.W_OK):

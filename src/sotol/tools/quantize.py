@@ -139,7 +139,7 @@ def _check(
 
 def _head(source: Checkpoint, file_type: int, importance: Importance | None) -> dict[str, object]:
     """The metadata of the new file, with what llama.cpp's tool notes of an importance matrix."""
-    head = {**source.metadata, "general.quantization_version": VERSION, "general.file_type": file_type}
+    head = {**source.metadata, "general.file_type": file_type, "general.quantization_version": VERSION}
     if importance is not None:
         head["quantize.imatrix.file"] = importance.file
         if importance.datasets:

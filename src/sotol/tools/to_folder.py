@@ -8,8 +8,8 @@ from typing import Any
 from sotol.errors import ModelError
 from sotol.formats import Checkpoint, read_model
 from sotol.formats.safetensors_writer import write_safetensors
-from sotol.formats.whole_file import WholeFile, whole_folder
-from sotol.models import ARCHITECTURES, architecture_of, module_of
+from sotol.formats.whole_file import WholeFile, check_room, whole_folder
+from sotol.models import ARCHITECTURES, architecture_of, check_is_model, module_of
 from sotol.models.bind import Config, renamed
 from sotol.models.metadata import Metadata
 from sotol.progress import Progress
@@ -46,6 +46,7 @@ def gguf_to_folder(
     ModelError where it would not be the same model, or is one that sotol can't run or has no such form for.
     """
     checkpoint = read_model(file)
+    check_is_model(checkpoint)
     architecture = architecture_of(checkpoint.metadata)
     if architecture is None or architecture not in ARCHITECTURES:
         raise ModelError(f"{file}: architecture {architecture!r:.60} is not one that sotol knows")
@@ -58,6 +59,7 @@ def gguf_to_folder(
     told = ByteCount(progress)
     tensors = hub_tensors(checkpoint, module.WEIGHTS, config, said["model_type"], target, told)
     told.total = sum(tensor.size for tensor in tensors)
+    check_room(out.absolute(), [told.total])
     with whole_folder(out, replace=replace) as folder:
         _write_json(folder / "config.json", said | _ends(checkpoint, tokenizer) | {"dtype": DTYPES[target]})
         remarks = _write_tokenizer(folder, checkpoint, tokenizer)

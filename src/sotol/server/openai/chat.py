@@ -56,9 +56,9 @@ class ChatRequest(Request):
         return (self.top_logprobs or self.n_probs or 0) if self.logprobs else self.n_probs or None
 
     def template(self) -> dict[str, JsonValue] | None:
-        """What the template takes besides: reasoning_effort, by the names that templates have for it, and the rest."""
+        """What the template takes besides."""
         effort: dict[str, JsonValue] = {}
-        if self.reasoning_effort == "none" or self.budget == 0:
+        if self.budget == 0:
             effort = {"enable_thinking": False}
         elif self.reasoning_effort is not None:
             effort = {"reasoning_effort": self.reasoning_effort}

@@ -148,6 +148,4 @@ class ResponseRequest(Strict):
         """What the template takes besides."""
         effort = self.reasoning.effort if self.reasoning else None
         told: Json = {} if effort is None else {"reasoning_effort": effort}
-        if effort == "none":
-            told = {"enable_thinking": False}
         return {**told, **(self.chat_template_kwargs or {})} or None
