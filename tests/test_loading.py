@@ -15,7 +15,7 @@ from tests.support.tiny_model import tiny_model
 
 from sotol import LLM, LoadOptions
 from sotol.backends.cpu.running import backend
-from sotol.errors import FormatError
+from sotol.errors import FormatError, ModelError
 from sotol.formats import read_model
 from sotol.load_options import LoadSettings
 from sotol.loading import _limits, load
@@ -223,3 +223,17 @@ def test_the_context_of_config_json(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model")
     with pytest.raises(ValueError, match="ctx is 65, but the model was made for contexts of at most 64 tokens"):
         LLM(folder, threads=1, ctx=65)
+
+
+def test_added_tokens_beyond_a_folders_logits(tmp_path: Path) -> None:
+    """As Gemma 3 1B and 270M have one; more ordinary tokens than logits are an error."""
+    folder = tiny_folder(tmp_path / "model")
+    given = json.loads((folder / "tokenizer.json").read_text())
+    more = {"id": 48, "content": "<image>", "special": True}
+    (folder / "tokenizer.json").write_text(json.dumps({**given, "added_tokens": [*given["added_tokens"], more]}))
+    with load(folder, LoadOptions(threads=1, ctx=32)) as loaded:
+        assert (loaded.vocabulary, len(loaded.tokenizer)) == (48, 48)
+    given["model"]["vocab"]["ordinary"] = 48
+    (folder / "tokenizer.json").write_text(json.dumps(given))
+    with pytest.raises(ModelError, match="the model has logits for 48 tokens, but its tokenizer has 49"):
+        load(folder, LoadOptions(threads=1, ctx=32))

@@ -1,6 +1,7 @@
 """Running `sotol` inside the test process, and a loaded model for those who need one."""
 
 import io
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def no_default_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(platformdirs, "user_config_dir", lambda _: str(tmp_path / "config"))
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """Commands set up what the process logs: other tests look at that, too."""
+    log = logging.getLogger("sotol")
+    handlers, level = list(log.handlers), log.level
+    yield
+    log.handlers = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

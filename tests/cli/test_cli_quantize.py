@@ -202,10 +202,11 @@ def test_perplexity_and_divergence(sotol: Sotol, folder: Path, tmp_path: Path) -
 
 def test_wrong_use_of_perplexity(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
     model = str(folder / "tiny.gguf")
-    assert (
-        sotol("perplexity", model).stderr
-        == "sotol: give a text with -f FILE, or --baseline FILE, which has a text of its own\n"
-    )
+    lacking = "sotol: give a text with -f FILE, or --baseline FILE, or --choices FILE, one of them\n"
+    assert sotol("perplexity", model).stderr == lacking
+    assert sotol("perplexity", model, "-f", "a", "--choices", "b").stderr == lacking
+    result = sotol("perplexity", model, "--choices", "b", "--save-logits", str(tmp_path / "c"))
+    assert (result.exit_code, result.stderr) == (2, "sotol: --save-logits goes with a text, not with --choices\n")
     broken = tmp_path / "broken"
     broken.write_bytes(b"nothing")
     result = sotol("perplexity", model, "--baseline", str(broken))
@@ -214,3 +215,21 @@ def test_wrong_use_of_perplexity(sotol: Sotol, folder: Path, tmp_path: Path) -> 
     result = sotol("perplexity", model, "-f", str(folder / "text.txt"), "-c", "100")
     assert result.exit_code == 2
     assert "windows of 100 tokens: the model takes from 8 to 64" in result.stderr
+
+
+def test_choices(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model, file = str(folder / "tiny.gguf"), tmp_path / "questions.jsonl"
+    question = {"ctx": "the cat sat on", "endings": ["the mat", "a dog", "it"], "label": "0"}
+    file.write_text(3 * (json.dumps(question) + "\n"))
+    said = sotol("perplexity", model, "--choices", str(file), "-c", "64")
+    assert said.exit_code == 0, said.stderr
+    assert said.stdout.endswith(" %, of 3 questions\n")
+    assert [line.split()[0] for line in said.stderr.splitlines()] == ["[1]", "[2]", "[3]"]
+    facts = json.loads(sotol("perplexity", model, "--choices", str(file), "-c", "64", "-w", "2", "--json").stdout)
+    assert facts["questions"] == 2
+    assert facts["accuracy"] in (0, 1)
+    file.write_text("{}")
+    result = sotol("perplexity", model, "--choices", str(file))
+    assert (result.exit_code, result.stderr) == (
+        1, f"sotol: {file}, line 1: context (or HellaSwag's ctx) is None, not a text\n",
+    )  # fmt: skip

@@ -14,6 +14,7 @@ from sotol.formats import is_hub_model, read_model, write_gguf
 from sotol.formats.checkpoint_folder import OTHER_PREFIXES, read_folder
 from sotol.models import trace_model
 from sotol.program.memory import group_caches
+from sotol.program.program import Program
 
 
 @pytest.fixture
@@ -145,6 +146,58 @@ def test_the_text_model_of_a_repository_with_several(folder: Path, rename: objec
     assert both.weights.keys() == alone.weights.keys()
     assert {**both.metadata, "eos_token_id": 2} == alone.metadata
     assert trace_model(both, 64).results.keys() == {"logits"}
+
+
+def test_single_tensors_of_others_are_left_out_by_their_whole_names(folder: Path) -> None:
+    """LLaVA's image_newline is no module. A name that only begins so is another one."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"text_config": config}))
+    newline = {"image_newline": np.ones(2, np.float32), "model.image_newline": np.ones(2, np.float32)}
+    write_tensors(folder / "model.safetensors", tensors_of() | newline)
+    assert "image_newline" not in read_folder(folder).weights
+    write_tensors(folder / "model.safetensors", tensors_of() | {"visually.weight": np.ones(2, np.float32)})
+    assert "visually.weight" in read_folder(folder).weights
+
+
+def test_what_a_text_config_leaves_out(folder: Path) -> None:
+    """`transformers` writes what differs from a class' defaults: those are taken; null is said."""
+    alone = read_folder(folder)
+    config = json.loads((folder / "config.json").read_text())
+    own = {key: config[key] for key in ("model_type", "hidden_size", "num_hidden_layers", "rope_theta")}
+    own |= {"num_key_value_heads": 1, "num_attention_heads": 2, "head_dim": None, "rms_norm_eps": None}
+    (folder / "config.json").write_text(json.dumps({"text_config": own}))
+    found = read_folder(folder).metadata
+    assert (found["intermediate_size"], found["max_position_embeddings"]) == (11008, 2048)
+    assert found["rms_norm_eps"] is None
+    assert found["head_dim"] == alone.metadata["head_dim"] == 16  # by the matrix of queries
+    assert "layer_norm_eps" not in found
+
+
+def test_a_config_of_several_models_without_a_text_config(folder: Path) -> None:
+    """Qwen2-VL's and Qwen2.5-VL's own: flat, with a rotation of its own name; InternVL's says llm_config."""
+    alone = trace_model(read_folder(folder), 64)
+    config = json.loads((folder / "config.json").read_text())
+    tensors = tensors_of()
+    rotation = {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+    biases = {f"model.layers.{i}.self_attn.{x}_proj.bias": np.zeros(16 * n, np.float32)
+              for i in range(2) for x, n in (("q", 2), ("k", 1), ("v", 1))}  # fmt: skip
+    for outer, prefix, tower in (
+        ({**config, **rotation, "model_type": "qwen2_5_vl", "vision_config": {}}, "", "visual.merger.ln_q.weight"),
+        (
+            {"llm_config": {**config, "model_type": "qwen2"}, "model_type": "internvl_chat"},
+            "language_model.",
+            "mlp1.0.bias",
+        ),
+    ):
+        (folder / "config.json").write_text(json.dumps(outer))
+        named = {f"{prefix}{name}": x for name, x in (tensors | biases).items()}
+        write_tensors(folder / "model.safetensors", named | {tower: np.ones(2, np.float32)})
+        found = trace_model(read_folder(folder), 64)
+        assert {weight.name.removeprefix(prefix) for weight in found.weights()} == named_of(alone) | biases.keys()
+
+
+def named_of(program: Program) -> set[str]:
+    return {weight.name for weight in program.weights()}
 
 
 def test_a_weight_of_no_known_tower_is_named(folder: Path) -> None:

@@ -17,6 +17,7 @@ from tests.support.quantised import SCHEMES, Scheme, bfloats, fp8_blocks, put_to
 from sotol.errors import FormatError, ModelError, SotolError
 from sotol.formats.checkpoint_folder import read_folder
 from sotol.formats.files import files_of
+from sotol.formats.quantised.hqq import SAID
 from sotol.formats.weights import Weight
 
 NAME = "model.layers.0.mlp.up_proj"
@@ -156,6 +157,36 @@ def test_powers_of_two_as_factors_of_blocks(tmp_path: Path) -> None:
 # ---- what is refused
 
 
+@pytest.mark.parametrize(
+    ("suffix", "tensor", "message"),
+    [
+        (".axis", np.int32(0), "its groups lie along outputs; sotol runs those along inputs"),
+        (".quant_zero", np.uint8(1), "factors are quantised themselves"),
+        (".nbits", np.int32(5), "has 5 bits, packing '4bit_u8' and groups of 64, for a weight of 96 x 256"),
+        (".group_size", np.int32(96), "and groups of 96, for a weight of 96 x 256"),
+        (".group_size", np.int32(128), "has 12288 bytes, and should have 96 rows of 128 words|shape"),
+        (".shape", np.array([95, 256]), "has 12288 bytes, and should have 190 rows of 64 words"),
+        (".packing", np.frombuffer(b"4bit_i4", np.uint8), "packing '4bit_i4'"),
+        (".nbits", np.int32(3), "has a code of more than 3 bits"),
+        (".nbits", np.float32(np.nan), "has 1 numbers, not a finite one"),
+        (".axis", np.array([1, 1], np.int32), "has 2 numbers, not a finite one"),
+    ],
+)
+def test_an_hqq_weight_that_is_none(tmp_path: Path, suffix: str, tensor: object, message: str) -> None:
+    scheme = SCHEMES["hqq 4 bits of 64"]
+    made = scheme.make(np.random.default_rng(12), 96, 256)
+    tensors = {"w" + name: x for name, x in {**made.tensors, suffix: tensor}.items()}
+    with pytest.raises(FormatError, match=message):
+        _read(tmp_path, tensors, scheme.config)["w.weight"].decode()
+
+
+def test_three_numbers_of_hqq_have_two_bits(tmp_path: Path) -> None:
+    scheme = SCHEMES["hqq 2 bits of 64"]
+    made = scheme.make(np.random.default_rng(13), 96, 256)
+    tensors = {"w" + name: x for name, x in {**made.tensors, ".nbits": np.float32(1.58)}.items()}
+    np.testing.assert_array_equal(_read(tmp_path, tensors, scheme.config)["w.weight"].decode(), made.values)
+
+
 def _read(
     folder: Path, tensors: Mapping[str, Any], config: object, key: str = "quantization_config"
 ) -> Mapping[str, Weight]:
@@ -176,9 +207,10 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
         ".input_global_scale",
         ".weight_format",
         ".weight_zero_point",
+        *(f".{key}" for key in (*SAID, "quant_scale", "quant_zero")),
     )
     # By these a weight is recognised. Without one, there are only tensors that no architecture has a place for.
-    marks = (".weight", ".scales", ".qweight", ".SCB", ".weight_packed", ".weight_scale_2")
+    marks = (".weight", ".scales", ".qweight", ".SCB", ".weight_packed", ".weight_scale_2", ".W_q")
     for lacking in made.tensors.keys() - set(optional):
         tensors = {"w" + suffix: x for suffix, x in made.tensors.items() if suffix != lacking}
         if lacking in marks or "quant_state" in lacking:
@@ -197,7 +229,7 @@ def test_a_factor_that_is_one_too_many_is_named(tmp_path: Path, name: str) -> No
     made = scheme.make(np.random.default_rng(9), 96, 256)
     factors = next(
         suffix
-        for suffix in (".weight.absmax", ".SCB", ".scales", ".weight_scale_inv", ".weight_scale")
+        for suffix in (".weight.absmax", ".SCB", ".scales", ".weight_scale_inv", ".weight_scale", ".scale")
         if suffix in made.tensors
     )
     tensor = made.tensors[factors]

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from tests.support.float_codes import E2M1, e4m3
 
+from sotol.backends.cpu.running.fitting import Encoder
 from sotol.errors import FormatError
 from sotol.formats import Weight, read_model, write_gguf
 from sotol.quant import ENCODINGS
+from sotol.tools.encoding import planned
+from sotol.tools.encoding_threads import EncodingThreads
+from sotol.tools.quantize import quantize
 
 
 def written(path: Path, shape: tuple[int, ...], scales: np.ndarray) -> tuple[Path, np.ndarray]:
@@ -52,3 +56,15 @@ def test_as_many_factors_as_there_are_matrices(tmp_path: Path) -> None:
     path, _ = written(tmp_path / "x.gguf", (4, 32, 64), np.ones(2, np.float32))
     with pytest.raises(FormatError, match=r"'blk\.0\.ffn_up\.scale' has shape \[2\], which are no factors"):
         read_model(path)
+
+
+def test_who_reads_rows_has_the_factors_too(tmp_path: Path) -> None:
+    """A conversion and a quantisation of such a file are of the numbers that the model runs with."""
+    path, values = written(tmp_path / "x.gguf", (48, 192), np.array([1.25], np.float32))
+    source = read_model(path)
+    quantize(source, tmp_path / "y.gguf", encoding="F32", allow_requantize=True)
+    np.testing.assert_array_equal(read_model(tmp_path / "y.gguf").weights["blk.0.ffn_up.weight"].decode(), values)
+    plan = planned("blk.0.ffn_up.weight", source.weights["blk.0.ffn_up.weight"], "F32")
+    with EncodingThreads(Encoder(()), 1) as threads:
+        rows = np.concatenate(list(threads.rows(plan)))
+    np.testing.assert_array_equal(rows.view(np.float32).reshape(values.shape), values)

@@ -11,6 +11,7 @@ import sotol.formats
 from sotol.errors import ModelError
 from sotol.formats import Weight
 from sotol.formats.files import files_of, in_memory
+from sotol.models.changes import as_floats
 from sotol.quant import ENCODINGS, UInt8Array
 
 
@@ -51,6 +52,21 @@ def test_numbers_are_in_the_order_of_inputs() -> None:
     weight = Weight.from_values("w", np.array([[30, 10, 20], [6, 4, 5]], np.float32), "F32")
     assert replace(weight, order=order).decode().tolist() == [[10, 20, 30], [4, 5, 6]]
     assert replace(weight, order=order).part(1, 2).decode().tolist() == [[4, 5, 6]]
+
+
+def test_experts_have_orders_of_their_own() -> None:
+    orders = np.array([[2, 0, 1], [0, 1, 2], [1, 2, 0]], np.int32)
+    values = np.arange(18, dtype=np.float32).reshape(3, 2, 3)
+    experts = replace(Weight.from_values("w", values, "F32"), order=orders)
+    expected = np.stack([values[i][:, np.argsort(orders[i])] for i in range(3)])
+    np.testing.assert_array_equal(experts.decode(), expected)
+    np.testing.assert_array_equal(experts.part(1, 3).decode(), expected[1:])
+    np.testing.assert_array_equal(experts.expert(2).decode(), expected[2])
+    np.testing.assert_array_equal(experts.expert(2).part(1, 2).decode(), expected[2, 1:])
+    np.testing.assert_array_equal(as_floats(experts).decode(), expected)
+    np.testing.assert_array_equal(
+        as_floats(experts.part(1, 3)).rows(1, 3).view(np.float32), expected.reshape(-1, 3)[3:5]
+    )
 
 
 def test_identity_is_not_the_name() -> None:

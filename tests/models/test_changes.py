@@ -17,6 +17,7 @@ from sotol.models.changes import (
     by_part,
     decay_rates,
     head_rows,
+    in_model_order,
     in_turn,
     pairs_together,
     plus_one,
@@ -80,8 +81,19 @@ def test_inputs_of_an_order_of_their_own_keep_it() -> None:
     changed = pairs_together(weight, LETTERS)
     assert changed.order is order
     np.testing.assert_array_equal(changed.decode(), heads_paired(weight.decode()))
-    with pytest.raises(ValueError, match="w: its inputs are in an order of their own"):
-        tiled_inputs("g", "v", "e")(replace(matrix(5, 192), order=np.arange(192, dtype=np.int32)), LETTERS)
+
+
+@pytest.mark.parametrize("width", [32, 31])
+def test_heads_whose_inputs_have_an_order_of_their_own(width: int) -> None:
+    """No block moves: only the order is another, so heads need not be whole blocks."""
+    tile, letters = tiled_inputs("g", "v", "e"), {**LETTERS, "e": width}
+    stored = matrix(5, 192, encoding="Q8_0") if width == 32 else matrix(5, 186)
+    weight = replace(stored, order=np.random.default_rng(2).permutation(stored.shape[1]).astype(np.int32))
+    plain = Weight.from_values("w", weight.decode(), "F32")
+    changed = tile(weight, letters)
+    np.testing.assert_array_equal(changed.rows(), weight.rows())
+    np.testing.assert_array_equal(changed.decode(), tile(plain, letters).decode())
+    np.testing.assert_array_equal(undone(tile)(changed, letters).decode(), weight.decode())
 
 
 @pytest.mark.parametrize("encoding", ["F32", "BF16", "Q8_0"])
@@ -201,5 +213,12 @@ def test_floats_are_in_the_models_order_of_inputs(encoding: str) -> None:
         assert (floats.encoding.name, floats.order) == ("F32", None)
         np.testing.assert_array_equal(floats.decode(), weight.decode())
         np.testing.assert_array_equal(floats.part(2, 5).decode(), weight.decode()[2:5])
+        assert in_model_order(weight).order is None
+        assert (in_model_order(weight) is weight) == (weight is stored)
+        np.testing.assert_array_equal(in_model_order(weight).decode(), weight.decode())
+        apart = head_rows(weight, 2, 1, 3, apart=True)
+        assert apart.order is None  # a product of heads has no place for one
+        np.testing.assert_array_equal(apart.decode(), weight.decode().reshape(2, 3, 256)[:, 1:])
+        np.testing.assert_array_equal(head_rows(weight, 2, 1, 3).decode(), weight.decode()[[1, 2, 4, 5]])
         turned = turned_heads(weight, 2, 1, 3).decode()
         np.testing.assert_array_equal(turned, weight.decode().reshape(2, 3, 256)[:, 1:].transpose(0, 2, 1))

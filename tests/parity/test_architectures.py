@@ -20,6 +20,7 @@ from tests.support.programs import same_programs
 from tests.support.running import RUNNERS, limits_for, run_text
 
 from sotol.formats import read_gguf, read_model, write_gguf
+from sotol.formats.text_configs import DEFAULTS
 from sotol.formats.weights import Checkpoint
 from sotol.models import trace_model
 from sotol.program.program import Program
@@ -761,6 +762,66 @@ def test_the_text_model_beside_a_tower(name: str, tmp_path: Path) -> None:
     checkpoint = read_model(tmp_path)
     assert not any("vision" in weight for weight in checkpoint.weights)
     assert worst(cpu_logits(trace_model(checkpoint, 128), ids), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_what_the_config_of_a_text_model_leaves_out(kind: str) -> None:
+    """The defaults of `transformers`' classes, but for widths of heads that these compute."""
+    from transformers import CONFIG_MAPPING
+
+    theirs, ours = CONFIG_MAPPING[kind]().to_dict(), dict(DEFAULTS[kind])
+    rotation = theirs["rope_parameters"]
+    rotation = rotation.get("full_attention", rotation)
+    assert rotation["rope_type"] in ("default", "proportional")
+    assert ours.pop("rope_theta") == rotation["rope_theta"]
+    assert ours.pop("partial_rotary_factor", rotation.get("partial_rotary_factor", 1.0)) == rotation.get(
+        "partial_rotary_factor", 1.0
+    )
+    lacking = {"lfm2": {"rms_norm_eps"}, "cohere2": {"rms_norm_eps"}}.get(kind, set[str]())
+    assert {key for key in ours if key not in theirs} == lacking
+    assert {key: theirs[key] for key in ours.keys() - lacking} == {
+        key: value for key, value in ours.items() if key not in lacking
+    }
+
+
+SEEING = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+          "image_size": 28, "patch_size": 14}  # fmt: skip
+QWEN_SEEING = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 64,
+               "embed_dim": 32, "patch_size": 4}  # fmt: skip
+MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}}
+CLIP, SIGLIP = ({**SEEING, "model_type": f"{kind}_vision_model"} for kind in ("clip", "siglip"))
+# The class of a repository's model -> what its text model has, what sees, and what the config has besides.
+REPOSITORIES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "Mistral3": ({"model_type": "mistral"}, {**SEEING, "model_type": "pixtral", "head_dim": 16}, {}),
+    "Llava": ({"model_type": "llama"}, {**CLIP, "projection_dim": 32}, {}),
+    "LlavaNext": ({"model_type": "mistral", "sliding_window": None}, {**CLIP, "projection_dim": 32}, {}),
+    "LlavaOnevision": ({"model_type": "qwen2"}, SIGLIP, {}),
+    "Idefics3": ({"model_type": "llama"}, SEEING, {"scale_factor": 2}),
+    "InternVL": ({"model_type": "qwen3"}, {**SEEING, "image_size": [28, 28], "patch_size": [14, 14]}, {}),
+    "Qwen2VL": (MROPE, QWEN_SEEING, {}),
+    "Qwen2_5_VL": (MROPE, QWEN_SEEING, {}),
+    "Gemma3": (
+        {"tie_word_embeddings": True, "num_hidden_layers": 7, "num_attention_heads": 8, "num_key_value_heads": 4},
+        SEEING, {"mm_tokens_per_image": 4},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_the_text_model_of_a_repository(name: str, tmp_path: Path) -> None:
+    """As `transformers` saves it: a text_config of what is not a default, names as of its version 5."""
+    import transformers
+
+    text, tower, more = REPOSITORIES[name]
+    torch.manual_seed(0)
+    common = {key: value for key, value in COMMON.items() if key != "pad_token_id"}
+    config = getattr(transformers, f"{name}Config")(text_config={**common, **text}, vision_config=tower, **more)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    model.save_pretrained(tmp_path)
+    ids = np.random.default_rng(7).integers(3, 80, 30).tolist()
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor(ids)[None]).logits[0].numpy()
+    assert worst(cpu_logits(trace_model(read_model(tmp_path), 128), ids), expected) <= TOLERANCE
 
 
 def test_the_text_model_of_qwen35_with_its_tower_and_drafts(tmp_path: Path) -> None:

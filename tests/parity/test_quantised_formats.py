@@ -83,6 +83,22 @@ def test_bitsandbytes_of_8_bits(tmp_path: Path) -> None:
     check(weight, functional.int8_vectorwise_dequant(codes, largest), bits=20)
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "form", [{"nbits": n} for n in (1, 1.58, 2, 3, 4, 5, 6, 8)] + [{"view_as_float": True}], ids=str
+)
+def test_hqq(tmp_path: Path, form: dict[str, Any], kind: str) -> None:
+    """Its layers' own tensors, against what they multiply with, in float64."""
+    quantize = pytest.importorskip("hqq.core.quantize", reason="hqq is not installed")
+    layer = torch.nn.Linear(256, 96, bias=False)
+    config = quantize.BaseQuantizeConfig(**{"nbits": 4, "group_size": 64, "axis": 1} | form)
+    made = quantize.HQQLinear(layer, config, compute_dtype=getattr(torch, kind), device="cpu")
+    weight = read(tmp_path, {f"w.{key}": x for key, x in made.state_dict().items()}, {"quant_method": "hqq"})
+    meta = {**made.meta, "compute_dtype": torch.float64}
+    wide = {key: meta[key].to(torch.float64) for key in ("scale", "zero")}
+    check(weight, quantize.Quantizer.dequantize(made.W_q, {**meta, **wide}))
+
+
 COMPRESSED: dict[str, dict[str, Any]] = {
     **{f"pack-quantized {bits}": {"num_bits": bits, "group_size": 64} for bits in (2, 3, 4, 8)},
     "pack-quantized 4 asymmetric": {"num_bits": 4, "group_size": 32, "symmetric": False},

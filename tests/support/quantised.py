@@ -318,6 +318,46 @@ def eight_bits(rng: np.random.Generator, n: int, k: int) -> Made:
     return Made({".weight": codes, ".SCB": largest, ".weight_format": np.uint8(0)}, values)
 
 
+# ---- HQQ
+
+
+def hqq(bits: int, group: int, *, kind: str = "bf16", words: int = 0, floats: bool = False) -> Scheme:
+    """hqq's HQQLinear, axis 1. words: the bits of a code in words, if they are more; floats: words seen as floats."""
+    stored = words or bits
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        codes, count = rng.integers(0, 1 << bits, (n * k // group, group)), n * k // group
+        sizes = scales(rng, count, 1, each=max(2**bits / 3.5, 0.5), width=k)
+        points = rng.uniform(0, (1 << bits) - 1, (count, 1)).astype(np.float32)
+        (tensor, scale), (second, zero) = (
+            bfloats(x) if kind == "bf16" else (x.astype(kind), x.astype(kind)) for x in (sizes, points)
+        )
+        each = 32 // stored if stored == 3 else 8 // stored
+        rows = -(-count // each)
+        padded = np.zeros((rows * each, group), np.int64)
+        padded[:count] = codes
+        packed = np.zeros((rows, group), np.int64)
+        for i in range(each):  # the first rows in the highest bits
+            packed |= padded[i * rows : (i + 1) * rows] << (stored * (each - 1 - i))
+        whole: Any = packed.astype(np.int32 if stored == 3 else np.uint8)
+        text = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8", 1: "1bit_u8"}[stored]
+        tensors = {
+            ".W_q": Typed("BF16", whole.view(np.uint16)) if floats else whole,
+            ".scale": tensor, ".zero": second, ".shape": np.array([n, k]),
+            ".packing": np.frombuffer(text.encode(), "u1"),
+            **{f".{key}": np.int32(x) for key, x in (("nbits", bits), ("group_size", group), ("axis", 1))},
+            **{f".{key}": np.uint8(0) for key in ("quant_scale", "quant_zero", "offload_meta", "round_zero")},
+            **{f".{key}": np.uint8(1) for key in ("encoded_state_dict", "stores_quant_config", "optimize")},
+            ".compute_dtype": np.frombuffer(b"torch.bfloat16", np.uint8), ".view_as_float": np.uint8(floats),
+        }  # fmt: skip
+        values = (codes - zero.astype(np.float64)) * scale.astype(np.float64)
+        return Made(tensors, values.reshape(n, k).astype(np.float32))
+
+    weights = {"nbits": bits, "group_size": group, "axis": 1, "channel_wise": True}
+    said = {"weight_quant_params": weights, "scale_quant_params": None, "zero_quant_params": None}
+    return Scheme(make, {"quant_method": "hqq", "quant_config": said, "skip_modules": ["lm_head"]})
+
+
 AUTOROUND: dict[str, object] = {"quant_method": "auto-round", "bits": 4, "group_size": 64, "sym": False, "iters": 200}
 FP8: dict[str, object] = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
 NVFP4_FORM = "nvfp4-pack-quantized"
@@ -355,6 +395,9 @@ SCHEMES: dict[str, Scheme] = {
     "nf4 with nested factors": four_bits("nf4", nested=True),
     "fp4": four_bits("fp4", nested=False, block=128),
     "nf4 in blocks of two rows": four_bits("nf4", nested=False, block=256),
+    **{f"hqq {bits} bits of 64": hqq(bits, 64) for bits in (1, 2, 3, 4, 8)},
+    **{f"hqq {bits} bits of 32 in bytes": hqq(bits, 32, kind="float16", words=8) for bits in (5, 6)},
+    "hqq 4 bits of 64 seen as bf16": hqq(4, 64, floats=True),
     "bitsandbytes int8": Scheme(eight_bits, {"quant_method": "bitsandbytes", "load_in_8bit": True}),
 }
 

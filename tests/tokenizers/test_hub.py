@@ -322,6 +322,20 @@ def test_ids_that_the_model_has_besides(tmp_path: Path) -> None:
         tokenizer.token_bytes(200)
 
 
+def test_added_tokens_that_the_model_has_not(tmp_path: Path) -> None:
+    """Gemma 3's text models have an image's token behind their last: it is plain text, as it would be without."""
+    count = len(PLAIN["model"]["vocab"])
+    added = [{"id": count + i, "content": text, "special": True} for i, text in enumerate(("<bos>", "<image>"))]
+    config = {"added_tokens_decoder": {str(count + 2): {"content": "<audio>", "special": True}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    folder = given_file(tmp_path, {**PLAIN, "added_tokens": added})
+    assert len(Tokenizer.from_folder(folder)) == count + 3
+    tokenizer = Tokenizer.from_folder(folder, logits=count + 1)
+    assert len(tokenizer) == count + 1
+    assert tokenizer.encode("ab<image><bos>b", special=True) == [2, 0, 3, 1]  # "<image>" has no token but its a's
+    assert Tokenizer.from_folder(folder, logits=count - 1).encode("ab") == [2]  # its own tokens stay
+
+
 # ---- what is not supported, and what is wrong
 
 PLAIN: dict[str, Any] = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}

@@ -44,6 +44,7 @@ def test_files_beside(tmp_path: Path) -> None:
     assert (tokenizer.eos, tokenizer.adds_bos, tokenizer.space_prefix) == (count, False, False)
     assert tokenizer.end_of_generation == {2, count}
     assert tokenizer.encode("a<tool><end>", special=True)[1:] == [count + 1, count]
+    assert len(Tokenizer.from_folder(tmp_path, logits=count + 1)) == count + 1  # of the model's, not all added tokens
 
 
 @pytest.mark.parametrize(

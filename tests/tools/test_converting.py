@@ -12,27 +12,18 @@ from tests.support.folders import tiny_folder
 from tests.support.programs import same_programs
 from tests.support.quantised import SCHEMES
 from tests.support.quantised import model as quantised_model
-from tests.support.tiny_model import TOKENS, tiny_model
+from tests.support.tiny_model import TOKENS, VOCABULARY, tiny_model, with_vocabulary
 
+from sotol.backends.cpu.running.fitting import Encoder
 from sotol.errors import ModelError, SotolError
 from sotol.formats import Weight, read_gguf, read_model, write_gguf
 from sotol.models import trace_model
-from sotol.tokenizers import Tokenizer
 from sotol.tools.converting import convert
-from sotol.tools.encoding import encoded_rows, planned
+from sotol.tools.encoding import planned
+from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import with_gguf_names
 from sotol.tools.hub_config import MODELS
-from sotol.tools.hub_vocabulary import hub_vocabulary
 
-VOCABULARY: dict[str, object] = {
-    "tokenizer.ggml.model": "llama",
-    "tokenizer.ggml.tokens": TOKENS,
-    "tokenizer.ggml.token_type": [2, *[3] * 4, *[1] * (len(TOKENS) - 5)],
-    "tokenizer.ggml.scores": np.linspace(0, -1, len(TOKENS), dtype=np.float32),
-    "tokenizer.ggml.unknown_token_id": 0,
-    "tokenizer.ggml.bos_token_id": 1,
-    "tokenizer.ggml.eos_token_id": 2,
-}
 # What random checkpoints of some architectures need to be models that Hugging Face's code has, too.
 FIELDS: dict[str, dict[str, object]] = {
     "gemma2": {"attention.sliding_window": 9, "attn_logit_softcapping": 5.0},
@@ -85,11 +76,7 @@ def _as_released(weight: Weight) -> Weight:
 
 def hub_model(folder: Path, architecture: str = "llama", config: Mapping[str, object] | None = None) -> Path:
     """A folder whose tokenizer is one that GGUF has, too."""
-    tiny_folder(folder, architecture, config)
-    whole, said = hub_vocabulary(VOCABULARY, Tokenizer.from_metadata(VOCABULARY))
-    (folder / "tokenizer.json").write_text(json.dumps(whole))
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    return folder
+    return with_vocabulary(tiny_folder(folder, architecture, config))
 
 
 @pytest.mark.parametrize("architecture", MODELS)
@@ -226,7 +213,9 @@ def test_numbers_beyond_f16_are_named(tmp_path: Path) -> None:
     large = model.weights["blk.0.ffn_up.weight"]
     weights = {**model.weights, large.name: type(large).from_values(large.name, large.decode() * 1e6, "F32")}
     write_gguf(tmp_path / "m.gguf", {**model.metadata, **VOCABULARY}, weights.values())
-    with pytest.raises(SotolError, match=r"weight blk.0.ffn_up.weight can't be F16: .* is beyond the range of float16"):
+    with pytest.raises(
+        SotolError, match=r"weight blk.0.ffn_up.weight, rows .*, can't be F16: .* is beyond the range of float16"
+    ):
         convert(tmp_path / "m.gguf", tmp_path / "folder", "F16")
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
@@ -341,7 +330,8 @@ def test_inputs_in_an_order_of_their_own_are_put_into_the_models(tmp_path: Path)
     for name, weight in shuffled.items():
         plan = planned(name, weight, "F32", keep=True)
         assert plan.encoding.name == "F32"
-        rows = np.concatenate(list(encoded_rows(plan)))
+        with EncodingThreads(Encoder(()), 1) as threads:
+            rows = np.concatenate(list(threads.rows(plan)))
         np.testing.assert_array_equal(rows.view(np.float32), weight.decode())
 
 

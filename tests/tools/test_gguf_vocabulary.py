@@ -67,6 +67,19 @@ def test_byte_level_vocabularies(name: str, tmp_path: Path) -> None:
     assert fields["tokenizer.ggml.padding_token_id"] == ids["<|endoftext|>"]
 
 
+def test_added_tokens_that_the_model_has_not_are_left_out(tmp_path: Path) -> None:
+    _, judge = byte_bpe("llama-bpe")
+    folder = folder_of(tmp_path / "m", judge, eos_token="<|im_end|>", bos_token="<bos>")
+    count = len(Tokenizer.from_folder(folder))
+    given = json.loads((folder / "tokenizer.json").read_text())
+    given["added_tokens"].append({"id": count, "content": "<image_soft_token>", "special": True, "normalized": False})
+    (folder / "tokenizer.json").write_text(json.dumps(given))
+    assert len(Tokenizer.from_folder(folder)) == count + 1
+    tokens: Any = gguf_vocabulary(folder, count, "llama").metadata["tokenizer.ggml.tokens"]
+    assert len(tokens) == count
+    assert "<image_soft_token>" not in tokens
+
+
 def llama2(prefix: bool) -> dict[str, Any]:
     """A vocabulary with byte tokens and merges, in the form that Llama 2's has or (no prefix) Gemma 3's."""
     texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefgh", "\n"]

@@ -6,7 +6,7 @@ from tests.support.checkpoints import random_checkpoint
 
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import described
-from sotol.quant import ENCODINGS
+from sotol.quant import ENCODINGS, Layout, plain_encoding
 from sotol.tools.mixes import FILE_TYPES, MIXES, Facts, facts_of, fitting, plan, quantisable
 
 WIDE = {"embedding_length": 256, "feed_forward_length": 512, "block_count": 16}
@@ -127,3 +127,12 @@ def test_names_that_are_none(llama: Checkpoint, arguments: dict[str, object], sa
     facts = facts_of(described(llama.metadata), llama.weights, importance=False)
     with pytest.raises(ValueError, match=said.replace("*", r"\*")):
         plan(list(llama.weights.values()), facts, **arguments)  # type: ignore[arg-type]
+
+
+def test_what_stays_is_in_an_encoding_of_ggufs() -> None:
+    """Also a router that a folder has in another: then it is in F16."""
+    name, other = "blk.0.ffn_gate_inp.weight", plain_encoding(Layout(8, 32, factor="f32"))
+    blocks = Weight.from_bytes(name, other, (4, 64), np.zeros(4 * 2 * other.size, np.uint8))
+    facts = Facts(2, 1, 4, importance=False, tied=False)
+    assert plan([matrix(name, (4, 64))], facts, encoding="Q4_K") == {name: "F32"}
+    assert plan([blocks], facts, encoding="Q4_K") == {name: "F16"}

@@ -1,5 +1,6 @@
 """Models in fewer bits: what is written, what is refused, and that nothing half done is left."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.checkpoints import random_checkpoint
+from tests.support.folders import write_tensors
+from tests.support.quantised import SCHEMES, Scheme, bfloats
+from tests.support.quantised import model as quantised_model
+from tests.support.tiny_model import with_vocabulary
 
 from sotol.errors import ModelError, SotolError
 from sotol.formats import Checkpoint, read_gguf, write_gguf
+from sotol.formats.checkpoint_folder import read_folder
 from sotol.formats.weights import Weight
 from sotol.quant import ENCODINGS, FITS, encode_fitted
-from sotol.tools import quantize as tool
+from sotol.tools import encoding_threads as tool
+from sotol.tools.gguf_names import with_gguf_names
 from sotol.tools.importance import Importance
 from sotol.tools.quantize import quantize
+from sotol.tools.to_gguf import gguf_of
 
 WIDE = {"embedding_length": 256, "feed_forward_length": 512, "attention.head_count": 4}
 EXPERTS = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 256}
@@ -177,3 +185,39 @@ def test_progress(model: Checkpoint, tmp_path: Path) -> None:
     )  # fmt: skip
     count = len(model.weights)
     assert told == [(i, count) for i in range(count + 1)]
+
+
+def folder_of(tmp_path: Path, scheme: Scheme) -> tuple[Path, Checkpoint]:
+    """A folder of this scheme whose tokenizer GGUF has, too, and the checkpoint with its numbers in F32."""
+    _, plain = quantised_model(tmp_path, scheme)
+    return with_vocabulary(tmp_path / "own"), plain
+
+
+@pytest.mark.parametrize("scheme", ["gptq with act-order", "compressed 4 bits with act-order", "mlx 4 bits of 64"])
+def test_a_quantised_folder_is_quantised_by_its_numbers(tmp_path: Path, scheme: str) -> None:
+    """Also where inputs have an order of their own, which a GGUF file can't say."""
+    folder, plain = folder_of(tmp_path, SCHEMES[scheme])
+    source, _ = gguf_of(folder)
+    with pytest.raises(ModelError, match="is quantised already, as q4_"):
+        quantize(source, tmp_path / "out.gguf", encoding="Q8_0")
+    quantize(source, tmp_path / "out.gguf", encoding="Q8_0", allow_requantize=True)
+    made, names = read_gguf(tmp_path / "out.gguf").weights, with_gguf_names(plain).weights
+    assert made.keys() == names.keys()
+    for name, weight in made.items():
+        again = Weight.from_values(name, names[name].decode(), weight.encoding.name)
+        np.testing.assert_array_equal(weight.rows(), again.rows())
+
+
+def test_what_files_have_in_f32(tmp_path: Path) -> None:
+    """Norms of a folder in BF16, of which llama.cpp has none."""
+    folder, _ = folder_of(tmp_path, SCHEMES["mlx 4 bits of 64"])
+    config = json.loads((folder / "config.json").read_text())
+    norm = "model.layers.0.input_layernorm.weight"
+    tensors: dict[str, Any] = {name: weight.decode() for name, weight in read_folder(folder).weights.items()}
+    tensors[norm], cut = bfloats(tensors[norm])
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "quantization"}))
+    write_tensors(folder / "model.safetensors", tensors)
+    quantize(gguf_of(folder)[0], tmp_path / "out.gguf", encoding="Q8_0")
+    made = read_gguf(tmp_path / "out.gguf").weights["blk.0.attn_norm.weight"]
+    assert made.encoding.name == "F32"
+    np.testing.assert_array_equal(made.decode(), cut)

@@ -8,7 +8,7 @@ import typer
 from sotol.catalog import find_model
 from sotol.cli.bars import bars
 from sotol.cli.interrupts import terminable
-from sotol.cli.options import NoColor, Quiet, complete_model
+from sotol.cli.options import NoColor, Quiet, Threads, complete_model
 from sotol.cli.tool_options import Force, tell
 
 __all__ = ["convert"]
@@ -36,6 +36,7 @@ def convert(
         ),
     ] = None,
     force: Force = False,
+    threads: Threads = None,
     quiet: Quiet = False,
     no_color: NoColor = False,
 ) -> None:
@@ -48,5 +49,5 @@ def convert(
     from sotol.tools.converting import convert as converted  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
-        done = converted(find_model(model), out, encoding, force=force, progress=progress)
+        done = converted(find_model(model), out, encoding, force=force, threads=threads, progress=progress)
     tell([done.path], f"{done.weights} weights, {done.encoding}", done.remarks, quiet=quiet)

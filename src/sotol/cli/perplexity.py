@@ -1,8 +1,9 @@
 """`sotol perplexity`: how well a model predicts a text, and how far it is from another one."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ from sotol.cli.streams import say
 from sotol.cli.tool_options import Force, ModelOption, TextFile, WindowCount, WindowSize, one_model
 
 if TYPE_CHECKING:
+    from sotol.tools.choices import Choices
     from sotol.tools.perplexity import Scores
 
 __all__ = ["perplexity"]
@@ -34,6 +36,10 @@ def perplexity(
         Path | None,
         typer.Option("--baseline", metavar="FILE", help="Predictions to compare with, on the text that they are of."),
     ] = None,
+    choices: Annotated[
+        Path | None,
+        typer.Option("--choices", metavar="FILE", help="Questions with several endings, such as HellaSwag's, in JSON."),
+    ] = None,
     threads: Threads = None,
     precision: PrecisionOption = Precision.INT8,
     force: Force = False,
@@ -44,11 +50,22 @@ def perplexity(
     """Measure how well a model predicts a text.
 
     The second half of each window is scored. With a baseline also how far the predictions are from its own:
-    Kullback-Leibler divergence. Files of predictions are those of llama.cpp's perplexity.
+    Kullback-Leibler divergence. Files of predictions are those of llama.cpp's perplexity. With questions instead of a
+    text, how often the right ending is the likeliest.
     """
-    if (file is None) == (baseline is None):
-        raise ValueError("give a text with -f FILE, or --baseline FILE, which has a text of its own")
+    if sum(given is not None for given in (file, baseline, choices)) != 1:
+        raise ValueError("give a text with -f FILE, or --baseline FILE, or --choices FILE, one of them")
+    if choices is not None and save_logits is not None:
+        raise ValueError("--save-logits goes with a text, not with --choices")
     path = one_model(model, named)
+    if choices is not None:
+        with terminable(), bars(quiet=quiet, color=not no_color) as progress:
+            found = _asked(
+                path, choices, None if quiet or json else say, most, size=size, precision=precision.value,
+                threads=threads, progress=progress,
+            )  # fmt: skip
+        write_piece((as_json(found._asdict()) if json else _shares(found)) + "\n", sys.stdout)
+        return
     text = None if file is None else read_text(str(file))
     from sotol.tools.outputs import check_outputs  # noqa: PLC0415
     from sotol.tools.perplexity import perplexity as measured  # noqa: PLC0415  (NumPy: `sotol --help` does without)
@@ -66,6 +83,26 @@ def perplexity(
             threads=threads, progress=progress, told=told,
         )  # fmt: skip
     write_piece((as_json(_facts(scores)) if json else _said(scores)) + "\n", sys.stdout)
+
+
+def _asked(path: Path, file: Path, say: Callable[[str], None] | None, most: int | None, **options: Any) -> "Choices":
+    """The questions of a file, asked; say: of the shares so far."""
+    from sotol.tools.choices import choices, read_questions  # noqa: PLC0415  (NumPy: `sotol --help` does without)
+
+    questions = read_questions(read_text(str(file)), str(file))[:most]
+
+    def told(so_far: "Choices") -> None:
+        if say is not None:
+            say(f"[{so_far.questions}] {_shares(so_far)}")
+
+    return choices(path, questions, told=told, **options)
+
+
+def _shares(found: "Choices") -> str:
+    return (
+        f"right {100 * found.accuracy:.2f} ± {100 * found.error:.2f} %, by length {100 * found.by_length:.2f}"
+        f" ± {100 * found.by_length_error:.2f} %, of {found.questions} questions"
+    )
 
 
 def _short(scores: "Scores") -> str:

@@ -88,7 +88,7 @@ def quantize(
             source, out, mix=mix, encoding=encoding, patterns=patterns, importance=importance,
             allow_requantize=allow_requantize, threads=threads, progress=progress,
         )  # fmt: skip
-    for remark in remarks:
+    for remark in () if quiet else remarks:
         say(f"sotol: {remark}")
     if json:
         write_piece(as_json(_facts(done)) + "\n", sys.stdout)

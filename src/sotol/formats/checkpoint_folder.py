@@ -13,11 +13,17 @@ from sotol.errors import FormatError, plain
 from sotol.formats.folder import Folder
 from sotol.formats.quantised import KEYS, join_quantised
 from sotol.formats.safetensors import INDEX, SHARD, read_safetensors, shards_of, whole_set
+from sotol.formats.text_configs import text_config
 from sotol.formats.weights import Checkpoint, Weight
 
 __all__ = ["read_folder"]
 
-MODELOPT = "hf_quant_config.json"  # where ModelOpt wrote how weights are quantised, before config.json had it
+# Files that say how weights are quantised, from before config.json did: ModelOpt's, AutoGPTQ's, AutoAWQ's. The method
+# that they are of, and where in them its settings are.
+QUANTISED = {
+    "hf_quant_config.json": ("modelopt", "quantization"), "quantize_config.json": ("gptq", None),
+    "quant_config.json": ("awq", None),
+}  # fmt: skip
 TEMPLATE = "tokenizer.chat_template"  # as GGUF's metadata has it; others have keys such as TEMPLATE + ".tool_use"
 
 # The text model of a repository with several: its weights have one of these prefixes, instead of which they get the
@@ -30,15 +36,18 @@ TEXT_PREFIXES = (
 )
 # Weights of the other models in such a repository, and of what joins them to the text model's: these are left out. Any
 # other weight stays, and is an error where the architecture has no place for it.
-OTHER_PREFIXES = tuple(
-    f"{before}{part}."
+OTHER_PARTS = tuple(
+    f"{before}{part}"
     for before in ("", "model.")
     for part in (
         "vision_tower", "vision_model", "visual", "vision_encoder", "vision_embed_tokens", "multi_modal_projector",
-        "mm_projector", "connector", "image_newline", "audio_tower", "audio_model", "audio_encoder", "audio_projector",
-        "embed_vision", "embed_audio", "speech_encoder", "speech_projector",
+        "visual_embeddings_table", "mm_projector", "connector", "image_newline", "mlp1", "audio_tower", "audio_model",
+        "audio_encoder", "audio_projector", "embed_vision", "embed_audio", "speech_encoder", "speech_projector",
     )
 )  # fmt: skip
+OTHER_PREFIXES = tuple(f"{part}." for part in OTHER_PARTS)
+MARKS = (".qweight", "_scale")  # of names of tensors that belong to quantised weights
+QUERIES = ".self_attn.q_proj.weight"
 
 
 def read_folder(path: Path) -> Checkpoint:
@@ -52,14 +61,16 @@ def read_folder(path: Path) -> Checkpoint:
         raise FormatError(f"{folder.path}: config.json is missing, which says what model the weights are of")
     shards, table = shards_of(folder) if path.is_dir() else (shards_with(folder, path.name), None)
     metadata, weights = dict(config), read_shards(folder, shards, table)
-    if "text_config" in config:
-        metadata, weights = text_model(folder, config, weights)
-    if (found := folder.json(MODELOPT)) is not None and not any(key in metadata for key in KEYS):
-        said = found.get("quantization")
-        metadata["quantization_config"] = {"quant_method": "modelopt", **said} if isinstance(said, dict) else said
-    weights = join_quantised(folder.path, metadata, weights, text_name if "text_config" in config else str)
+    text = text_config(config, str(folder.path / "config.json"))
+    if text is not None:
+        metadata, weights = text_model(folder, config, text, weights)
+    if not any(key in metadata for key in KEYS) and any(name.endswith(MARKS) for name in weights):
+        metadata |= quantisation(folder)
+    weights = join_quantised(folder.path, metadata, weights, str if text is None else text_name)
     for key in KEYS:
         metadata.pop(key, None)
+    if text is not None and metadata.get("head_dim") is None:
+        metadata |= head_width(metadata, weights)
     metadata |= described(folder)
     parts = tuple(folder.path / name for name in shards)
     return Checkpoint(path, MappingProxyType(metadata), MappingProxyType(weights), parts=parts)
@@ -90,23 +101,40 @@ def read_shards(folder: Folder, shards: list[str], table: Mapping[str, str] | No
 
 
 def text_model(
-    folder: Folder, config: Mapping[str, object], weights: Mapping[str, Weight]
+    folder: Folder, config: Mapping[str, object], text: Mapping[str, object], weights: Mapping[str, Weight]
 ) -> tuple[dict[str, object], dict[str, Weight]]:
-    """The config and the weights of the text model of a repository with several."""
-    text = config["text_config"]
-    if not isinstance(text, dict):
-        raise FormatError(f"{folder.path / 'config.json'}: text_config is not an object")
+    """The config and the weights of the text model of a repository with several. text: its own config."""
     shared = ("tie_word_embeddings", "eos_token_id", "bos_token_id", *KEYS)
-    metadata = {key: config[key] for key in shared if key in config} | text
+    metadata = {**{key: config[key] for key in shared if key in config}, **text}
     kept = dict[str, Weight]()
     for name, weight in weights.items():
-        if name.startswith(OTHER_PREFIXES):
+        if name.startswith(OTHER_PARTS) and (name in OTHER_PARTS or name.startswith(OTHER_PREFIXES)):
             continue
         ours = text_name(name)
         if ours in kept:
             raise FormatError(f"{folder.path}: tensors {plain(repr(name), 100)} and another are both {plain(ours, 80)}")
         kept[ours] = weight
     return metadata, kept
+
+
+def quantisation(folder: Folder) -> dict[str, object]:
+    """What a file beside config.json says of how weights are quantised, as config.json would say it."""
+    for name, (method, place) in QUANTISED.items():
+        if (found := folder.json(name)) is not None:
+            said = found.get(place) if place else found
+            return {"quantization_config": {"quant_method": method, **said} if isinstance(said, dict) else said}
+    return {}
+
+
+def head_width(metadata: Mapping[str, object], weights: Mapping[str, Weight]) -> dict[str, object]:
+    """The width of heads, by the matrix of queries: a text model's config leaves out what is its class' default, and of
+    some classes that is computed, or has become a number since.
+    """
+    heads = metadata.get("num_attention_heads")
+    found = next((weight for name, weight in weights.items() if name.endswith(QUERIES)), None)
+    if found is None or not isinstance(heads, int) or heads < 1 or found.shape[0] % heads:
+        return {}
+    return {"head_dim": found.shape[0] // heads}
 
 
 def text_name(name: str) -> str:

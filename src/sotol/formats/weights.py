@@ -74,7 +74,8 @@ class Weight:
     shape: tuple[int, ...]
     source: Source
     start: int = 0  # the source's row that is the first here
-    order: Order | None = None  # of a matrix's inputs in its rows: number j of a row is of input order[j]. None: j
+    # Of a matrix's inputs in its rows: number j of a row is of input order[j]; None: j. Of experts each its own [E, K].
+    order: Order | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.name, self.encoding, self.shape)
@@ -137,7 +138,9 @@ class Weight:
             raise ValueError(f"{self.name}: part {first} to {end} of {self.shape[0]}")
         name = f"{self.name}[{first}:{end}]"
         if len(self.shape) > 1:
-            return replace(self, name=name, shape=shape, start=self.start + first * math.prod(self.shape[1:-1]))
+            order = self.order if self.order is None or self.order.ndim == 1 else self.order[first:end]
+            start = self.start + first * math.prod(self.shape[1:-1])
+            return replace(self, name=name, shape=shape, start=start, order=order)
         if first % values or end % values:
             raise ValueError(f"{self.name}: numbers {first} to {end} are not whole blocks of {self.encoding.name}")
         cut = self.rows()[:, first // values * self.encoding.size : end // values * self.encoding.size]
@@ -147,7 +150,9 @@ class Weight:
         """Item i of the first dimension, without that dimension: a matrix [N, K] of [E, N, K], a bias of [E, N]."""
         if len(self.shape) < 2:
             raise ValueError(f"{self.name}: a vector has no experts")
-        return replace(self.part(i, i + 1), name=f"{self.name}[{i}]", shape=self.shape[1:])
+        part = self.part(i, i + 1)
+        order = part.order if part.order is None or part.order.ndim == 1 else part.order[0]
+        return replace(part, name=f"{self.name}[{i}]", shape=self.shape[1:], order=order)
 
     def decode(self) -> Float32Array:
         """The numbers, float32 of `shape`, inputs in the model's order; ModelError if sotol can't decode them."""
@@ -155,7 +160,10 @@ class Weight:
             able = ", ".join(e.name for e in ENCODINGS.values() if e.decode is not None)
             raise ModelError(f"{self.name} is stored as {self.encoding.name}, which sotol can't decode; it can {able}")
         values = self.encoding.decode(self.rows()).reshape(self.shape)
-        return values if self.order is None else values[..., np.argsort(self.order)]
+        if self.order is None:
+            return values
+        places = np.argsort(self.order)
+        return values[..., places] if places.ndim == 1 else np.take_along_axis(values, places[:, None], axis=2)
 
 
 def check_shape(name: str, encoding: Encoding, shape: tuple[int, ...]) -> None:

@@ -177,15 +177,18 @@ def check_is_model(checkpoint: Checkpoint) -> None:
         raise ModelError(f"{checkpoint.path}: is {other}, and no model")
 
 
-def trace_model(checkpoint: Checkpoint, context: int) -> Program:
-    """The Program of a checkpoint, for sequences of up to `context` tokens; ModelError if sotol can't run it."""
+def trace_model(checkpoint: Checkpoint, context: int, *, runs: bool = True) -> Program:
+    """The Program of a checkpoint, for sequences of up to `context` tokens; ModelError if sotol can't run it.
+
+    runs: as of `model.trace`.
+    """
     check_is_model(checkpoint)
     name = architecture_of(checkpoint.metadata)
     if name is None or name not in ARCHITECTURES:
         known, data = ", ".join(ARCHITECTURES), checkpoint.metadata
         said = name or data.get("general.architecture", data.get("model_type"))
         raise ModelError(f"{checkpoint.path}: architecture {said!r:.60} is not one that sotol runs: {known}")
-    return trace(module_of(name, checkpoint)[1], name, checkpoint, context)
+    return trace(module_of(name, checkpoint)[1], name, checkpoint, context, runs=runs)
 
 
 def module_of(name: str, checkpoint: Checkpoint) -> tuple[str, ModuleType]:

@@ -19,7 +19,8 @@ import numpy as np
 from sotol.errors import ModelError
 from sotol.formats.files import copy_bytes
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.changes import Change
+from sotol.models import mlx_names
+from sotol.models.changes import Change, plus_one
 from sotol.models.expert_weights import whole_experts
 
 __all__ = ["GGUF_DRAFTS", "Config", "Name", "Table", "bind", "draft_names", "is_gguf", "renamed"]
@@ -93,7 +94,8 @@ def renamed(checkpoint: Checkpoint, table: Table) -> Checkpoint:
             weights[ours] = weight
     weights = whole_experts(checkpoint.path, _without_drafts(checkpoint, weights))
     if not is_gguf(checkpoint):
-        keys = {name.hf: key for key, name in table.items() if name.hf}
+        keys = {hf: key for hf, key in mlx_names.NAMES.items() if key in table}
+        keys |= {name.hf: key for key, name in table.items() if name.hf}
         if checkpoint.metadata.get("tie_word_embeddings") and TIED in table:
             weights.pop(table[TIED].hf, None)  # the embedding once more
         if extra := sorted(name for name in weights if LAYER.sub(".{}.", name, count=1) not in keys):
@@ -150,6 +152,7 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
     if extra := sorted(weights.keys() - shapes.keys()):
         raise _extra(path, extra)
     changing = not is_gguf(checkpoint)
+    unchanged = {plus_one} if changing and mlx_names.norms_are_sums(weights) else set[Change]()
     for full, shape in shapes.items():
         if full not in weights:
             continue
@@ -157,7 +160,7 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
         if weight.encoding.decode is None:
             raise ModelError(f"{path}: weight {full} is {weight.encoding.name}, which sotol can't run yet")
         change = table[LAYER.sub(".{}.", full, count=1)].change
-        if changing and change is not None:
+        if changing and change is not None and change not in unchanged:
             layer_of = LAYER.search(full)
             weights[full] = change(weight, config.dims(int(layer_of[1]) if layer_of else None))
     return weights
@@ -169,13 +172,13 @@ def _shape(letters: str, dims: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _shaped(path: Path, name: str, weight: Weight, shape: tuple[int, ...]) -> Weight:
-    """The weight in this shape. Its own may have ones besides; and a vector may lie in any shape."""
+    """The weight in this shape. Its own may have ones besides; and a vector, or floats, may lie in any such shape."""
     ones_apart = [n for n in weight.shape if n > 1] == [n for n in shape if n > 1]
     if weight.shape == shape:
         return weight
     if ones_apart and weight.shape[-1] == shape[-1]:
         return replace(weight, shape=shape)
-    if len(shape) == 1 and math.prod(weight.shape) == shape[0]:
+    if (len(shape) == 1 and math.prod(weight.shape) == shape[0]) or (ones_apart and weight.encoding.values == 1):
         data = np.empty((weight.row_count, weight.row_bytes), np.uint8)
         copy_bytes(weight.rows(), data.reshape(-1))
         return Weight.from_bytes(weight.name, weight.encoding, shape, data.reshape(-1))

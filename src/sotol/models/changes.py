@@ -6,6 +6,7 @@ and blocks only move: a matrix stays in its encoding, and is read when it is pac
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "by_part",
     "decay_rates",
     "head_rows",
+    "in_model_order",
     "in_turn",
     "pairs_together",
     "plus_one",
@@ -137,27 +139,30 @@ def tiled_heads(groups: str, heads: str, width: str = "") -> Undoable:
 
 
 def tiled_inputs(groups: str, heads: str, width: str) -> Undoable:
-    """The same of the inputs of a matrix [N, heads * width]. ValueError where a head is not whole blocks."""
+    """The same of the inputs of a matrix [N, heads * width]. ValueError where a head is not whole blocks.
 
-    def order(weight: Weight, letters: Mapping[str, int]) -> Order:
-        values = weight.encoding.values
+    Inputs in an order of their own stay where they are: only their order is another.
+    """
+
+    def moved(weight: Weight, letters: Mapping[str, int], *, back: bool) -> Weight:
+        values = 1 if weight.order is not None else weight.encoding.values
         if letters[width] % values:
             raise ValueError(f"{weight.name}: heads of {letters[width]} are not whole blocks of {weight.encoding.name}")
+        tiled = _tiled(letters[groups], letters[heads], letters[width] // values)
+        blocks, places = (np.argsort(tiled), tiled) if back else (tiled, np.argsort(tiled))
         if weight.order is not None:
-            raise ValueError(f"{weight.name}: its inputs are in an order of their own, which heads can't be put into")
-        return _tiled(letters[groups], letters[heads], letters[width] // values)
-
-    def moved(weight: Weight, blocks: Order) -> Weight:
+            return replace(weight, order=places[weight.order].astype(np.int32))
         return replace(weight, source=_Blocks(weight, blocks, weight.encoding.size), start=0)
 
-    return Undoable(
-        lambda weight, letters: moved(weight, order(weight, letters)),
-        lambda weight, letters: moved(weight, np.argsort(order(weight, letters))),
-    )
+    return Undoable(partial(moved, back=False), partial(moved, back=True))
 
 
 def head_rows(weight: Weight, heads: int, begin: int, end: int, *, apart: bool = False) -> Weight:
-    """Rows begin … end - 1 of each head of a matrix [H e, K]: [H (end - begin), K]; apart: [H, end - begin, K]."""
+    """Rows begin … end - 1 of each head of a matrix [H e, K]: [H (end - begin), K]; apart: [H, end - begin, K].
+
+    Heads apart are multiplied each by its own, for which inputs have to be in the model's order.
+    """
+    weight = in_model_order(weight) if apart else weight
     each, count = weight.shape[0] // heads, end - begin
     order = (np.arange(heads)[:, None] * each + np.arange(begin, end)).reshape(-1)
     shape = (heads, count, weight.shape[1]) if apart else (heads * count, weight.shape[1])
@@ -170,7 +175,7 @@ def turned_heads(weight: Weight, heads: int, begin: int, end: int) -> Weight:
     Numbers that lie in blocks along a row can't lie so along a column: they become float32, as do those of inputs in an
     order of their own.
     """
-    own = head_rows(weight if weight.order is None else as_floats(weight), heads, begin, end, apart=True)
+    own = head_rows(weight, heads, begin, end, apart=True)
     encoding = own.encoding if own.encoding.values == 1 else encoding_named("F32")
     shape = heads, own.shape[2], own.shape[1]
     return Weight(f"{own.name}'", encoding, shape, _Turned(own, encoding.size))
@@ -179,6 +184,15 @@ def turned_heads(weight: Weight, heads: int, begin: int, end: int) -> Weight:
 def as_floats(weight: Weight) -> Weight:
     """The same numbers in F32, inputs in the model's order, decoded as they are asked for."""
     return replace(weight, encoding=encoding_named("F32"), source=_Decoded(weight), start=0, order=None)
+
+
+def in_model_order(weight: Weight) -> Weight:
+    """The weight as it is, or as floats where its inputs have an order of their own: for who reads its rows.
+
+    Neither files nor products of heads can say such an order; a matrix product puts its input into it
+    (`program.fuse.reorder_inputs`).
+    """
+    return weight if weight.order is None else as_floats(weight)
 
 
 def _tiled(groups: int, heads: int, width: int) -> Order:
@@ -275,7 +289,12 @@ class _Decoded(NamedTuple):
         assert decode is not None
         values = decode(_bytes_of(self.weight, first, end))
         if self.weight.order is not None:
-            values = np.ascontiguousarray(values[:, np.argsort(self.weight.order)])
+            places = np.argsort(self.weight.order)
+            if places.ndim == 1:
+                values = np.ascontiguousarray(values[:, places])
+            else:
+                each = places[np.arange(first, end) // self.weight.shape[-2]]
+                values = np.take_along_axis(values, each, axis=1)
         return values.view(np.uint8)
 
 

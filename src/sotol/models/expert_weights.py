@@ -14,6 +14,7 @@ Rows stay where they are, in their encoding, and are put together as they are as
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +42,10 @@ OLD_WORDS = {
     ".block_sparse_moe.output_linear": ".mlp.experts.down_proj",
     ".block_sparse_moe.router.layer": ".mlp.router",
     ".block_sparse_moe.": ".mlp.",
+    ".switch_mlp.fc1": ".experts.up_proj",
+    ".switch_mlp.fc2": ".experts.down_proj",
     ".switch_mlp.": ".experts.",
+    ".experts.switch_glu.": ".experts.",
 }
 
 
@@ -95,17 +99,18 @@ def _stacked(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight]:
 
 
 def _joined(path: Path, name: str, experts: Sequence[Weight]) -> Weight:
-    """Weights of one shape and encoding as one, with a dimension more."""
+    """Weights of one shape and encoding as one, with a dimension more. Each keeps the order of its inputs."""
     first = experts[0]
     for number, other in enumerate(experts):
-        if other.order is not None:
-            said = "has its inputs in an order of its own (GPTQ's act-order): sotol does not support that for experts"
-            raise ModelError(f"{path}: expert {number} of {name!r:.80} {said}")
         if (other.shape, other.encoding) != (first.shape, first.encoding):
             raise ModelError(
                 f"{path}: expert {number} of {name!r:.80} differs from expert 0 in its shape or its encoding"
             )
-    return Weight(name, first.encoding, (len(experts), *first.shape), _Stack(tuple(experts)))
+    whole = Weight(name, first.encoding, (len(experts), *first.shape), _Stack(tuple(experts)))
+    if all(x.order is None for x in experts):
+        return whole
+    usual = np.arange(first.shape[-1], dtype=np.int32)
+    return replace(whole, order=np.stack([usual if x.order is None else x.order for x in experts]))
 
 
 def _halves(path: Path, joined: Weight) -> tuple[Weight, Weight]:

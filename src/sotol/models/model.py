@@ -119,10 +119,11 @@ class Layer:
                 self(name)
 
 
-def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: int) -> Program:
+def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: int, *, runs: bool = True) -> Program:
     """The architecture's forward as a Program over the checkpoint's weights, for sequences of up to `context` tokens.
 
-    name: of the architecture, by GGUF. Raises ModelError for a checkpoint that is not such a model.
+    name: of the architecture, by GGUF. runs: False for a program that is only looked at: then weights whose inputs have
+    an order of their own stay as they are. Raises ModelError for a checkpoint that is not such a model.
     """
     keys = None if is_gguf(checkpoint) else architecture.KEYS
     metadata = Metadata(checkpoint.metadata, name, keys)
@@ -141,4 +142,4 @@ def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: 
         if x.shape[0] != "R" or x.kind != "f32":
             raise ModelError(f"{name}: forward gives {result} as {x.kind} {list(x.shape)}, not rows of float32")
     model.check_all_asked()
-    return early_rows(reorder_inputs(program))
+    return early_rows(reorder_inputs(program)) if runs else program

@@ -130,7 +130,7 @@ def read_rope(metadata: Metadata, width: int) -> Rope:
     pairs, base = _pairs_and_base(metadata, width)
     scaling = metadata.text("rope.scaling.type", "linear")
     factor = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0))
-    if scaling == "default":  # as config.json says it
+    if scaling in {"default", "mrope"}:  # as config.json says it; of models that see: a text's positions are all one
         return Rope(pairs, base)
     if scaling in {"none", "linear"}:
         return Rope(pairs, base, scaling, factor)

@@ -57,6 +57,11 @@ def reorder_inputs(program: Program) -> Program:
         weight = next((x for x in node.inputs if isinstance(x, Weight) and x.order is not None), None)
         if weight is not None and weight.order is not None:
             x = node.inputs[0]
+            if weight.order.ndim > 1:
+                raise ModelError(
+                    f"{weight.name}: each expert has its inputs in an order of its own (GPTQ's act-order), which sotol"
+                    " can't run: make a file of it with `sotol convert` or `sotol quantize --allow-requantize`"
+                )
             if node.op is not ops.linear or not isinstance(x, Tensor):
                 raise ModelError(f"{weight.name} has its inputs in an order of their own: {node.op.name} can't read it")
             key = x.index, x.output, weight.order.tobytes()

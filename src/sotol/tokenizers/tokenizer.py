@@ -195,17 +195,17 @@ class Tokenizer:
     def from_folder(cls, path: str | Path, *, logits: int = 0) -> "Tokenizer":
         """The tokenizer of a folder with a tokenizer.json, or a tokenizer.model, or of the folder of this file.
 
-        logits: as above. FormatError names the file and the field that is wrong; ModelError all parts that sotol does
-        not have.
+        logits: as above, and added tokens beyond them are left out. FormatError names the file and the field that is
+        wrong; ModelError all parts that sotol does not have.
         """
         from sotol.formats.folder import Folder  # noqa: PLC0415  (these take 10 ms: GGUF files do without)
         from sotol.tokenizers.hub import read_hub_tokenizer, read_model_file  # noqa: PLC0415
 
         path = Path(path)
         folder = Folder(path if path.is_dir() else path.parent)
-        if (of_pieces := read_model_file(folder)) is not None:
+        if (of_pieces := read_model_file(folder, logits)) is not None:
             return cls.of_vocabulary(of_pieces, logits)
-        vocabulary, model = read_hub_tokenizer(folder)
+        vocabulary, model = read_hub_tokenizer(folder, logits)
         return cls(vocabulary, model, max(0, logits - len(vocabulary.tokens)))
 
     @classmethod

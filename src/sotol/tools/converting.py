@@ -19,12 +19,14 @@ def convert(
     encoding: str | None = None,
     *,
     force: bool = False,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Converted:
     """A folder with SafeTensors files to a GGUF file, or back: see `to_gguf.py` and `to_folder.py`.
 
     encoding: of matrices, in any case; None is the model's own float type, or F16. force: whether what is at `out` may
-    be replaced. ValueError for an encoding that the new format can't have.
+    be replaced. threads: that encode, as many as there are cores unless given. ValueError for an encoding that the new
+    format can't have.
     """
     to_gguf = is_hub_model(model)
     able = TARGETS if to_gguf else FLOAT_TYPES
@@ -35,7 +37,7 @@ def convert(
         if out.suffix != ".gguf":
             raise SotolError(f"{out}: a folder becomes a GGUF file: give a name that ends in .gguf")
         check_outputs([out], force=force)
-        return folder_to_gguf(model, out, target, progress)
+        return folder_to_gguf(model, out, target, progress, threads=threads)
     if out.suffix == ".gguf":
         raise SotolError(f"{out}: a GGUF file becomes a folder: give the name of one")
-    return gguf_to_folder(model, out, target, progress, replace=force)
+    return gguf_to_folder(model, out, target, progress, replace=force, threads=threads)

@@ -1,18 +1,16 @@
-"""Which encoding each weight of a new file gets, and a weight's rows in another encoding, piece by piece."""
+"""Which encoding each weight of a new file gets."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from sotol.arrays import UInt8Array
-from sotol.errors import ModelError, SotolError
-from sotol.formats.files import copied_rows
+from sotol.errors import ModelError
 from sotol.formats.weights import Weight
-from sotol.models.changes import as_floats
+from sotol.models.changes import in_model_order
 from sotol.quant import ENCODINGS, Encoding
 
-__all__ = ["FLOAT_TYPES", "TARGETS", "Planned", "default_encoding", "encoded_rows", "planned"]
+__all__ = ["FLOAT_TYPES", "TARGETS", "Planned", "default_encoding", "planned", "stays_f32"]
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 TARGETS = (*FLOAT_TYPES, "Q8_0")  # that a conversion may be asked for: others are `sotol quantize`'s
@@ -47,38 +45,23 @@ def default_encoding(weights: Iterable[Weight]) -> str:
     return name if name in FLOAT_TYPES else "F16"
 
 
+def stays_f32(name: str, weight: Weight) -> bool:
+    """Whether a weight of this name, of GGUF's, is in F32 whatever the others are in: a vector, or of `ALWAYS_F32`."""
+    return len(weight.shape) < 2 or not name.endswith(".weight") or name.endswith(ALWAYS_F32)
+
+
 def planned(name: str, weight: Weight, target: str, *, keep: bool = False) -> Planned:
     """The encoding for a weight of this name, of GGUF's, in a file of this target.
 
     keep: integer encodings that GGUF has stay as they are, but where inputs have an order of their own, which files in
     neither format can say: then numbers are put into the model's. ModelError for a weight that can't be decoded.
     """
-    if weight.order is not None and weight.encoding.decode is not None:
-        weight = as_floats(weight)
+    weight = in_model_order(weight)
     if keep and weight.encoding.integer is not None and weight.encoding.ggml_type is not None:
         return Planned(weight, weight.encoding)
     if weight.encoding.decode is None:
         raise ModelError(f"weight {name} is {weight.encoding.name}, which sotol can't decode")
-    if len(weight.shape) < 2 or not name.endswith(".weight") or name.endswith(ALWAYS_F32):
+    if stays_f32(name, weight):
         return Planned(weight, ENCODINGS["F32"])
     encoding = ENCODINGS[target]
     return Planned(weight, ENCODINGS[FALLBACK] if weight.shape[-1] % encoding.values else encoding)
-
-
-def encoded_rows(plan: Planned, told: Callable[[int], None] = lambda _: None) -> Iterator[UInt8Array]:
-    """The rows of a weight in its new encoding, piece by piece. told: how many bytes were written, after each piece.
-
-    SotolError for numbers that the encoding can't hold.
-    """
-    weight, encoding = plan
-    for rows in copied_rows(weight):
-        piece = rows
-        if weight.encoding != encoding:
-            assert weight.encoding.decode is not None
-            assert encoding.encode is not None
-            try:
-                piece = encoding.encode(weight.encoding.decode(rows))
-            except ValueError as error:
-                raise SotolError(f"weight {weight.name} can't be {encoding.name}: {error}") from None
-        yield piece
-        told(piece.size)

@@ -69,7 +69,7 @@ def gguf_vocabulary(path: Path, logits: int, architecture: str) -> TokenizerFiel
     `Tokenizer.from_folder`; ModelError for a tokenizer that GGUF has no name for.
     """
     folder = Folder(path if path.is_dir() else path.parent)
-    found = _read(folder, architecture)
+    found = _read(folder, architecture, logits)
     count = len(found.vocabulary.tokens)
     if count > logits:
         raise ModelError(f"{path}: the model has logits for {logits} tokens, but its tokenizer has {count}")
@@ -92,8 +92,8 @@ def gguf_vocabulary(path: Path, logits: int, architecture: str) -> TokenizerFiel
 # ---- what the folder has
 
 
-def _read(folder: Folder, architecture: str) -> _Found:
-    if (of_pieces := read_model_file(folder)) is not None:
+def _read(folder: Folder, architecture: str, logits: int) -> _Found:
+    if (of_pieces := read_model_file(folder, logits)) is not None:
         scores = of_pieces.scores.astype(np.float32)
         fields = {
             "model": "llama",
@@ -102,7 +102,7 @@ def _read(folder: Folder, architecture: str) -> _Found:
             "add_space_prefix": of_pieces.add_space_prefix is not False,
         }
         return _Found(of_pieces, Tokenizer.of_vocabulary(of_pieces), [fields], of_pieces.types)
-    vocabulary, model = read_hub_tokenizer(folder)
+    vocabulary, model = read_hub_tokenizer(folder, logits)
     tokenizer = Tokenizer(vocabulary, model)
     file = str(folder.path / "tokenizer.json")
     given = folder.json("tokenizer.json")
@@ -111,7 +111,7 @@ def _read(folder: Folder, architecture: str) -> _Found:
         return _Found(vocabulary, tokenizer, [fields], vocabulary.types)
     pieces = parts_of(given, file)
     types = vocabulary.types.copy()
-    for added in read_added(given, read_settings(folder), file):
+    for added in read_added(given, read_settings(folder), file, logits):
         if types[added.token] == TokenType.NORMAL:  # found in the normalized text: GGUF has no such
             types[added.token] = TokenType.USER_DEFINED
     try:

@@ -18,12 +18,12 @@ from sotol.formats.files import in_memory
 from sotol.formats.safetensors_writer import NewTensor
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.quant import ENCODINGS
-from sotol.tools.encoding import encoded_rows, planned
+from sotol.tools.encoding import planned
+from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import full_name
 
 __all__ = ["expert_tensors", "in_words_of", "tensors_of_heads"]
 
-Told = Callable[[int], None]
 # What checkpoints of a model_type call experts' projections, by the words of the tables.
 MIXTRAL = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 PROJECTIONS = {"mixtral": MIXTRAL, "minimax_m2": MIXTRAL, "lfm2_moe": MIXTRAL}
@@ -54,25 +54,25 @@ def in_words_of(model_type: str, name: str) -> str:
 
 def expert_tensors(
     checkpoint: Checkpoint, bound: Mapping[str, Weight], name: str, hub_name: str, model_type: str, target: str,
-    told: Told,
+    encoders: EncodingThreads,
 ) -> Iterator[NewTensor]:  # fmt: skip
     """The tensors that have the numbers of one of experts' weights; none, where it goes with another."""
     if model_type == "gpt_oss":
-        return _of_gpt_oss(checkpoint, bound, name, hub_name, target, told)
+        return _of_gpt_oss(checkpoint, bound, name, hub_name, target, encoders)
     if model_type in WHOLE:
-        return _whole(bound, name, hub_name, target, told, turned=WHOLE[model_type])
-    return _single_experts(hub_name, name, bound[name], model_type, target, told)
+        return _whole(bound, name, hub_name, target, encoders, turned=WHOLE[model_type])
+    return _single_experts(hub_name, name, bound[name], model_type, target, encoders)
 
 
 def _single_experts(
-    name: str, ours: str, weight: Weight, model_type: str, target: str, told: Told
+    name: str, ours: str, weight: Weight, model_type: str, target: str, encoders: EncodingThreads
 ) -> Iterator[NewTensor]:
     """A tensor for each expert."""
     before, _, projection = name.rpartition(".")
     projection = PROJECTIONS.get(model_type, {}).get(projection, projection)
     for i in range(weight.shape[0]):
         plan = planned(full_name(ours), weight.expert(i), target)
-        pieces = partial(encoded_rows, plan, told)
+        pieces = partial(encoders.rows, plan)
         yield NewTensor(f"{before}.{i}.{projection}.weight", plan.encoding.name, plan.weight.shape, pieces)
 
 
@@ -80,7 +80,7 @@ def _single_experts(
 
 
 def _whole(
-    bound: Mapping[str, Weight], name: str, hub_name: str, target: str, told: Told, *, turned: bool
+    bound: Mapping[str, Weight], name: str, hub_name: str, target: str, encoders: EncodingThreads, *, turned: bool
 ) -> Iterator[NewTensor]:
     """Gate and up one after the other, [E, 2 f, D], or down, [E, D, f]; turned: [E, D, 2 f] and [E, f, D]."""
     if "ffn_up_exps" in name:
@@ -96,29 +96,36 @@ def _whole(
         def numbers(i: int) -> Float32Array:
             return np.concatenate([_decoded(part.expert(i)) for part in parts]).T
 
-        yield _joined(hub_name, (count, columns, rows), count, numbers, target, told)
+        yield _joined(hub_name, (count, columns, rows), count, numbers, target, encoders)
         return
 
     def pieces() -> Iterator[UInt8Array]:
         for i, part in product(range(count), parts):
-            yield from encoded_rows(planned(full_name(name), part.expert(i), target), told)
+            yield from encoders.rows(planned(full_name(name), part.expert(i), target))
 
     yield NewTensor(hub_name, target, (count, rows, columns), pieces)
 
 
 def _of_gpt_oss(
-    checkpoint: Checkpoint, bound: Mapping[str, Weight], name: str, hub_name: str, target: str, told: Told
+    checkpoint: Checkpoint,
+    bound: Mapping[str, Weight],
+    name: str,
+    hub_name: str,
+    target: str,
+    encoders: EncodingThreads,
 ) -> Iterator[NewTensor]:
     """GPT-OSS's tensors of all experts: that of a gate and up, where this is the gate's name, or that of a down."""
     if not name.endswith(".bias") and f"{name}.bias" not in bound:
         raise ModelError(f"{checkpoint.path}: weight {name}.bias is missing, which checkpoints of GPT-OSS have")
     if "ffn_gate_exps" in name:
-        yield _gate_and_up(bound, name, hub_name, target, told)
+        yield _gate_and_up(bound, name, hub_name, target, encoders)
     elif "ffn_down_exps" in name:
-        yield _down(bound, name, hub_name, target, told)
+        yield _down(bound, name, hub_name, target, encoders)
 
 
-def _gate_and_up(bound: Mapping[str, Weight], name: str, hub_name: str, target: str, told: Told) -> NewTensor:
+def _gate_and_up(
+    bound: Mapping[str, Weight], name: str, hub_name: str, target: str, encoders: EncodingThreads
+) -> NewTensor:
     """GPT-OSS's gate and up: [E, D, 2 f], or their biases [E, 2 f]; columns of both in turns."""
     gate, up = bound[name], bound[name.replace("ffn_gate", "ffn_up")]
 
@@ -128,16 +135,16 @@ def _gate_and_up(bound: Mapping[str, Weight], name: str, hub_name: str, target: 
 
     shape = (gate.shape[0], *gate.shape[2:], 2 * gate.shape[1])
     whole = hub_name.replace("gate_proj.bias", "gate_up_proj_bias").replace("gate_proj", "gate_up_proj")
-    return _joined(whole, shape, shape[0], both, "F32" if name.endswith(".bias") else target, told)
+    return _joined(whole, shape, shape[0], both, "F32" if name.endswith(".bias") else target, encoders)
 
 
-def _down(bound: Mapping[str, Weight], name: str, hub_name: str, target: str, told: Told) -> NewTensor:
+def _down(bound: Mapping[str, Weight], name: str, hub_name: str, target: str, encoders: EncodingThreads) -> NewTensor:
     """GPT-OSS's down-projection: [E, f, D], or its bias [E, D]."""
     weight = bound[name]
     shape = (weight.shape[0], *weight.shape[:0:-1])
     whole = hub_name.replace("down_proj.bias", "down_proj_bias")
     numbers = partial(_turned, weight)
-    return _joined(whole, shape, shape[0], numbers, "F32" if name.endswith(".bias") else target, told)
+    return _joined(whole, shape, shape[0], numbers, "F32" if name.endswith(".bias") else target, encoders)
 
 
 def _turned(weight: Weight, i: int) -> Float32Array:
@@ -148,7 +155,7 @@ def _turned(weight: Weight, i: int) -> Float32Array:
 
 
 def tensors_of_heads(
-    nameless: Mapping[str, Weight], config: Any, target: str, told: Told
+    nameless: Mapping[str, Weight], config: Any, target: str, encoders: EncodingThreads
 ) -> tuple[list[NewTensor], set[str]]:
     """The tensors whose rows lie head by head where GGUF has weights of all heads; and the names of these weights.
 
@@ -162,12 +169,14 @@ def tensors_of_heads(
         other = name.replace("_k_b", "_v_b") if latent else name.replace("_qkv", "_gate")
         if other in nameless:
             make = _of_latent if latent else _of_delta_net
-            found.append(make(f"model.layers.{match[1]}", nameless[name], nameless[other], config, target, told))
+            found.append(make(f"model.layers.{match[1]}", nameless[name], nameless[other], config, target, encoders))
             done |= {name, other}
     return found, done
 
 
-def _of_latent(layer: str, keys: Weight, values: Weight, config: Any, target: str, told: Told) -> NewTensor:
+def _of_latent(
+    layer: str, keys: Weight, values: Weight, config: Any, target: str, encoders: EncodingThreads
+) -> NewTensor:
     """kv_b_proj [H (n + v), L] of K' [H, L, n] and V [H, v, L]."""
     c = config.latent
 
@@ -175,10 +184,12 @@ def _of_latent(layer: str, keys: Weight, values: Weight, config: Any, target: st
         return np.concatenate([_decoded(keys.expert(head)).T, _decoded(values.expert(head))])
 
     shape = (c.heads * (c.plain + c.value), c.latent)
-    return _joined(f"{layer}.self_attn.kv_b_proj.weight", shape, c.heads, numbers, target, told)
+    return _joined(f"{layer}.self_attn.kv_b_proj.weight", shape, c.heads, numbers, target, encoders)
 
 
-def _of_delta_net(layer: str, mixed: Weight, gate: Weight, config: Any, target: str, told: Told) -> NewTensor:
+def _of_delta_net(
+    layer: str, mixed: Weight, gate: Weight, config: Any, target: str, encoders: EncodingThreads
+) -> NewTensor:
     """in_proj_qkvz of Qwen3-Next: of each head of keys its rows of queries, keys, values and gates."""
     c = config.trunk.delta
     key, value = c.key_width, c.value_heads // c.key_heads * c.value_width
@@ -189,7 +200,7 @@ def _of_delta_net(layer: str, mixed: Weight, gate: Weight, config: Any, target: 
         return np.concatenate([_decoded(part) for part in (*parts, gate.part(head * value, (head + 1) * value))])
 
     shape = (mixed.shape[0] + gate.shape[0], mixed.shape[1])
-    return _joined(f"{layer}.linear_attn.in_proj_qkvz.weight", shape, c.key_heads, numbers, target, told)
+    return _joined(f"{layer}.linear_attn.in_proj_qkvz.weight", shape, c.key_heads, numbers, target, encoders)
 
 
 def _decoded(weight: Weight) -> Float32Array:
@@ -198,19 +209,21 @@ def _decoded(weight: Weight) -> Float32Array:
 
 
 def _joined(
-    name: str, shape: tuple[int, ...], count: int, numbers: Callable[[int], Float32Array], target: str, told: Told
+    name: str,
+    shape: tuple[int, ...],
+    count: int,
+    numbers: Callable[[int], Float32Array],
+    target: str,
+    encoders: EncodingThreads,
 ) -> NewTensor:
     """A tensor of so many experts or heads, one after the other. numbers: of one."""
     encode = ENCODINGS[target].encode
     assert encode is not None
 
-    def pieces() -> Iterator[UInt8Array]:
-        for i in range(count):
-            try:
-                piece = encode(np.ascontiguousarray(numbers(i)))
-            except ValueError as error:
-                raise SotolError(f"tensor {name} can't be {target}: {error}") from None
-            yield piece
-            told(piece.size)
+    def piece(i: int) -> UInt8Array:
+        try:
+            return encode(np.ascontiguousarray(numbers(i)))
+        except ValueError as error:
+            raise SotolError(f"tensor {name} can't be {target}: {error}") from None
 
-    return NewTensor(name, target, shape, pieces)
+    return NewTensor(name, target, shape, lambda: encoders.made(partial(piece, i) for i in range(count)))

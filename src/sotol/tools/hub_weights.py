@@ -5,7 +5,7 @@ models' releases (`hub_experts.py`).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -15,13 +15,13 @@ from sotol.formats.safetensors_writer import NewTensor
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.bind import Config, Table, bind
 from sotol.models.changes import as_floats, undone
-from sotol.tools.encoding import encoded_rows, planned
+from sotol.tools.encoding import planned
+from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import full_name
 from sotol.tools.hub_experts import expert_tensors, in_words_of, tensors_of_heads
 
 __all__ = ["hub_tensors"]
 
-Told = Callable[[int], None]
 LAYER = re.compile(r"\.(\d+)\.")
 # The parts of a tensor of Hugging Face's, in order, where the table gives one of them its name and the others none.
 TOGETHER = {
@@ -40,9 +40,9 @@ ALONE = {f".ffn_{part}": f".ffn_{part}_shexp" for part in ("gate", "up", "down")
 
 
 def hub_tensors(
-    checkpoint: Checkpoint, table: Table, config: Config, model_type: str, target: str, told: Told
+    checkpoint: Checkpoint, table: Table, config: Config, model_type: str, target: str, encoders: EncodingThreads
 ) -> list[NewTensor]:
-    """The tensors in the order of the file. target: the float type of matrices; told: of bytes as they are written.
+    """The tensors in the order of the file. target: the float type of matrices; encoders: encode them.
 
     ModelError for a weight that has no name there, or whose change can't be undone.
     """
@@ -60,15 +60,15 @@ def hub_tensors(
         weights = [_unchanged(bound, table, part, config) for part in names]
         hub_name = hf.format(layer[1] if layer else "")
         if "_exps" in key and not name.endswith(".scale"):
-            found += expert_tensors(checkpoint, bound, name, hub_name, model_type, target, told)
+            found += expert_tensors(checkpoint, bound, name, hub_name, model_type, target, encoders)
         else:
-            found.append(_tensor(_full(hub_name), name, weights, target, told))
+            found.append(_tensor(_full(hub_name), name, weights, target, encoders))
     nameless = {
         name: weight
         for name, weight in bound.items()
         if name not in done and not name.startswith("rope_")  # config.json has these
     }
-    apart, made = tensors_of_heads(nameless, config, target, told)
+    apart, made = tensors_of_heads(nameless, config, target, encoders)
     if left := nameless.keys() - made:
         raise ModelError(f"{checkpoint.path}: weight {min(left)} has no name in Hugging Face's checkpoints")
     return [tensor._replace(name=in_words_of(model_type, tensor.name)) for tensor in (*found, *apart)]
@@ -108,7 +108,7 @@ def _unchanged(bound: Mapping[str, Weight], table: Table, name: str, config: Con
         return undone(change)(as_floats(weight), dims)
 
 
-def _tensor(name: str, ours: str, weights: Sequence[Weight], target: str, told: Told) -> NewTensor:
+def _tensor(name: str, ours: str, weights: Sequence[Weight], target: str, encoders: EncodingThreads) -> NewTensor:
     """The rows of weights, one after the other, as a tensor."""
     plans = [planned(full_name(ours), weight, target) for weight in weights]
     first = weights[0]
@@ -119,6 +119,6 @@ def _tensor(name: str, ours: str, weights: Sequence[Weight], target: str, told: 
     shape = first.shape if len(weights) == 1 else (sum(w.shape[0] for w in weights), *first.shape[1:])
 
     def pieces() -> Iterator[UInt8Array]:
-        return chain.from_iterable(encoded_rows(plan, told) for plan in plans)
+        return chain.from_iterable(encoders.rows(plan) for plan in plans)
 
     return NewTensor(name, plans[0].encoding.name, shape, pieces)

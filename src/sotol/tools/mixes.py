@@ -269,7 +269,8 @@ def plan(
     """The encoding of each weight by name: by a mix, or all the same. ValueError for a name that is none.
 
     patterns: encodings of weights whose names are like a pattern ("blk.*.ffn_down.*", with or without ".weight"), which
-    hold before the mix; the first that fits.
+    hold before the mix; the first that fits. What may not get fewer bits stays as it is, but in F16 where it is
+    quantised in a way that GGUF has not.
     """
     if (mix is None) == (encoding is None):
         raise ValueError("give a mix or an encoding, one of them")
@@ -281,7 +282,8 @@ def plan(
         if by_hand is not None:
             chosen[weight.name] = fitting(weight, by_hand)
         elif not quantisable(weight):
-            chosen[weight.name] = weight.encoding.name
+            foreign = weight.encoding.integer is not None and weight.encoding.ggml_type is None
+            chosen[weight.name] = "F16" if foreign else weight.encoding.name
         elif encoding is not None:
             chosen[weight.name] = fitting(weight, encoding)
         else:

@@ -4,32 +4,28 @@ Which weight gets which encoding, `mixes.py` says; which columns of a matrix cou
 (`importance.py`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from sotol.arrays import Float32Array, UInt8Array
+from sotol.arrays import Float32Array
 from sotol.backends.cpu.running.fitting import Encoder
-from sotol.backends.cpu.running.threads import default_threads
 from sotol.errors import ModelError
 from sotol.formats import Checkpoint
-from sotol.formats.files import copied_rows, copy_bytes, files_of
+from sotol.formats.files import files_of
 from sotol.formats.gguf_writer import GGUFWriter
 from sotol.formats.weights import Weight
 from sotol.models import described
+from sotol.models.changes import in_model_order
 from sotol.progress import Progress
 from sotol.quant import ENCODINGS
+from sotol.tools.encoding import Planned
+from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.importance import Importance
-from sotol.tools.in_order import in_order
 from sotol.tools.mixes import EMBEDDINGS, FILE_TYPES, MIXES, OTHER_FILE_TYPE, facts_of, plan
 
 __all__ = ["Quantised", "quantize"]
 
-PIECE_VALUES = 1 << 18  # numbers that a thread encodes at once
 VERSION = 2  # general.quantization_version: of GGML's encodings
 
 # Encodings that leave nothing of a model unless it is known which columns count.
@@ -71,21 +67,17 @@ def quantize(
     for weight in weights:
         _check(source, weight, chosen[weight.name], counts[weight.name], allow_requantize=allow_requantize)
     changed = [w for w in weights if chosen[w.name] != w.encoding.name]
-    count = threads or default_threads()
     encoder = Encoder(((ENCODINGS[chosen[w.name]], counts[w.name] is not None) for w in changed), progress=progress)
     head = _head(source, MIXES[mix].file_type if mix else FILE_TYPES.get(str(encoding), OTHER_FILE_TYPE), importance)
     files = files_of(weights)
-    with GGUFWriter(out, head, source.types) as writer, ThreadPoolExecutor(count) as pool:
+    with GGUFWriter(out, head, source.types) as writer, EncodingThreads(encoder, threads) as encoders:
         for weight in weights:
             writer.add(weight.name, ENCODINGS[chosen[weight.name]], weight.shape)
         for done, weight in enumerate(weights):
             if progress is not None:
                 progress("quantising weights", done, len(weights))
-            if chosen[weight.name] != weight.encoding.name:
-                pieces = _pieces(weight, chosen[weight.name], counts[weight.name], encoder)
-                writer.write(weight.name, in_order(pool, count, pieces))
-            else:
-                writer.write(weight.name, copied_rows(weight))
+            new = Planned(in_model_order(weight), ENCODINGS[chosen[weight.name]])
+            writer.write(weight.name, encoders.rows(new, counts[weight.name]))
         for file in files:
             file.check()
     if progress is not None:
@@ -147,34 +139,6 @@ def _head(source: Checkpoint, file_type: int, importance: Importance | None) -> 
         head["quantize.imatrix.entries_count"] = len(importance.sums)
         head["quantize.imatrix.chunks_count"] = importance.chunks
     return head
-
-
-def _pieces(
-    weight: Weight, encoding: str, counts: Float32Array | None, encoder: Encoder
-) -> Iterator[partial[UInt8Array]]:
-    """Calls that encode a weight's rows in order, each some of one matrix."""
-    rows = weight.shape[-2] if len(weight.shape) > 1 else 1
-    each = max(1, PIECE_VALUES // weight.shape[-1])
-    for matrix in range(weight.row_count // rows):
-        importance = None if counts is None else counts[matrix]
-        for first in range(0, rows, each):
-            begin, end = matrix * rows + first, matrix * rows + min(first + each, rows)
-            yield partial(_encode, weight, begin, end, encoding, importance, encoder)
-
-
-def _encode(
-    weight: Weight, first: int, end: int, encoding: str, importance: Float32Array | None, encoder: Encoder
-) -> UInt8Array:
-    """Rows first … end - 1 as bytes of the encoding, flat."""
-    rows = weight.rows(first, end)
-    data = np.empty(rows.size, np.uint8)
-    copy_bytes(rows, data)
-    assert weight.encoding.decode is not None
-    values = weight.encoding.decode(data.reshape(rows.shape))
-    try:
-        return encoder.encode(ENCODINGS[encoding], values, importance).reshape(-1)
-    except ValueError as error:
-        raise ModelError(f"{weight.name}, rows {first} to {end - 1}: {error}") from None
 
 
 def _bytes_as(weight: Weight, encoding: str) -> int:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sotol.backends.cpu.running.fitting import Encoder
 from sotol.errors import ModelError
 from sotol.formats import Checkpoint, read_model
+from sotol.formats.files import files_of
 from sotol.formats.safetensors_writer import write_safetensors
 from sotol.formats.whole_file import WholeFile, check_room, whole_folder
 from sotol.models import ARCHITECTURES, architecture_of, check_is_model, module_of
@@ -16,6 +18,7 @@ from sotol.progress import Progress
 from sotol.tokenizers import Tokenizer
 from sotol.tools.counting import ByteCount
 from sotol.tools.encoding import default_encoding
+from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.hub_config import hub_config
 from sotol.tools.hub_vocabulary import hub_vocabulary
 from sotol.tools.hub_weights import hub_tensors
@@ -38,11 +41,13 @@ def gguf_to_folder(
     *,
     replace: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    threads: int | None = None,
 ) -> Converted:
     """Write the model of a GGUF file to a folder, with its numbers in a float type.
 
     encoding: F32, F16 or BF16, of matrices; None takes the file's own, F16 where it is none of these. Vectors are F32.
-    replace: whether a model's folder may be there already. What was written is read again before it takes its place:
+    replace: whether a model's folder may be there already. threads: that encode, as many as there are cores unless
+    given. What was written is read again before it takes its place:
     ModelError where it would not be the same model, or is one that sotol can't run or has no such form for.
     """
     checkpoint = read_model(file)
@@ -56,15 +61,18 @@ def gguf_to_folder(
     said = hub_config(checkpoint, name, module, config)
     tokenizer = Tokenizer.from_metadata(checkpoint.metadata, str(file))
     target = encoding or default_encoding(checkpoint.weights.values())
-    told = ByteCount(progress)
-    tensors = hub_tensors(checkpoint, module.WEIGHTS, config, said["model_type"], target, told)
-    told.total = sum(tensor.size for tensor in tensors)
-    check_room(out.absolute(), [told.total])
-    with whole_folder(out, replace=replace) as folder:
-        _write_json(folder / "config.json", said | _ends(checkpoint, tokenizer) | {"dtype": DTYPES[target]})
-        remarks = _write_tokenizer(folder, checkpoint, tokenizer)
-        write_safetensors(folder, tensors, shard_bytes)
-        check_same_model(checkpoint, read_model(folder))
+    told, sources = ByteCount(progress), files_of(checkpoint.weights.values())
+    with EncodingThreads(Encoder(()), threads, told) as encoders:
+        tensors = hub_tensors(checkpoint, module.WEIGHTS, config, said["model_type"], target, encoders)
+        told.total = sum(tensor.size for tensor in tensors)
+        check_room(out.absolute(), [told.total])
+        with whole_folder(out, replace=replace) as folder:
+            _write_json(folder / "config.json", said | _ends(checkpoint, tokenizer) | {"dtype": DTYPES[target]})
+            remarks = _write_tokenizer(folder, checkpoint, tokenizer)
+            write_safetensors(folder, tensors, shard_bytes)
+            for source in sources:
+                source.check()
+            check_same_model(checkpoint, read_model(folder))
     return Converted(out, target, len(tensors), (*remarks, *draft_remarks(checkpoint)))
 
 

@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from sotol.backends.cpu.running.fitting import Encoder
 from sotol.formats import GGUFWriter, read_model
+from sotol.formats.files import files_of
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.bind import draft_names
+from sotol.models.changes import as_floats
 from sotol.progress import Progress
 from sotol.tools.counting import ByteCount
-from sotol.tools.encoding import Planned, default_encoding, encoded_rows, planned
+from sotol.tools.encoding import Planned, default_encoding, planned, stays_f32
+from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import known_architecture, with_gguf_names
 from sotol.tools.gguf_vocabulary import gguf_vocabulary
 from sotol.tools.same_programs import check_same_model
@@ -33,25 +37,34 @@ class Converted(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def folder_to_gguf(folder: Path, out: Path, encoding: str | None = None, progress: Progress | None = None) -> Converted:
+def folder_to_gguf(
+    folder: Path,
+    out: Path,
+    encoding: str | None = None,
+    progress: Progress | None = None,
+    *,
+    threads: int | None = None,
+) -> Converted:
     """Write the model of a folder, or of a SafeTensors file's folder, to a GGUF file.
 
-    encoding: of matrices; None takes the folder's own, F16 where that is none that GGUF has. Vectors are F32. The file
-    is written beside `out` and takes its place when it is whole. ModelError for a model that sotol can't run, or of
-    which GGUF can't say all; SotolError for what the system refuses.
+    encoding: of matrices; None takes the folder's own, F16 where that is none that GGUF has. Vectors are F32. threads:
+    that encode, as many as there are cores unless given. The file is written beside `out` and takes its place when it
+    is whole. ModelError for a model that sotol can't run, or of which GGUF can't say all; SotolError for what the
+    system refuses.
     """
     model, remarks = gguf_of(folder)
     target = encoding or default_encoding(model.weights.values())
     plans = {name: planned(name, w, target, keep=encoding is None) for name, w in model.weights.items()}
     said = {"general.file_type": FILE_TYPES[target], "general.quantization_version": QUANTIZATION_VERSION}
-    _write(out, {**model.metadata, **said}, plans, model.types, progress)
+    _write(out, model._replace(metadata={**model.metadata, **said}), plans, threads, progress)
     return Converted(out, target, len(plans), remarks)
 
 
 def gguf_of(folder: Path) -> tuple[Checkpoint, tuple[str, ...]]:
     """The model of a folder as a GGUF file has it, and remarks as of `Converted`. Weights are read when asked for.
 
-    Raises what `folder_to_gguf` raises.
+    What is in F32 in every GGUF file is so here, too: llama.cpp takes no norms in BF16. Raises what `folder_to_gguf`
+    raises.
     """
     checkpoint = read_model(folder)
     architecture, _ = known_architecture(checkpoint)
@@ -64,7 +77,10 @@ def gguf_of(folder: Path) -> tuple[Checkpoint, tuple[str, ...]]:
         **vocabulary.metadata,
         **_templates(checkpoint.metadata),
     }
-    weights = {name: replace(weight, name=name) for name, weight in converted.weights.items()}
+    weights = {
+        name: replace(as_floats(weight) if stays_f32(name, weight) else weight, name=name)
+        for name, weight in converted.weights.items()
+    }
     remarks = (*vocabulary.remarks, *draft_remarks(checkpoint))
     return converted._replace(metadata=metadata, weights=weights, types=vocabulary.types), remarks
 
@@ -76,19 +92,19 @@ def draft_remarks(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _write(
-    out: Path,
-    metadata: Mapping[str, object],
-    plans: Mapping[str, Planned],
-    types: Mapping[str, str],
-    progress: Progress | None,
+    out: Path, model: Checkpoint, plans: Mapping[str, Planned], threads: int | None, progress: Progress | None
 ) -> None:
-    """Write a GGUF file of weights in their new encodings."""
+    """Write a GGUF file of weights in their new encodings. SotolError if a file changes while it is read."""
     told = ByteCount(progress, sum(plan.size for plan in plans.values()))
-    with GGUFWriter(out, metadata, types) as writer:
+    encoder = Encoder((plan.encoding, False) for plan in plans.values() if plan.encoding != plan.weight.encoding)
+    files = files_of(model.weights.values())
+    with GGUFWriter(out, model.metadata, model.types) as writer, EncodingThreads(encoder, threads, told) as encoders:
         for name, plan in plans.items():
             writer.add(name, plan.encoding, plan.weight.shape)
         for name, plan in plans.items():
-            writer.write(name, encoded_rows(plan, told))
+            writer.write(name, encoders.rows(plan))
+        for file in files:
+            file.check()
 
 
 def _described(folder: Path, weights: Mapping[str, Weight]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from sotol.formats.quantised.bitsandbytes import join_bitsandbytes
 from sotol.formats.quantised.compressed import join_compressed
 from sotol.formats.quantised.fp8 import join_fbgemm, join_fp8
 from sotol.formats.quantised.gptq import join_autoround, join_gptq
+from sotol.formats.quantised.hqq import join_hqq
 from sotol.formats.quantised.mlx import join_mlx
 from sotol.formats.quantised.modelopt import join_modelopt
 from sotol.formats.quantised.mxfp4 import join_mxfp4
@@ -35,7 +36,9 @@ SCHEMES: Mapping[str, Scheme] = {
     "fbgemm_fp8": join_fbgemm,
     "fp8": join_fp8,
     "gptq": join_gptq,
+    "hqq": join_hqq,
     "modelopt": join_modelopt,
+    "modelopt_fp4": join_modelopt,
     "mxfp4": join_mxfp4,
 }
 MLX = "quantization"  # the key of MLX's settings, which it writes once more as quantization_config, without a method

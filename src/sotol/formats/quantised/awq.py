@@ -22,10 +22,11 @@ def join_awq(settings: Settings, tensors: Tensors) -> None:
         settings.expect(key, 4)
     settings.ignore(
         "group_size", "q_group_size", "zero_point", "modules_to_not_convert", "backend", "do_fuse", "fuse_max_seq_len",
-        "modules_to_fuse", "exllama_config", "desc_act", "sym",
+        "modules_to_fuse", "exllama_config", "desc_act", "sym", "true_sequential", "lm_head", "dynamic", "meta",
     )  # fmt: skip
-    settings.expect("desc_act", False)
-    settings.expect("format", "gemm")
+    for key in ("format", "checkpoint_format"):
+        settings.expect(key, "gemm")
+    settings.expect("pack_dtype", "int32")
     settings.finish()
     for name in tensors.ending(".qweight"):
         put_awq(tensors, name)

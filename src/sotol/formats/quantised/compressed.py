@@ -52,8 +52,12 @@ def groups_of(settings: Settings) -> tuple[int, int] | None:
     """Check the schemes of config_groups: the size of blocks that one of them has; an error if two have others."""
     blocks = set[tuple[int, int]]()
     schemes = settings.inner("config_groups") or Settings(settings.path, {}, "")
-    found = [scheme for key in schemes.keys() if (scheme := schemes.inner(key)) is not None]  # noqa: SIM118  (no dict)
-    for scheme in found:
+    for key in schemes.keys():  # noqa: SIM118  (no dict)
+        if isinstance(schemes.get(key), list):
+            continue  # the name of a preset, and what it is for
+        scheme = schemes.inner(key)
+        if scheme is None:
+            continue
         scheme.ignore("targets", "input_activations", "output_activations")
         scheme.expect("format", *FORMATS)
         weights = scheme.inner("weights")

@@ -13,8 +13,8 @@ __all__ = ["ACTIVATIONS", "join_fbgemm", "join_floats", "join_fp8"]
 
 # Names of factors for activations and cached keys and values.
 ACTIVATIONS = (
-    ".input_scale", ".activation_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".prob_scale",
-    ".input_scale_ub",
+    ".input_scale", ".activation_scale", ".output_scale", ".kv_scale", ".k_scale", ".v_scale", ".q_scale",
+    ".prob_scale", ".input_scale_ub",
 )  # fmt: skip
 
 

@@ -39,17 +39,24 @@ def join_gptq(settings: Settings, tensors: Tensors) -> None:
     settings.expect("pack_dtype", "int32")
     formats = [settings.expect(key, "gptq", "gptq_v2") for key in ("checkpoint_format", "format")]
     settings.expect("is_marlin_format", False)
+    settings.expect("method", "gptq")
+    settings.expect("adapter")
     settings.ignore(
         "group_size", "desc_act", "sym", "lm_head", "dynamic", "damp_percent", "damp_auto_increment", "static_groups",
         "true_sequential", "model_name_or_path", "model_file_base_name", "quantizer", "meta", "model_seqlen",
         "block_name_to_quantize", "module_name_preceding_first_block", "modules_in_block_to_quantize", "batch_size",
         "pad_token_id", "max_input_length", "cache_block_outputs", "use_exllama", "disable_exllama", "use_cuda_fp16",
         "exllama_config", "max_seq_length", "tokenizer", "dataset", "backend", "act_group_aware",
-        "modules_to_not_convert", "offload_to_disk", "mse", "mock_quantization",
+        "modules_to_not_convert", "offload_to_disk", "offload_to_disk_path", "mse", "mock_quantization", "hyb_act",
+        "pack_impl", "fail_safe", "failsafe", "fallback", "hessian", "gptaq", "gptaq_alpha", "gptaq_memory_device",
+        "v2", "v2_alpha", "v2_memory_device", "device", "uri", "gc_mode", "vram_strategy", "moe",
     )  # fmt: skip
     settings.finish()
     for name in tensors.ending(".qweight"):
         put_gptq(tensors, name, 0 if "gptq_v2" in formats else 1)
+        bias = tensors.weights.get(f"{name}.bias")
+        if bias is not None and bias.encoding.name in FACTOR_KINDS and not numbers(bias).any():
+            del tensors.weights[f"{name}.bias"]  # AutoGPTQ wrote some of zeros where a model has none
 
 
 def join_autoround(settings: Settings, tensors: Tensors) -> None:

@@ -12,7 +12,7 @@ from sotol.formats.quantised.tensors import Tensors
 
 __all__ = ["join_modelopt"]
 
-ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "MIXED_PRECISION")
+ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "W4A16_NVFP4", "MIXED_PRECISION")
 BLOCK = (128, 128)  # of FP8_PB_WO
 
 

@@ -4,12 +4,15 @@ Whoever reads a scheme's settings names all keys that it understands; `finish` r
 quantising a model, or for activations, is named by `ignore`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from sotol.errors import ModelError, plain
 
 __all__ = ["Settings"]
+
+SIDES = re.compile(r"(\d{1,9})x(\d{1,9})")
 
 
 class Settings:
@@ -49,10 +52,14 @@ class Settings:
         return value if isinstance(value, int) else None
 
     def sides(self, key: str) -> tuple[int, int] | None:
-        """Two positive whole numbers, the rows and columns of a block; None where there are none."""
+        """Two positive whole numbers, the rows and columns of a block, or both as text ("128x128"); None where there
+        are none.
+        """
         value = self.get(key)
         if value is None:
             return None
+        if isinstance(value, str) and (found := SIDES.fullmatch(value)):
+            value = [int(found[1]), int(found[2])]
         if not isinstance(value, list) or len(value) != 2 or not all(type(x) is int and 0 < x < 1 << 31 for x in value):
             raise self.fail(f"{key} is {plain(repr(value), 60)}, not the rows and columns of a block")
         return value[0], value[1]

@@ -76,12 +76,16 @@ class Settings(NamedTuple):
         return value if isinstance(value, bool) else None
 
 
-def read_hub_tokenizer(folder: Folder) -> tuple[Vocabulary, TokenizerModel]:
-    """The tokenizer of a folder. FormatError names the file and field that is wrong, ModelError what sotol lacks."""
+def read_hub_tokenizer(folder: Folder, logits: int = 0) -> tuple[Vocabulary, TokenizerModel]:
+    """The tokenizer of a folder. FormatError names the file and field that is wrong, ModelError what sotol lacks.
+
+    logits: how many the model has, 0 where that is not known: added tokens beyond them are left out. Gemma 3's text
+    models have one, of their sisters that see.
+    """
     file = str(folder.path / "tokenizer.json")
     given = folder.json("tokenizer.json")
     if given is not None:
-        return build(given, read_settings(folder), file)
+        return build(given, read_settings(folder), file, logits)
     if (given := folder.json("tekken.json")) is not None:
         return read_tekken(given, str(folder.path / "tekken.json"))
     raise FormatError(f"{file}: is missing, so the model has no tokenizer")
@@ -93,10 +97,10 @@ def read_settings(folder: Folder) -> Settings:
     return Settings(*(folder.json(name) or {} for name in names))
 
 
-def read_model_file(folder: Folder) -> Vocabulary | None:
+def read_model_file(folder: Folder, logits: int = 0) -> Vocabulary | None:
     """The vocabulary of tokenizer.model, where there is one and no JSON; its encoder is GGUF's for "llama".
 
-    Tokens that only tokenizer_config.json has come behind it.
+    Tokens that only tokenizer_config.json has come behind it. logits: as of `read_hub_tokenizer`.
     """
     first = any(folder.find(name) is not None for name in ("tokenizer.json", "tekken.json"))
     if first or (data := folder.data("tokenizer.model")) is None:
@@ -105,7 +109,7 @@ def read_model_file(folder: Folder) -> Vocabulary | None:
     metadata = read_sentencepiece(data, file)
     tokens: Any = metadata["tokenizer.ggml.tokens"]
     added = {t.token: t for t in read_added({}, settings, file)}
-    while (more := added.get(len(tokens))) is not None:
+    while (more := added.get(len(tokens))) is not None and not (logits and len(tokens) >= logits):
         tokens.append(more.text)
         metadata["tokenizer.ggml.token_type"].append(3 if more.special else 4)  # type: ignore[attr-defined]
         metadata["tokenizer.ggml.scores"].append(0.0)  # type: ignore[attr-defined]
@@ -129,8 +133,10 @@ class Pieces(NamedTuple):
     processor: Part | None
 
 
-def build(given: Mapping[str, object], settings: Settings, file: str) -> tuple[Vocabulary, TokenizerModel]:
-    """The tokenizer of a parsed tokenizer.json."""
+def build(
+    given: Mapping[str, object], settings: Settings, file: str, logits: int = 0
+) -> tuple[Vocabulary, TokenizerModel]:
+    """The tokenizer of a parsed tokenizer.json. logits: as of `read_hub_tokenizer`."""
     pieces = parts_of(given, file)
     own, lacking = read_tokens(pieces.model), list[str]()
 
@@ -146,7 +152,7 @@ def build(given: Mapping[str, object], settings: Settings, file: str) -> tuple[V
     split: Split | None = tried(lambda: read_splitter(pieces.splitter), None)
     decoding = tried(lambda: read_decoder(pieces.decoder), Decoding())
     # A token of the model's keeps the id that it has there, whatever added_tokens says, as in the library.
-    added = [t._replace(token=own.get(t.text, t.token)) for t in read_added(given, settings, file)]
+    added = [t._replace(token=own.get(t.text, t.token)) for t in read_added(given, settings, file, logits)]
     tokens = _tokens(own, added, file)
     byte_tokens = decoding.byte_tokens or pieces.model.flag("byte_fallback", False)
     types = _types(tokens, added, byte_tokens=byte_tokens, changes=normalize is not None)
@@ -187,8 +193,11 @@ def parts_of(given: Mapping[str, object], file: str) -> Pieces:
     return Pieces(model, part("normalizer"), part("pre_tokenizer"), part("decoder"), part("post_processor"))
 
 
-def read_added(given: Mapping[str, object], settings: Settings, file: str) -> list[AddedToken]:
-    """The added tokens of tokenizer.json, and those that only tokenizer_config.json has."""
+def read_added(given: Mapping[str, object], settings: Settings, file: str, logits: int = 0) -> list[AddedToken]:
+    """The added tokens of tokenizer.json, and those that only tokenizer_config.json has.
+
+    logits: as of `read_hub_tokenizer`.
+    """
     items = given.get("added_tokens") or []
     more = settings.tokenizer.get("added_tokens_decoder") or {}
     if not isinstance(items, list) or not isinstance(more, dict):
@@ -213,7 +222,7 @@ def read_added(given: Mapping[str, object], settings: Settings, file: str) -> li
         token = _added(part, int(key))
         if token.token not in found and token.text not in texts:
             found[token.token] = token
-    return list(found.values())
+    return [token for token in found.values() if not logits or token.token < logits]
 
 
 def _added(part: Part, token: int) -> AddedToken:

@@ -31,7 +31,7 @@ class Encoder:
         """
         keys = [key for encoding, weighted in wanted if (key := _key(encoding, weighted)) is not None]
         told = None if progress is None else partial(progress, "compiling kernels")
-        codes = library_for(target or host_target()).load(list(dict.fromkeys(keys)), told)
+        codes = library_for(target or host_target()).load(list(dict.fromkeys(keys)), told) if keys else {}
         self._functions = {key: native_function(code) for key, code in codes.items()}
 
     def encode(self, encoding: Encoding, x: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
