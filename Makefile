@@ -11,6 +11,7 @@
 # make test-levels  the kernels' tests at every CPU level of this machine; `make test` takes three of them
 # make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
 # make test-x86  the same bits at every x86 level, on emulated CPUs, kept in $(X86) (docs/x86.md)
+#                ONLY=REGEX for either: the cases and models whose names have it, such as ONLY=Q4_K
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -70,25 +71,26 @@ test-levels: $(VENV)/tools $(VENV)/model
 
 # The same files on this machine's best level, on its least, and on ARM64.
 test-arm: export PYTHONPATH := src:.
-test-arm: $(VENV)/installed $(ARM)/ready
-	$(BIN)/python tests/arm/logits.py models $(ARM)/models
-	$(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86.npz
-	SOTOL_CPU=generic $(BIN)/python tests/arm/logits.py run $(ARM)/models $(ARM)/x86-generic.npz
-	SOTOL_CPU=neon $(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/neon.npz
-	SOTOL_CPU=dotprod $(ARM)/python tests/arm/logits.py run $(ARM)/models $(ARM)/dotprod.npz
-	$(BIN)/python tests/arm/logits.py compare $(ARM)/x86.npz $(ARM)/x86-generic.npz $(ARM)/neon.npz $(ARM)/dotprod.npz
+test-arm: $(VENV)/tools $(ARM)/ready
+	$(BIN)/python -m tests.emulated.results write $(ARM)/cases
+	$(BIN)/python -m tests.emulated.results run $(ARM)/cases $(ARM)/x86.npz
+	SOTOL_CPU=generic $(BIN)/python -m tests.emulated.results run $(ARM)/cases $(ARM)/x86-generic.npz
+	XDG_CACHE_HOME=$(ARM)/cache $(BIN)/python -m tests.arm.kernels $(ARM)/cases neon dotprod
+	SOTOL_CPU=neon $(ARM)/python -m tests.emulated.results run $(ARM)/cases $(ARM)/neon.npz
+	SOTOL_CPU=dotprod $(ARM)/python -m tests.emulated.results run $(ARM)/cases $(ARM)/dotprod.npz
+	$(BIN)/python -m tests.emulated.results compare $(addprefix $(ARM)/,x86.npz x86-generic.npz neon.npz dotprod.npz)
 
 # This machine's best level, and each level on an emulated CPU that has it and little more: glibc must not choose its
 # functions for the CPU that this machine really has.
 test-x86: export PYTHONPATH := src:.:$(X86)/site
 test-x86: export GLIBC_TUNABLES := glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2,-SSE4_1
 test-x86: $(VENV)/tools $(X86)/ready
-	$(BIN)/python tests/arm/logits.py models $(X86)/models
-	$(BIN)/python tests/x86/levels.py host $(X86)/models $(X86)/host.npz
+	$(BIN)/python -m tests.emulated.results write $(X86)/cases
+	$(BIN)/python -m tests.x86.levels host $(X86)/cases $(X86)/host.npz
 	for level in generic $(X86_LEVELS); do \
-		$(BIN)/python tests/x86/levels.py $$level $(X86)/models $(X86)/$$level.npz || exit 1; done
-	$(BIN)/python tests/arm/logits.py compare $(X86)/generic.npz $(X86)/host.npz
-	$(BIN)/python tests/arm/logits.py compare $(X86)/host.npz $(X86_LEVELS:%=$(X86)/%.npz)
+		$(BIN)/python -m tests.x86.levels $$level $(X86)/cases $(X86)/$$level.npz || exit 1; done
+	$(BIN)/python -m tests.emulated.results compare $(X86)/generic.npz $(X86)/host.npz
+	$(BIN)/python -m tests.emulated.results compare $(X86)/host.npz $(X86_LEVELS:%=$(X86)/%.npz)
 
 fuzz: $(VENV)/tools $(VENV)/suite/ready
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(SECONDS_EACH)
@@ -98,6 +100,7 @@ fuzz: $(VENV)/tools $(VENV)/suite/ready
 	$(BIN)/python -m tests.fuzz.fuzz_answers --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_constrain --seconds $(SECONDS_EACH) --suite $(VENV)/suite
 	$(BIN)/python -m tests.fuzz.fuzz_folder --seconds $(SECONDS_EACH)
+	$(BIN)/python -m tests.fuzz.fuzz_quantised --seconds $(SECONDS_EACH)
 	$(BIN)/python -m tests.fuzz.fuzz_hub --seconds $(SECONDS_EACH)
 
 bench: $(VENV)/tools $(VENV)/model $(PARITY)/ready $(PEERS)/ready

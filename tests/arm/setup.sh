@@ -50,10 +50,12 @@ version=$(readlink "$folder/root/usr/bin/python3")
 "$2" -c "import sys, tomllib
 print(*tomllib.load(open(sys.argv[1], 'rb'))['project']['dependencies'], sep='\n')" \
     "$source/pyproject.toml" >"$folder/requirements.txt"
+# The versions of $2: only those of the same compilers find the kernels that kernels.py makes on this machine.
+"$2" -m pip --disable-pip-version-check list --format freeze --exclude-editable >"$folder/constraints.txt"
 "$2" -m pip --disable-pip-version-check --quiet install --target "$folder/site" --only-binary :all: \
     --platform manylinux_2_31_aarch64 --platform manylinux_2_28_aarch64 \
     --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-    --python-version "${version#python}" --requirement "$folder/requirements.txt"
+    --python-version "${version#python}" --requirement "$folder/requirements.txt" --constraint "$folder/constraints.txt"
 
 # Under -0 Python takes this script for its executable, so it starts its children (child.py) in the same way.
 cat >"$folder/python" <<END

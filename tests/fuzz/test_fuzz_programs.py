@@ -9,7 +9,14 @@ import sys
 
 import pytest
 
-SEEDS = {"fuzz_load": 24, "fuzz_templates": 2, "fuzz_tokenizer": 3, "fuzz_folder": 4, "fuzz_hub": 5}
+SEEDS = {
+    "fuzz_load": 24,
+    "fuzz_templates": 2,
+    "fuzz_tokenizer": 3,
+    "fuzz_folder": 4,
+    "fuzz_hub": 5,
+    "fuzz_quantised": 6,
+}
 
 
 @pytest.mark.parametrize(("module", "seed"), SEEDS.items())

@@ -67,3 +67,12 @@ def test_whole_numbers(name: str) -> None:
     x = np.array([info.min, -1, 0, 1, 100, info.max], f"<i{encoding.size}")
     assert encoding.decode(x.view(np.uint8)).tolist() == x.astype(np.float32).tolist()
     assert encoding.encode is None
+
+
+@pytest.mark.parametrize(("name", "bits"), [("F64", "<u8"), ("F16", "<u2")])
+def test_a_signaling_nan_of_a_broken_file_is_nan_without_a_warning(name: str, bits: str) -> None:
+    """Of which CPUs tell, some at F64 and others at F16, and NumPy would print a line for users."""
+    decode = ENCODINGS[name].decode
+    assert decode is not None
+    exponent = {"<u8": 0x7FF << 52, "<u2": 0x1F << 10}[bits]
+    assert np.isnan(decode(np.array([exponent + 1, exponent + 2], bits).view(np.uint8))).all()

@@ -37,6 +37,7 @@ LAYOUTS = {
     "floats of 8 bits": Layout(8, 128, numbers="e4m3", factor="f32"),
     "wider floats of 8 bits": Layout(8, 32, numbers="e5m2", factor="bf16"),
     "floats of 4 bits": Layout(4, 64, numbers="nf4", factor="f32"),
+    "other floats of 4 bits": Layout(4, 64, numbers="fp4", factor="f32"),
 }
 # Where a level's own instructions are at work: looked up bytes, and bytes without the bias of Q8_0.
 BY_LEVEL = ["a table of sixteens with scales and minimums", "all at once", "floats of 4 bits"]

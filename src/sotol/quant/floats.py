@@ -25,7 +25,8 @@ def encode_f32(x: Float32Array) -> UInt8Array:
 
 def decode_f16(data: UInt8Array) -> Float32Array:
     """[..., 2 n] bytes -> [..., n]."""
-    return data.view("<f2").astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a broken file may hold a NaN that some CPUs tell of
+        return data.view("<f2").astype(np.float32)
 
 
 def encode_f16(x: Float32Array) -> UInt8Array:
@@ -48,7 +49,7 @@ def encode_bf16(x: Float32Array) -> UInt8Array:
 
 def decode_as(dtype: str, data: UInt8Array) -> Float32Array:
     """[..., size * n] bytes of numbers of a NumPy type -> [..., n], rounded to the nearest; infinite beyond float32."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # the latter as in `decode_f16`
         return data.view(dtype).astype(np.float32)
 
 
