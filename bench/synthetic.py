@@ -20,7 +20,8 @@ import numpy as np
 from sotol.formats import write_gguf
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import letters_of
+from sotol.models.binding.metadata import Metadata
 from sotol.quant import ENCODINGS
 from sotol.tokenizers.bpe import CHARACTER_OF_BYTE
 
@@ -107,16 +108,17 @@ def checkpoint_of(architecture: str, encoding: str = "", seed: int = 0) -> Check
     known = Checkpoint(Path("synthetic.gguf"), metadata, dict.fromkeys(["token_embd", *map(str, range(layers))], stub))
     module = ARCHITECTURES[architecture]
     config = module.Config.read(Metadata(metadata, architecture), known)
+    letters = letters_of(config)
     weights, rng = dict[str, Weight](), np.random.default_rng(seed)
     groups = int(str(fields["ssm.group_count"])) if "blk.{}.ssm_d" in module.WEIGHTS else 0
     lacking = re.compile(LACKING.get(architecture, MOSTLY_LACKING))
     for key, name in module.WEIGHTS.items():
         for layer in range(layers) if "{}" in key else (None,):
-            dims = config.dims(layer)
-            if lacking.fullmatch(key.format(layer)) or not set(re.findall("[A-Za-z]", name.shape)) <= dims.keys():
+            sizes = letters(layer)
+            if lacking.fullmatch(key.format(layer)) or not set(re.findall("[A-Za-z]", name.shape)) <= sizes.keys():
                 continue
             full = key.format(layer) + ("" if key.endswith(WITHOUT_SUFFIX) else ".weight")
-            shape = tuple(math.prod(dims[letter] for letter in side.split("*")) for side in name.shape.split())
+            shape = tuple(math.prod(sizes[letter] for letter in side.split("*")) for side in name.shape.split())
             shape = _as_stored(full, shape, groups) if groups else shape
             weights[full] = _random(full, shape, _encoding(architecture, encoding, full, shape[-1]), rng)
     return known._replace(metadata={**metadata, **_tokenizer(architecture)}, weights=weights, types=TYPES)

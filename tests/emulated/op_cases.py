@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from tests.backends.test_cpu_experts import recorded
-from tests.program.test_ops import CASES, Pool, States
+from tests.program.test_ops import CASES
+from tests.support.op_inputs import Pool, States
 from tests.support.single_op import Inputs, weight
 
 from sotol.backends.cpu.running.expert_lowerings import SCORES

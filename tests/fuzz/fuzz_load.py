@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from tests.support.checkpoints import (
     DEFAULTS,
-    HYBRIDS,
     VOCABULARY,
     full_name,
     fused,
+    has_states,
     is_matrix,
     odd_states,
     optional_names,
@@ -243,7 +243,7 @@ def mutant(rng: random.Random) -> Checkpoint:
         sizes |= {"embedding_length": 256, "feed_forward_length": 256}
     if architecture == "deepseek2":  # whose heads have widths of their own
         sizes.pop("rope.dimension_count", None)
-    if architecture in HYBRIDS:
+    if has_states(architecture):
         sizes |= odd_states(rng, architecture)
     checkpoint = random_checkpoint(architecture, sizes, optional=rng.random() < 0.5, seed=rng.randrange(99))
     if rng.random() < 0.2:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint
 from tests.support.checkpoints import random_checkpoint, with_weights
+from tests.support.configs import hf_checkpoint
 from tests.support.tracing import IDS, attributes, logits_of, program_of
 
 from sotol.errors import ModelError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint
 from tests.support.checkpoints import random_checkpoint
+from tests.support.configs import hf_checkpoint
 from tests.support.programs import same_programs
 from tests.support.tracing import IDS, logits_of, program_of
 

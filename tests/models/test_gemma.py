@@ -1,7 +1,7 @@
 """Gemma, the first: scaled embeddings, GELU, and what its configs call it."""
 
 import pytest
-from tests.models.test_bind import hf_checkpoint
+from tests.support.configs import hf_checkpoint
 from tests.support.tracing import attributes, program_of, tables_by_layer, windows_of
 
 from sotol.errors import ModelError

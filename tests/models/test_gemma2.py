@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint
+from tests.support.configs import hf_checkpoint
 from tests.support.tracing import IDS, attributes, logits_of, program_of, tables_by_layer, windows_of
 
 from sotol.errors import ModelError

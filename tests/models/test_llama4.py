@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint
+from tests.support.checkpoints import random_checkpoint
+from tests.support.configs import hf_checkpoint
 from tests.support.tracing import CONTEXT, IDS, attributes, logits_of, program_of, tables_by_layer
 
 from sotol.errors import ModelError
+from sotol.formats.weights import Checkpoint
 from sotol.models import trace_model
 from sotol.program.memory import Paged
 from sotol.program.program import Constant, Program
+
+
+def said(checkpoint: Checkpoint, **keys: object) -> Checkpoint:
+    """The same weights with other metadata."""
+    metadata = {**checkpoint.metadata, **{f"llama4.{key}": value for key, value in keys.items()}}
+    return checkpoint._replace(metadata=metadata)
 
 
 def chunks_of(program: Program) -> list[int]:
@@ -93,10 +101,11 @@ def test_layers_with_experts() -> None:
     assert [node.layer for node in program.nodes if node.op.name == "choose_experts"] == [1, 3]
     assert attributes(program, "choose_experts", "scores") == ["chosen_sigmoid"] * 2
     assert attributes(program, "combine", "weighted") == [False] * 2
+    plain = random_checkpoint("llama4")
     with pytest.raises(ModelError, match=r"weight blk\.0\.ffn_gate_inp is missing"):
-        program_of("llama4", interleave_moe_layer_step=1)
+        trace_model(said(plain, interleave_moe_layer_step=1), CONTEXT)
     with pytest.raises(ModelError, match=r"weight blk\.1\.ffn_gate is missing"):
-        program_of("llama4", interleave_moe_layer_step=0)
+        trace_model(said(plain, interleave_moe_layer_step=0), CONTEXT)
 
 
 def test_a_list_of_layers_with_experts() -> None:

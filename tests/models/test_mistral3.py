@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint
 from tests.support.checkpoints import random_checkpoint
+from tests.support.configs import hf_checkpoint
 from tests.support.tracing import IDS, logits_of, program_of, windows_of
 
 from sotol.errors import ModelError

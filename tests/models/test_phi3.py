@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.models.test_bind import CONFIGS, hf_checkpoint
 from tests.support.checkpoints import random_checkpoint, with_weights
+from tests.support.configs import CONFIGS, hf_checkpoint
 from tests.support.tracing import program_of, tables_by_layer, windows_of
 
 from sotol.errors import ModelError

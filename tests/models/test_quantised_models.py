@@ -63,9 +63,9 @@ def test_act_order_costs_one_op_for_each_input(tmp_path: Path) -> None:
 def gpt_oss(tmp_path: Path) -> Path:
     """A tiny GPT-OSS whose experts are in MXFP4, as OpenAI's are."""
     folder = tiny_folder(tmp_path / "model", "gpt-oss", {"quantization_config": {"quant_method": "mxfp4"}})
-    rng, tensors = np.random.default_rng(5), dict[str, Any]()
+    rng, tensors = np.random.default_rng(6), dict[str, Any]()
     config = json.loads((folder / "config.json").read_text())
-    experts, width, hidden = config["num_experts"], config["intermediate_size"], config["hidden_size"]
+    experts, width, hidden = config["num_local_experts"], config["intermediate_size"], config["hidden_size"]
     header = read_plain(folder)
     for name, values in header.items():
         if ".experts." not in name:

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint, logits_of, same_bits
+from tests.models.binding.test_bind import logits_of, same_bits
 from tests.support.checkpoints import random_checkpoint, with_weights
+from tests.support.configs import hf_checkpoint
 
 from sotol.backends.cpu.running.lower import missing
 from sotol.backends.cpu.running.lowerings import LOWERINGS

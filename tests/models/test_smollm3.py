@@ -1,7 +1,7 @@
 """SmolLM3: which layers rotate."""
 
 import pytest
-from tests.models.test_bind import hf_checkpoint
+from tests.support.configs import hf_checkpoint
 from tests.support.tracing import program_of, tables_by_layer
 
 from sotol.errors import ModelError

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pytest
 from bench.accuracy import TEXT as ACCURACY_TEXT
 from bench.accuracy import llama_cpp_logits, mean_kl, sotol_logits, text_ids
-from tests.parity.test_architectures import CASES, GELU, TOLERANCE, VOCABULARY, Case, random_model, worst
+from tests.parity.cases.case import VOCABULARY, Case
+from tests.parity.test_architectures import CASES, GELU, TOLERANCE, random_model, worst
 from tests.parity.test_real_models import gemma3, smollm2
 from tests.parity.test_token_metadata import TEXT, judged
 from tests.support.checkpoints import random_checkpoint

@@ -11,7 +11,8 @@ import pytest
 from sotol.arrays import Array
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.bind import Name
+from sotol.models.binding.bind import Name
+from sotol.models.binding.sizes import Sizes
 from sotol.models.model import Model, StepSymbols, trace
 from sotol.program import ops
 from sotol.program.memory import Cache, Paged, State
@@ -258,10 +259,7 @@ def test_ops_of_tests_are_not_in_the_vocabulary() -> None:
 class Config(NamedTuple):
     """Two layers of a model that is a sum."""
 
-    layers: int = 2
-
-    def dims(self, _layer: int | None) -> dict[str, int]:
-        return {"D": 16, "V": 8}
+    sizes: Sizes = Sizes(2, 16, 8, (1, 1), (1, 1), 16, (16, 16))
 
     @classmethod
     def read(cls, _fields: object, _checkpoint: object) -> "Config":

@@ -153,3 +153,23 @@ def test_a_grouped_norm_is_one_of_each_part(groups: int) -> None:
     for g in range(groups):
         part = slice(g * width, (g + 1) * width)
         np.testing.assert_allclose(got[:, part], ops.rms_norm(x[:, part], weight[part], eps=1e-5), rtol=1e-12)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_moving_average_is_its_naive_twin(counts: list[int], late: int) -> None:
+    """Several sequences, each from its own state; one that begins at position 0 ignores the old state."""
+    total = sum(counts)
+    begins = [late if s % 2 else 0 for s in range(len(counts))]
+    x, decay = numbers(total, total, 3), np.array([0.0, 0.5, 1.0])
+    states = States(numbers(1, 9, 3))
+    before, blocks = states.states.copy(), [8 - s for s in range(len(counts))]
+    step = make_step([[0] * n for n in counts], begins, [[b] for b in blocks], [0])
+    out, at = ops.moving_average(x, decay, states, step), 0
+    for begin, count, block in zip(begins, counts, blocks, strict=True):
+        h = before[block] if begin else np.zeros(3)
+        for t in range(at, at + count):
+            h = np.array([decay[c] * h[c] + (1 - decay[c]) * x[t, c] for c in range(3)])
+            np.testing.assert_allclose(out[t], h, atol=1e-15)
+        np.testing.assert_allclose(states.states[block], h, atol=1e-15)
+        at += count
+    np.testing.assert_array_equal(states.states[0], before[0])  # belongs to no sequence

@@ -3,24 +3,26 @@
 import math
 import random
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES, MODEL_TYPES
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import letters_of
+from sotol.models.binding.metadata import Metadata
 from sotol.quant import ENCODINGS, Float32Array
 
 __all__ = [
     "DEFAULTS",
-    "HYBRIDS",
     "NEEDED",
     "RUNNABLE",
     "full_name",
     "fused",
+    "has_states",
     "home_of",
     "is_matrix",
     "joined_gates",
@@ -90,6 +92,7 @@ NEEDED: dict[str, dict[str, object]] = {
     "qwen35moe": {**DELTA_NET, **EXPERTS, "expert_shared_feed_forward_length": 64},
 }
 NEEDED |= {
+    "falcon-h1": MAMBA2,
     "granitehybrid": {
         **MAMBA2, **EXPERTS, "attention.head_count_kv": [0, 1], "expert_shared_feed_forward_length": 64,
         "residual_scale": 0.5,
@@ -106,13 +109,6 @@ NEEDED |= {
         "expert_weights_scale": 1.5,
     },
 }  # fmt: skip
-# Whose layers do not all have the same weights: their configs say which.
-HYBRIDS = {
-    "granitehybrid", "granitemoe", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
-    "qwen3next",
-}  # fmt: skip
-# Whose own config says what shape each layer's weights have.
-CONFIGURED = {*HYBRIDS, "deepseek2", "gemma4"}
 VOCABULARY = 48
 RUNNABLE = [name for name, encoding in ENCODINGS.items() if encoding.encode]  # each of them has kernels
 OTHERWISE = {"qwen3next": {"blk.{}.ssm_in"}}  # the same weights once more, in an older form
@@ -121,15 +117,7 @@ WITHOUT_SUFFIX = {"bias", "scale", "ssm_a", "ssm_d", "A_log", "D", "dt_bias", "e
 PROJECTIONS = {"blk.{}.attn_q.bias", "blk.{}.attn_k.bias", "blk.{}.attn_v.bias"}
 NORMS = {"output_norm.bias", "blk.{}.attn_norm.bias", "blk.{}.ffn_norm.bias"}
 STEPS = {"blk.{}.ssm_dt.bias"}
-# What only some layers have; and weights one form of which is in files: the first, or in `optional` ones the second.
-SECOND_LAYER_ON: dict[str, Callable[[int], bool]] = {
-    r"ffn_(gate|up|down)(\.bias)?": lambda i: i < 1,
-    r"ffn_.*(exps|shexp|inp)(\.bias)?|exp_probs_b.bias": lambda i: i > 0,
-}
-SOME_LAYERS: dict[str, dict[str, Callable[[int], bool]]] = {
-    **dict.fromkeys(("deepseek", "deepseek2", "dots1", "ernie4_5-moe", "glm4moe"), SECOND_LAYER_ON),
-    "llama4": {"ffn_(gate|up|down)": lambda i: i % 2 == 0, "ffn_.*(exps|shexp|inp)": lambda i: i % 2 > 0},
-}
+# Weights one form of which is in files: the first, or in `optional` ones the second.
 FORMS = {"deepseek2": ("attn_[kv]_b|attn_q_(a|b|a_norm)", "attn_kv_b|attn_q_(a|b|a_norm|a.bias)")}
 ALL_FORMS = {"deepseek2": "attn_[kv]_b|attn_kv_b|attn_q|attn_q_(a|b|a_norm|a.bias)"}
 # Sizes of others with which rows are whole blocks of every encoding.
@@ -143,7 +131,7 @@ WIDE: dict[str, dict[str, int]] = {
     },
 }  # fmt: skip
 BIASED = {  # that may not be missing
-    **dict.fromkeys(("granitehybrid", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"), STEPS),
+    **{name: STEPS for name, needed in NEEDED.items() if "ssm.time_step_rank" in needed},
     **dict.fromkeys(("qwen2", "qwen2moe", "qwen2vl"), PROJECTIONS),
     **dict.fromkeys(("nemotron", "stablelm", "starcoder2"), NORMS),
 }
@@ -154,20 +142,19 @@ def optional_names(architecture: str) -> frozenset[str]:
     table = ARCHITECTURES[architecture].WEIGHTS
     names = {name for name in table if name in ("output", "blk.{}.layer_output_scale", "blk.{}.attn_kv_b")}
     names |= {name for name in table if name.startswith("rope_") or name.endswith(".bias")}
+    if architecture == "falcon-h1":
+        names.add("blk.{}.ssm_norm")
     if architecture == "glm4moe":
         names |= {"blk.{}.attn_q_norm", "blk.{}.attn_k_norm"}
     return frozenset(names - BIASED.get(architecture, set()))
 
 
-def _is_there(architecture: str, name: str, layer: int, *, optional: bool) -> bool:
-    """Whether a file has the weight of this name of the table in a layer, if that is of a kind that can have it."""
+def _is_there(architecture: str, name: str, *, optional: bool) -> bool:
+    """Whether a file has the weights of this name of the table, in layers of a kind that can have it."""
     own, forms = name.removeprefix("blk.{}."), FORMS.get(architecture)
     if name in OTHERWISE.get(architecture, ()) or (not optional and name in optional_names(architecture)):
         return False
-    if forms and re.fullmatch(ALL_FORMS[architecture], own) and not re.fullmatch(forms[optional], own):
-        return False
-    known = SOME_LAYERS.get(architecture, {})
-    return all(has(layer) for pattern, has in known.items() if re.fullmatch(pattern, own))
+    return not forms or not re.fullmatch(ALL_FORMS[architecture], own) or bool(re.fullmatch(forms[optional], own))
 
 
 def full_name(name: str) -> str:
@@ -205,16 +192,16 @@ def random_checkpoint(
     if architecture == "gemma4" and "attention.shared_kv_layers" not in (metadata or {}):
         fields["attention.shared_kv_layers"] = min(2, max(0, _number(fields, "block_count") - 2))
     all_fields = {"general.architecture": architecture, **{f"{architecture}.{k}": v for k, v in fields.items()}}
-    rng = np.random.default_rng(seed)
-    dims, weights = _dims_of(architecture, fields, all_fields), list[Weight]()
+    letters_in, weights = _letters_of(architecture, fields, all_fields), list[Weight]()
     for name, (_, shape, _) in ARCHITECTURES[architecture].WEIGHTS.items():
+        if not _is_there(architecture, name, optional=optional):
+            continue
         for i in range(_number(fields, "block_count")) if "{}" in name else (None,):
-            letters = dims(i)
-            if not _is_there(architecture, name, i or 0, optional=optional):
-                continue
+            letters = letters_in(i)
             if not set(re.findall(r"\w", shape)) <= letters.keys():
                 continue  # the layer has no such weight
             sizes = tuple(math.prod(letters[letter] for letter in side.split("*")) for side in shape.split())
+            rng = np.random.default_rng([seed, zlib.crc32(name.format(i).encode())])  # whatever else there is
             values = rng.normal(size=sizes) * 1.5 / math.sqrt(sizes[-1]) if len(sizes) > 1 else rng.uniform(
                 0.5, 1.5, sizes
             )  # fmt: skip
@@ -241,12 +228,17 @@ def mixed_encodings(checkpoint: Checkpoint, first: int = 0) -> Checkpoint:
 
 def wide_sizes(architecture: str) -> dict[str, object]:
     """What makes the rows of matrices multiples of 256, for `mixed_encodings`, where layers have sizes of their own."""
-    if architecture not in HYBRIDS:
+    if not has_states(architecture):
         return dict(WIDE.get(architecture, {}))
     kinds = kinds_of_layers(architecture)
     if isinstance(widths := kinds.get("feed_forward_length"), list):
         kinds["feed_forward_length"] = [256 if n else 0 for n in widths]
     return {"ssm.inner_size": 256, "moe_latent_size": 256, **kinds}
+
+
+def has_states(architecture: str) -> bool:
+    """Whether some layers are recurrent, or convolutions."""
+    return any(key.startswith(("ssm.", "shortconv.")) for key in NEEDED.get(architecture, {}))
 
 
 def kinds_of_layers(architecture: str) -> dict[str, object]:
@@ -304,41 +296,28 @@ def with_weights(checkpoint: Checkpoint, changes: Mapping[str, Float32Array | No
     return Checkpoint(checkpoint.path, checkpoint.metadata, weights)
 
 
-def _dims_of(
+def _letters_of(
     architecture: str, fields: Mapping[str, object], all_fields: Mapping[str, object]
 ) -> Callable[[int | None], Mapping[str, int]]:  # fmt: skip
-    """The letters' sizes in a layer, or (None) outside of all."""
-    if architecture not in CONFIGURED:
-        same = _dims(fields)
-        return lambda _layer: same
+    """The letters' sizes in a layer, or (None) outside of all: what the architecture's own config says.
+
+    Of models whose layers have a feed-forward network or experts, only those of what a layer has.
+    """
     width = _number(fields, "embedding_length")
     embedding = Weight.from_values("token_embd", np.zeros((VOCABULARY, width), np.float32), "F32")
     weights = {"token_embd": embedding, **{f"blk.{i}": embedding for i in range(_number(fields, "block_count"))}}
     checkpoint = Checkpoint(Path("random.gguf"), all_fields, weights)
     config = ARCHITECTURES[architecture].Config.read(Metadata(all_fields, architecture), checkpoint)
-    return config.dims  # type: ignore[no-any-return]
+    letters, mixed = letters_of(config), getattr(config, "mixed", None)
+
+    def own(layer: int | None) -> Mapping[str, int]:
+        left_out = () if layer is None or mixed is None else ("F", "U") if mixed[layer] else ("E", "f", "s")
+        return {letter: size for letter, size in letters(layer).items() if letter not in left_out}
+
+    return own
 
 
 def _number(fields: Mapping[str, object], key: str, default: int = 0) -> int:
     value = fields.get(key, default)
     assert isinstance(value, int)
     return value
-
-
-def _dims(fields: Mapping[str, object]) -> dict[str, int]:
-    number = partial(_number, fields)
-    width, heads = number("embedding_length"), number("attention.head_count")
-    head_width = number("attention.key_length", width // heads)
-    return {
-        "D": width,
-        "H": heads,
-        "K": number("attention.head_count_kv", heads),
-        "d": head_width,
-        "F": number("feed_forward_length"),
-        "E": number("expert_count"),
-        "f": number("expert_feed_forward_length", number("feed_forward_length")),
-        "s": number("expert_shared_count") * number("expert_feed_forward_length")
-        or number("expert_shared_feed_forward_length"),
-        "V": VOCABULARY,
-        "r": number("rope.dimension_count", head_width) // 2,
-    }

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from tests.support.checkpoints import full_name, model_type_of, random_checkpoint
+from tests.support.configs import CONFIGS
 
 from sotol.formats import Checkpoint
 from sotol.models import ARCHITECTURES
@@ -19,48 +20,9 @@ NAMED = [a for a in ARCHITECTURES if all(name for name, *_ in ARCHITECTURES[a].W
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16",
           "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
 
-EXPERTS: dict[str, object] = {"num_experts_per_tok": 2, "num_experts": 5, "moe_intermediate_size": 32}
-DELTA_NET: dict[str, object] = {
-    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
-}  # fmt: skip
-MAMBA2: dict[str, object] = {
-    "conv_kernel": 4, "ssm_state_size": 6, "n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16,
-    "layer_norm_epsilon": 1e-6,
-}  # fmt: skip
-LATER = {**EXPERTS, "n_shared_experts": 2, "first_k_dense_replace": 1}
-# What config.json says of some architectures besides.
-OWN: dict[str, dict[str, object]] = {
-    "command-r": {"logit_scale": 0.0625},
-    "cohere2": {"logit_scale": 0.25, "sliding_window": 32},
-    "deepseek": LATER,
-    "dots1": LATER,
-    "ernie4_5-moe": {
-        "moe_k": 2, "moe_num_experts": 5, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
-        "moe_layer_start_index": 1,
-    },
-    "glm4moe": LATER,
-    "gpt-oss": {**EXPERTS, "intermediate_size": 32, "sliding_window": 5},
-    "hunyuan-moe": {**EXPERTS, "moe_topk": 2},
-    "minimax-m2": {**EXPERTS, "intermediate_size": 32},
-    "mixtral": {**EXPERTS, "intermediate_size": 32},
-    "olmoe": {**EXPERTS, "intermediate_size": 32},
-    "qwen2moe": {**EXPERTS, "shared_expert_intermediate_size": 64},
-    "qwen3moe": EXPERTS,
-    "qwen35": DELTA_NET,
-    "qwen35moe": {**DELTA_NET, **EXPERTS, "shared_expert_intermediate_size": 64},
-    "lfm2": {"norm_eps": 1e-6, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]},
-    "lfm2moe": {
-        **EXPERTS, "norm_eps": 1e-6, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"],
-        "num_dense_layers": 1,
-    },
-    "nemotron_h": {**MAMBA2, "layers_block_type": ["mamba", "attention", "mlp", "mamba"]},
-    "nemotron_h_moe": {
-        **MAMBA2, "layers_block_type": ["mamba", "attention", "moe", "mamba"], "n_routed_experts": 5,
-        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 64,
-        "moe_latent_size": 32,
-    },
-}  # fmt: skip
+
+# What `tiny_folder` says of weights that its folders do not have, since they need not.
+LACKING: dict[str, dict[str, object]] = {"falcon-h1": {"mamba_rms_norm": False}}
 
 
 class Typed(NamedTuple):
@@ -116,7 +78,8 @@ def tiny_folder(folder: Path, architecture: str = "llama", config: Mapping[str, 
         "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "head_dim": 16, "eos_token_id": 2, "layer_norm_eps": 1e-6, "norm_epsilon": 1e-6, "norm_eps": 1e-6,
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(said | OWN.get(architecture, {}) | dict(config or {})))
+    said |= CONFIGS.get(architecture, {}) | LACKING.get(architecture, {}) | dict(config or {})
+    (folder / "config.json").write_text(json.dumps(said))
     weights = hub_names(random_checkpoint(architecture, {"attention.key_length": 16}), architecture)
     write_tensors(folder / "model.safetensors", weights)
     words = ["<unk>", "<s>", "</s>", *(chr(ord("a") + i) for i in range(26)), *(str(i) for i in range(10)), " "]

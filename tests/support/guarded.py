@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
-from tests.support.checkpoints import HYBRIDS, NEEDED, RUNNABLE, is_matrix, odd_states, random_checkpoint
+from tests.support.checkpoints import NEEDED, RUNNABLE, has_states, is_matrix, odd_states, random_checkpoint
 from tests.support.layers import Layer, Mixer, chunked, mixers_of, plan_of, program_of, step_of
 from tests.support.running import make_step
 
@@ -174,7 +174,7 @@ def model(rng: random.Random) -> tuple[Checkpoint, int]:
         count = rng.choice([1, 3, 8, 20])
         sizes |= {"expert_count": count, "expert_used_count": rng.randint(1, min(count, 9))}
         sizes |= {"expert_feed_forward_length": rng.choice([1, 17, 32, 256])}
-    if architecture in HYBRIDS:
+    if has_states(architecture):
         sizes |= odd_states(rng, architecture)
     if architecture == "gemma3":
         sizes |= {"attention.sliding_window": rng.choice([1, 7, 64]), "final_logit_softcapping": rng.choice([0.0, 9.0])}

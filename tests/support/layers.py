@@ -100,7 +100,7 @@ def mixers_of(mixers: Sequence[Mixer], seed: int = 0) -> Program:
             if kind == "scan":
                 out = ops.selective_scan(mixed, other, decay, vector(heads), cache, inputs.step)
             else:
-                out = ops.delta_rule(mixed, decay, other, cache, inputs.step, tiled=kind == "tiled")
+                out = ops.delta_rule(mixed, decay, other, cache, inputs.step, tiled=kind == "tiled", eps=0.25)
             out = out.reshape("T", heads * values)
         inputs.program.results[name] = out
     return inputs.program

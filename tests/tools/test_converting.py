@@ -49,8 +49,8 @@ GEMMA4: dict[str, object] = {
 }
 
 
-# Rows of several weights in one when a file comes back, or divisors that it did not have.
-OTHER_FORMS = {"phi3", "glm4", "gemma4"}
+# Rows of several weights in one when a file comes back, divisors that it did not have, or a norm without .weight.
+OTHER_FORMS = {"falcon-h1", "phi3", "glm4", "gemma4"}
 
 
 def gguf_model(path: Path, architecture: str, fields: Mapping[str, object] | None = None, **more: Any) -> Path:
@@ -265,8 +265,8 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 def test_mixtures_and_mistrals_have_llamas_name_in_gguf(tmp_path: Path) -> None:
     for architecture, config, name in (
         ("mixtral", {}, "llama"),
-        ("mistral3", {"model_type": "mistral"}, "llama"),
-        ("mistral3", {"model_type": "mistral", "sliding_window": 9}, "mistral3"),
+        ("mistral3", {"model_type": "mistral", "sliding_window": None, "rope_parameters": None}, "llama"),
+        ("mistral3", {"model_type": "mistral", "sliding_window": 9, "rope_parameters": None}, "mistral3"),
         ("llama", {}, "llama"),
     ):
         folder = hub_model(tmp_path / "a", architecture, config)

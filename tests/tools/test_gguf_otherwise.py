@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.models.test_bind import hf_checkpoint
+from tests.support.configs import hf_checkpoint
 
 from sotol.formats import Checkpoint
 from sotol.models import ARCHITECTURES

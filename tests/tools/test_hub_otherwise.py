@@ -46,9 +46,8 @@ def test_which_deepseek_it_is(fields: dict[str, object], kind: str, method: str 
 
 def test_glms_with_latent_attention_are_known_by_their_sizes() -> None:
     (layers, _), vocabulary = GLM_FLASH
-    flash = SimpleNamespace(
-        layers=layers, sizes=SimpleNamespace(vocabulary=vocabulary), experts=SimpleNamespace(scores="sigmoid")
-    )
+    sizes = SimpleNamespace(layers=layers, vocabulary=vocabulary)
+    flash = SimpleNamespace(sizes=sizes, experts=SimpleNamespace(scores="sigmoid"))
     assert deepseek2_kind(flash)[0] == "glm4_moe_lite"
 
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models.metadata import Metadata
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import trace
 from sotol.program.program import Program
 
@@ -55,6 +55,7 @@ ARCHITECTURES: Mapping[str, ModuleType] = _Modules(
         "ernie4_5": "ernie4_5",
         "ernie4_5-moe": "ernie4_5_moe",
         "exaone4": "exaone4",
+        "falcon-h1": "falcon_h1",
         "gemma": "gemma",
         "gemma2": "gemma2",
         "gemma4": "gemma4",
@@ -112,6 +113,7 @@ MODEL_TYPES = {
     "ernie4_5": "ernie4_5",
     "ernie4_5_moe": "ernie4_5-moe",
     "exaone4": "exaone4",
+    "falcon_h1": "falcon-h1",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma4_text": "gemma4",

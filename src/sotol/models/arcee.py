@@ -6,18 +6,25 @@ V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, llama
-from sotol.models.bind import Table
-from sotol.models.decoder import KEYS, attend, logits, plain_feed_forward, read_sizes
-from sotol.models.metadata import Metadata
+from sotol.models import llama
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import KEYS, attend, logits, plain_feed_forward, read_usual
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
-WEIGHTS: Table = {key: name for key, name in llama.WEIGHTS.items() if "ffn_gate" not in key}
+WEIGHTS: Table = {
+    **decoder.OUTER,
+    **decoder.NORMS,
+    **llama.ATTENTION,
+    **decoder.PLAIN_NETWORK,
+    **decoder.PLAIN_BIASES,
+    **decoder.DIVISORS,
+}
 
 
 class Config(decoder.Config):
@@ -29,8 +36,7 @@ class Config(decoder.Config):
     def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> decoder.Config:
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("hidden_act", "relu2")
-        sizes = read_sizes(metadata, checkpoint)
-        return cls(sizes, metadata.number("attention.layer_norm_rms_epsilon"), read_rope(metadata, sizes.head_width))
+        return read_usual(metadata, checkpoint)
 
 
 def forward(m: Model, c: decoder.Config, step: StepSymbols) -> Tensor:

@@ -5,22 +5,23 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Table
-from sotol.models.decoder import WINDOW_KEYS, Sizes, attend, feed_forward, read_sizes, read_windows
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import WINDOW_KEYS, attend, feed_forward, read_windows
+from sotol.models.parts.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward", "logits"]
 
-WEIGHTS: Table = {key: name for key, name in decoder.WEIGHTS.items() if key != "blk.{}.ffn_norm"}
+NORM: Table = {"blk.{}.attn_norm": decoder.NORMS["blk.{}.attn_norm"]}
+WEIGHTS: Table = {**decoder.OUTER, **NORM, **decoder.ATTENTION, **decoder.NETWORK}
 KEYS: Keys = {
     **decoder.KEYS,
     **WINDOW_KEYS,
@@ -50,13 +51,6 @@ class Config(NamedTuple):
             read_rope(metadata, s.head_width),
             metadata.number("logit_scale"),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:

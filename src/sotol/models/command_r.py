@@ -5,15 +5,16 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import cohere2, decoder
-from sotol.models.decoder import Sizes, attend, feed_forward, read_sizes
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import cohere2
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import attend, feed_forward
+from sotol.models.parts.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -43,13 +44,6 @@ class Config(NamedTuple):
         s = read_sizes(metadata, checkpoint)
         eps, scale = metadata.number("attention.layer_norm_epsilon"), metadata.number("logit_scale")
         return cls(s, eps, read_rope(metadata, s.head_width), scale)
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:

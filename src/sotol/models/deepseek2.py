@@ -13,26 +13,31 @@ from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import latent
-from sotol.models.bind import Table
-from sotol.models.decoder import Sizes, logits, read_sizes
-from sotol.models.experts import LATER_KEYS, LATER_WEIGHTS, Experts, feed_forward, read_experts
-from sotol.models.latent import Latent, attend, read_latent
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts import decoder, latent, mixtures
+from sotol.models.parts.decoder import logits
+from sotol.models.parts.experts import Experts, read_experts
+from sotol.models.parts.latent import Latent, attend, read_latent
+from sotol.models.parts.mixtures import feed_forward
+from sotol.models.parts.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
-    **{name: weight for name, weight in LATER_WEIGHTS.items() if ".attn_" not in name or name.endswith("attn_norm")},
+    **decoder.OUTER,
+    **decoder.NORMS,
+    **mixtures.LATER,
+    **mixtures.CHOICE_BIAS,
     **latent.WEIGHTS,
 }
 
 KEYS: Keys = {
-    **LATER_KEYS,
+    **mixtures.LATER_KEYS,
     **latent.KEYS,
     "mlp_layer_types": ("mlp_layer_types",),  # GGUF has no such key, nor the next ones
     "model_type": ("model_type",),
@@ -79,12 +84,13 @@ class Config(NamedTuple):
         )
 
     @property
-    def layers(self) -> int:
-        return self.sizes.layers
+    def mixed(self) -> tuple[bool, ...]:
+        """Of each layer: whether it has experts; else it has a feed-forward network."""
+        return tuple(i >= self.dense for i in range(self.sizes.layers))
 
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = self.sizes.letters(layer)
-        return {**letters, **self.experts.letters(), **self.latent.letters(), "s": self.shared_width}
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        letters = {**self.sizes.letters(layer), **self.experts.letters(layer)}
+        return {**letters, **self.latent.letters(layer), "s": self.shared_width}
 
 
 def _read_experts(metadata: Metadata, sizes: Sizes) -> Experts:
@@ -135,5 +141,5 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     for w in m.layers():
         x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c.latent, step, table, c.scale)
         h = ops.rms_norm(x, w("ffn_norm"), eps=c.eps)
-        x = x + feed_forward(h, w, c.experts, dense=w.index < c.dense, shared=True)
+        x = x + feed_forward(h, w, c.experts, mixed=c.mixed[w.index], shared=True)
     return logits(m, x, step, c.eps)

@@ -7,22 +7,17 @@ V vocabulary.
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import KEYS, attend, feed_forward, logits
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import KEYS, attend, feed_forward, logits
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
-WEIGHTS: Table = {
-    **decoder.WEIGHTS,
-    "blk.{}.ffn_gate.bias": Name("model.layers.{}.mlp.gate_proj.bias", "F"),  # `use_bias` of transformers' config
-    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),
-    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "D"),
-}
+WEIGHTS: Table = {**decoder.WEIGHTS, **decoder.NETWORK_BIASES}  # all biases are `use_bias` of transformers' config
 
 
 class Config(decoder.Config):

@@ -6,13 +6,12 @@ V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.changes import plus_one
-from sotol.models.decoder import KEYS, attend, feed_forward, logits, read_sizes
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import plus_one
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import KEYS, attend, feed_forward, logits, read_usual
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -39,8 +38,7 @@ class Config(decoder.Config):
         metadata.expect("hidden_act", "gelu_pytorch_tanh", "gelu")
         metadata.expect("hidden_activation", "gelu_pytorch_tanh")
         metadata.expect("use_bidirectional_attention", False)
-        sizes = read_sizes(metadata, checkpoint)
-        return cls(sizes, metadata.number("attention.layer_norm_rms_epsilon"), read_rope(metadata, sizes.head_width))
+        return read_usual(metadata, checkpoint)
 
 
 def forward(m: Model, c: decoder.Config, step: StepSymbols) -> Tensor:

@@ -6,17 +6,17 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.changes import plus_one
-from sotol.models.decoder import WINDOW_KEYS, Sizes, attend, feed_forward, logits, read_sizes, read_windows
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import plus_one
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import WINDOW_KEYS, attend, feed_forward, logits, read_usual, read_windows
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -60,25 +60,19 @@ class Config(NamedTuple):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("hidden_activation", "gelu_pytorch_tanh")
         metadata.expect("use_bidirectional_attention", False)
-        s, config = read_sizes(metadata, checkpoint), metadata.keys is not None  # config.json's null is none
+        s, eps, rope = read_usual(metadata, checkpoint)
+        config = metadata.keys is not None  # config.json's null is none
         # No key of GGUF tells the 27B model from the others; it alone scales by its width per head (llama.cpp's rule).
         width = s.width // s.heads[0] if s.layers == LAYERS_OF_27B else s.head_width
         return cls(
             s,
-            metadata.number("attention.layer_norm_rms_epsilon"),
+            eps,
             metadata.number("attention.query_scale", width) ** -0.5,
             read_windows(metadata, s.layers, 2, 0 if config else WINDOW),
-            read_rope(metadata, s.head_width),
+            rope,
             metadata.number("attn_logit_softcapping", 0.0 if config else ATTENTION_CAP, zero=True),
             metadata.number("final_logit_softcapping", 0.0 if config else LOGIT_CAP, zero=True),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:

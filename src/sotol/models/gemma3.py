@@ -6,27 +6,26 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.changes import plus_one
-from sotol.models.decoder import (
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import plus_one
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
+from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import (
     WINDOW_KEYS,
-    Sizes,
     attention,
     feed_forward,
     logits,
     queries_keys_values,
-    read_sizes,
+    read_usual,
     read_windows,
     rotated,
 )
-from sotol.models.metadata import Keys, Metadata
-from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import ROPE_KEYS, Rope, read_rope
+from sotol.models.parts.rope import ROPE_KEYS, Rope
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
@@ -76,13 +75,12 @@ class Config(NamedTuple):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("hidden_activation", "gelu_pytorch_tanh")
         metadata.expect("use_bidirectional_attention", False)
-        s = read_sizes(metadata, checkpoint)
-        rope = read_rope(metadata, s.head_width)
+        s, eps, rope = read_usual(metadata, checkpoint)
         # No key of GGUF tells the 27B model from the others; it alone scales by its width per head (llama.cpp's rule).
         width = s.width // s.heads[0] if s.layers == LAYERS_OF_27B else s.head_width
         return cls(
             s,
-            metadata.number("attention.layer_norm_rms_epsilon"),
+            eps,
             metadata.number("attention.query_scale", width) ** -0.5,
             read_windows(metadata, s.layers, 6),
             rope,
@@ -90,13 +88,6 @@ class Config(NamedTuple):
             metadata.number("attn_logit_softcapping", 0.0, zero=True),
             metadata.number("final_logit_softcapping", 0.0, zero=True),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return self.sizes.letters(layer)
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
@@ -106,7 +97,8 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     # In float32, as llama.cpp has it; Hugging Face's code rounds the factor to the type that a model runs in.
     x = ops.scale(x, factor=c.sizes.width**0.5)
     for w in m.layers():
-        h = attend(c, w, local if c.windows[w.index] else full, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        table = local if c.windows[w.index] else full
+        h = attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
         x = x + ops.rms_norm(h, w("post_attention_norm"), eps=c.eps)
         h = feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "gelu_tanh")
         x = x + ops.rms_norm(h, w("post_ffw_norm"), eps=c.eps)
@@ -114,7 +106,7 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     return ops.soft_cap(x, cap=c.logit_cap) if c.logit_cap else x
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Config, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     q, k, v = queries_keys_values(h, w, c.sizes.of(w.index))
     q, k = ops.rms_norm(q, w("attn_q_norm"), eps=c.eps), ops.rms_norm(k, w("attn_k_norm"), eps=c.eps)

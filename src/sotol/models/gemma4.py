@@ -16,13 +16,14 @@ import numpy as np
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, experts
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import WINDOW_KEYS, Sizes, feed_forward, heads, logits, project, read_sizes, read_windows
-from sotol.models.experts import Experts, choose, networks, read_experts
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import Rope
+from sotol.models.parts import decoder, mixtures
+from sotol.models.parts.decoder import WINDOW_KEYS, feed_forward, heads, logits, project, read_windows
+from sotol.models.parts.experts import Experts, choose, expert_names, networks, read_experts
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
@@ -31,12 +32,11 @@ __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
+    **decoder.HEAD_NORMS,
     "rope_freqs": Name("", "r"),  # divisors of the wide heads' frequencies: 1, and huge for pairs that do not rotate
     "per_layer_token_embd": Name("model.embed_tokens_per_layer", "V N*p"),
     "per_layer_model_proj": Name("model.per_layer_model_projection", "N*p D"),
     "per_layer_proj_norm": Name("model.per_layer_projection_norm", "p"),
-    "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.q_norm", "d"),
-    "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.k_norm", "d"),
     "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
     "blk.{}.ffn_norm": Name("model.layers.{}.pre_feedforward_layernorm", "D"),
     "blk.{}.post_ffw_norm": Name("model.layers.{}.post_feedforward_layernorm", "D"),
@@ -45,9 +45,7 @@ WEIGHTS: Table = {
     "blk.{}.post_ffw_norm_2": Name("model.layers.{}.post_feedforward_layernorm_2", "D"),
     "blk.{}.ffn_gate_inp": Name("model.layers.{}.router.proj", "E D"),
     "blk.{}.ffn_gate_inp.scale": Name("model.layers.{}.router.scale", "D"),
-    "blk.{}.ffn_gate_exps": Name("model.layers.{}.experts.gate_proj", "E f D"),
-    "blk.{}.ffn_up_exps": Name("model.layers.{}.experts.up_proj", "E f D"),
-    "blk.{}.ffn_down_exps": Name("model.layers.{}.experts.down_proj", "E D f"),
+    **expert_names("model.layers.{}.experts"),
     "blk.{}.ffn_down_exps.scale": Name("model.layers.{}.router.per_expert_scale", "E"),
     "blk.{}.inp_gate": Name("model.layers.{}.per_layer_input_gate", "p D"),
     "blk.{}.proj": Name("model.layers.{}.per_layer_projection", "D p"),
@@ -56,7 +54,7 @@ WEIGHTS: Table = {
 }
 
 KEYS: Keys = {
-    **experts.KEYS,
+    **mixtures.KEYS,
     **WINDOW_KEYS,
     "expert_used_count": ("top_k_experts",),
     "attention.key_length": ("global_head_dim",),
@@ -125,17 +123,14 @@ class Config(NamedTuple):
             read_experts(metadata, normalised=True) if has_experts else None,
         )
 
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
     def width(self, layer: int) -> int:
         """Of a layer's heads."""
         return self.sizes.head_width if self.windows[layer] else self.global_width
 
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = {**self.sizes.letters(layer), "N": self.layers, "p": self.own_width, "r": self.global_width // 2}
-        letters |= {"1": 1, **(self.experts.letters() if self.experts else {"E": 0, "f": 0})}
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        letters = {**self.sizes.letters(layer), "r": self.global_width // 2}
+        letters |= {"1": 1, "N": self.sizes.layers, "p": self.own_width}
+        letters |= self.experts.letters(layer) if self.experts else {"E": 0, "f": 0}
         return letters if layer is None else {**letters, "d": self.width(layer)}
 
 
@@ -184,7 +179,8 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     x = ops.scale(x, factor=c.sizes.width**0.5)
     own = own_embeddings(m, c, x, step) if c.own_width else None
     for w in m.layers():
-        h = attend(c, w, local if c.windows[w.index] else full, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        table = local if c.windows[w.index] else full
+        h = attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
         x = x + ops.rms_norm(h, w("post_attention_norm"), eps=c.eps)
         h = feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "gelu_tanh")
         if c.experts is not None:
@@ -213,14 +209,14 @@ def full_rope(m: Model, c: Config) -> Rope:
 
 def own_embeddings(m: Model, c: Config, x: Tensor, step: StepSymbols) -> Tensor:
     """All layers' own embeddings of the tokens, from a table and from x [T, D]: [T, N p]."""
-    layers, width = c.layers, c.own_width
+    layers, width = c.sizes.layers, c.own_width
     rows = ops.scale(ops.embed(m.w("per_layer_token_embd"), step.tokens), factor=width**0.5)  # [T, N p]
     projected = ops.scale(ops.linear(x, m.w("per_layer_model_proj")), factor=c.sizes.width**-0.5)
     projected = ops.rms_norm(projected.reshape("T", layers, width), m.w("per_layer_proj_norm"), eps=c.eps)
     return ops.scale(projected.reshape("T", layers * width) + rows, factor=2**-0.5)
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Config, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     donor, window, width = c.donors[w.index], c.windows[w.index], c.width(w.index)
     of_queries, of_keys = c.sizes.heads[w.index], c.sizes.kv_heads[donor]

@@ -8,12 +8,12 @@ V vocabulary.
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import attend, feed_forward, logits
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import PARTIAL
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import attend, feed_forward, logits
+from sotol.models.parts.rope import PARTIAL
 from sotol.program import ops
 from sotol.program.program import Tensor
 

@@ -6,17 +6,17 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 width.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, experts
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import KINDS, Sizes, heads, logits, project
-from sotol.models.experts import Experts, mixture, read_experts
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import Rope
+from sotol.models.parts import decoder, experts, mixtures
+from sotol.models.parts.decoder import KINDS, heads, logits, project
+from sotol.models.parts.experts import Experts, mixture, read_experts
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
@@ -24,7 +24,10 @@ from sotol.program.program import Constant, Tensor
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
-    **{name: weight for name, weight in experts.WEIGHTS.items() if not name.endswith("ffn_norm")},
+    **decoder.OUTER,
+    "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D"),
+    **decoder.ATTENTION,
+    **experts.WEIGHTS,
     "blk.{}.attn_sinks": Name("model.layers.{}.self_attn.sinks", "H"),
     "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
     "blk.{}.ffn_gate_inp": Name("model.layers.{}.mlp.router", "E D"),
@@ -35,7 +38,7 @@ WEIGHTS: Table = {
 }
 
 KEYS: Keys = {
-    **experts.KEYS,
+    **mixtures.KEYS,
     "expert_feed_forward_length": ("intermediate_size",),
     "attention.sliding_window": ("sliding_window",),
     "attention.sliding_window_pattern": ("layer_types",),  # GGUF has no such key
@@ -68,25 +71,18 @@ class Config(NamedTuple):
             read_experts(metadata, scores="chosen", normalised=False, width=width),
         )
 
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), **self.experts.letters()}
-
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
     table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
         x = x + mixture(ops.rms_norm(x, w("post_attention_norm"), eps=c.eps), w, c.experts, "clamped_swiglu")
     return logits(m, x, step, c.eps)
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Config, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s = c.sizes.of(w.index)
     q, k, v = heads(h, w, "attn_q", s.heads), heads(h, w, "attn_k", s.kv_heads), heads(h, w, "attn_v", s.kv_heads)

@@ -2,9 +2,9 @@
 
 Papers: those of Granite and Mamba-2; facts that they leave out are from Hugging Face's modeling_granitemoehybrid.py. A
 network that all tokens take is beside the experts, or alone.
-T tokens, R rows with logits, D width, O = D where there is attention, H query heads, K key-value heads, d head width,
-F width of the network in GGUF files without experts, s of it elsewhere, V vocabulary, E experts, f their width;
-`mamba2.py` has its own letters.
+T tokens, R rows with logits, D width, H query heads, K key-value heads, d head width, F width of
+the network in GGUF files without experts, s of it elsewhere, V vocabulary, E experts, f their width; `mamba2.py` has
+its own letters.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import experts, granite, llama, mamba2
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import Sizes, attend, logits, project, read_sizes
-from sotol.models.experts import Experts, mixture, read_experts
-from sotol.models.mamba2 import Mamba2, read_mamba2
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import granite, llama
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import Rope
+from sotol.models.parts import decoder, experts, mamba2
+from sotol.models.parts.decoder import attend, logits, project
+from sotol.models.parts.experts import Experts, expert_names, mixture, read_experts
+from sotol.models.parts.mamba2 import Mamba2, read_mamba2
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -28,15 +30,15 @@ __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 SHARED = "model.layers.{}.shared_mlp"
 
 WEIGHTS: Table = {
-    **{name: weight for name, weight in llama.WEIGHTS.items() if ".ffn_" not in name and name != "rope_freqs"},
-    "blk.{}.attn_output.bias": Name("model.layers.{}.self_attn.o_proj.bias", "O"),
+    **decoder.OUTER,
+    **decoder.NORMS,
+    **llama.ATTENTION,
     **mamba2.weights_of("model.layers.{}.mamba"),
-    "blk.{}.ffn_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
     "blk.{}.ffn_gate": Name("", "F D"),
     "blk.{}.ffn_up": Name("", "F D"),
     "blk.{}.ffn_down": Name("", "D F"),
     "blk.{}.ffn_gate_inp": Name("model.layers.{}.mlp.router", "E D"),
-    **{name: weight for name, weight in experts.WEIGHTS.items() if name.endswith("_exps")},
+    **expert_names("model.layers.{}.mlp.experts"),
     "blk.{}.ffn_gate_shexp": Name("", "s D"),
     "blk.{}.ffn_up_shexp": Name(f"{SHARED}.input_linear", "s D"),  # of both: the gate's rows come first
     "blk.{}.ffn_down_shexp": Name(f"{SHARED}.output_linear", "D s"),
@@ -84,10 +86,6 @@ class Config(NamedTuple):
         )
 
     @property
-    def layers(self) -> int:
-        return self.granite.layers
-
-    @property
     def sizes(self) -> Sizes:
         return self.granite.sizes
 
@@ -95,20 +93,14 @@ class Config(NamedTuple):
     def rope(self) -> Rope:
         return self.granite.rope
 
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = self.sizes.letters(layer)
-        own = {letter: letters[letter] for letter in "DV"}
-        if layer is None:
-            return own
-        if self.recurrent[layer] and self.mamba is not None:
-            own |= self.mamba.letters()
-        else:
-            own |= {**{letter: letters[letter] for letter in "HKd"}, "O": letters["D"]}
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        recurrent, alone = layer is not None and self.recurrent[layer], self.experts is None and not self.shared_width
+        letters = dict(self.sizes.letters(layer, attends=not recurrent, network=alone))
+        if recurrent and self.mamba is not None:
+            letters |= self.mamba.letters(layer)
         if self.experts is not None:
-            own |= self.experts.letters()
-        if self.shared_width:
-            return {**own, "s": self.shared_width}
-        return own if self.experts is not None else {**own, "F": letters["F"]}
+            letters |= self.experts.letters(layer)
+        return letters | {"s": self.shared_width} if self.shared_width else letters
 
 
 def read_recurrent(metadata: Metadata, sizes: Sizes) -> tuple[bool, ...]:

@@ -6,22 +6,23 @@ V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import attention, feed_forward, logits, queries_keys_values, read_sizes, rotated
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import read_ntk
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import Usual, attention, feed_forward, logits, queries_keys_values, rotated
+from sotol.models.parts.rope import read_ntk
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["HEAD_NORMS", "KEYS", "WEIGHTS", "Config", "attend", "forward"]
 
-WEIGHTS: Table = {
-    **decoder.WEIGHTS,
+HEAD_NORMS: Table = {
     "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.query_layernorm", "d"),
     "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.key_layernorm", "d"),
 }
+WEIGHTS: Table = {**decoder.WEIGHTS, **HEAD_NORMS}
 KEYS: Keys = {**decoder.KEYS, "rope.scaling.alpha": ("rope_parameters.alpha", "rope_scaling.alpha")}
 
 
@@ -43,12 +44,12 @@ def forward(m: Model, c: decoder.Config, step: StepSymbols) -> Tensor:
     table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     return logits(m, x, step, c.eps)
 
 
-def attend(c: decoder.Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Usual, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     q, k, v = queries_keys_values(h, w, c.sizes.of(w.index))
     q, k = rotated(q, k, step, table, "halves")

@@ -7,28 +7,28 @@ T tokens, R rows with logits, D width, V vocabulary, E experts, s width of the s
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import experts, hunyuan_dense
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import logits
-from sotol.models.experts import feed_forward, read_experts
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import hunyuan_dense
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import mixtures
+from sotol.models.parts.decoder import logits
+from sotol.models.parts.experts import read_experts, shared_names
+from sotol.models.parts.mixtures import feed_forward
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
-    **{name: weight for name, weight in hunyuan_dense.WEIGHTS.items() if name not in experts.DENSE},
-    **{name: weight for name, weight in experts.WEIGHTS.items() if name.endswith("_exps")},
+    **mixtures.WEIGHTS,
+    **hunyuan_dense.HEAD_NORMS,
     "blk.{}.ffn_gate_inp": Name("model.layers.{}.mlp.gate.wg", "E D"),
-    "blk.{}.ffn_gate_shexp": Name("model.layers.{}.mlp.shared_mlp.gate_proj", "s D"),
-    "blk.{}.ffn_up_shexp": Name("model.layers.{}.mlp.shared_mlp.up_proj", "s D"),
-    "blk.{}.ffn_down_shexp": Name("model.layers.{}.mlp.shared_mlp.down_proj", "D s"),
+    **shared_names("model.layers.{}.mlp.shared_mlp"),
 }
 # config.json may have a number for each layer; they are the same in released models, and so is the experts' width.
 KEYS: Keys = {
-    **experts.KEYS,
+    **mixtures.KEYS,
     **hunyuan_dense.KEYS,
     "expert_used_count": ("moe_topk",),
     "expert_feed_forward_length": ("moe_intermediate_size", "intermediate_size"),
@@ -37,7 +37,7 @@ KEYS: Keys = {
 }
 
 
-class Config(experts.Config):
+class Config(mixtures.Config):
     """The dense model's, and that of the experts."""
 
     __slots__ = ()
@@ -50,14 +50,14 @@ class Config(experts.Config):
         usual = hunyuan_dense.Config.read(metadata, checkpoint)
         width = usual.sizes.ffn_width[0]
         shared = metadata.integer("expert_shared_feed_forward_length", width)
-        return cls(usual, read_experts(metadata, normalised=True, width=width), shared)
+        return cls(*usual, read_experts(metadata, normalised=True, width=width), shared)
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
-    eps, table = c.decoder.eps, c.rope.table("rope", m.context)
+    table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + hunyuan_dense.attend(c.decoder, w, table, ops.rms_norm(x, w("attn_norm"), eps=eps), step)
-        x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=eps), w, c.experts, dense=False, shared=True)
-    return logits(m, x, step, eps)
+        x = x + hunyuan_dense.attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
+        x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, c.experts, mixed=True, shared=True)
+    return logits(m, x, step, c.eps)

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, experts, qwen3
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import Sizes, feed_forward, read_sizes
-from sotol.models.experts import Experts, mixture, read_experts
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import qwen3
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.recurrent import convolve
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts import mixtures
+from sotol.models.parts.decoder import feed_forward
+from sotol.models.parts.experts import Experts, expert_names, mixture, read_experts
+from sotol.models.parts.recurrent import convolve
+from sotol.models.parts.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -46,13 +48,11 @@ WEIGHTS: Table = {
     "blk.{}.ffn_down": Name(f"{NETWORK}.w2", "D F"),
     "blk.{}.ffn_gate_inp": Name(f"{NETWORK}.gate", "E D"),
     "blk.{}.exp_probs_b.bias": Name(f"{NETWORK}.expert_bias", "E"),
-    "blk.{}.ffn_gate_exps": Name(f"{NETWORK}.experts.gate_proj", "E f D"),
-    "blk.{}.ffn_up_exps": Name(f"{NETWORK}.experts.up_proj", "E f D"),
-    "blk.{}.ffn_down_exps": Name(f"{NETWORK}.experts.down_proj", "E D f"),
+    **expert_names(f"{NETWORK}.experts"),
 }
 
 KEYS: Keys = {
-    **experts.KEYS,
+    **mixtures.KEYS,
     "feed_forward_length": ("block_ff_dim", "intermediate_size"),
     "attention.layer_norm_rms_epsilon": ("norm_eps",),
     "shortconv.l_cache": ("conv_L_cache",),
@@ -100,22 +100,13 @@ class Config(NamedTuple):
             read_experts(metadata, scores="sigmoid", normalised=True) if with_experts else None,
         )
 
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = self.sizes.letters(layer)
-        own = {letter: letters[letter] for letter in "DV"}
-        if layer is None:
-            return own
-        if self.convolved[layer]:
-            own |= {"C": letters["D"], "B": 3 * letters["D"], "t": self.taps}
-        else:
-            own |= {letter: letters[letter] for letter in "HKd"}
-        if self.experts is not None and layer >= self.dense:
-            return {**own, **self.experts.letters()}
-        return {**own, "F": letters["F"]}
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        convolved = layer is not None and self.convolved[layer]
+        chosen = self.experts if layer is not None and layer >= self.dense else None
+        letters = dict(self.sizes.letters(layer, attends=not convolved, network=chosen is None))
+        if convolved:
+            letters |= {"C": letters["D"], "B": 3 * letters["D"], "t": self.taps}
+        return letters if chosen is None else {**letters, **chosen.letters(layer)}
 
 
 def read_convolved(metadata: Metadata, sizes: Sizes) -> tuple[bool, ...]:
@@ -141,11 +132,11 @@ def adjusted(width: int, metadata: Metadata) -> int:
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
-    table, attention = c.rope.table("rope", m.context), decoder.Config(c.sizes, c.eps, c.rope)
+    table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
         h = ops.rms_norm(x, w("attn_norm"), eps=c.eps)
-        x = x + (convolution(h, w, step) if c.convolved[w.index] else qwen3.attend(attention, w, table, h, step))
+        x = x + (convolution(h, w, step) if c.convolved[w.index] else qwen3.attend(h, w, c, step, table))
         h = ops.rms_norm(x, w("ffn_norm"), eps=c.eps)
         if c.experts is not None and w.index >= c.dense:
             x = x + mixture(h, w, c.experts, "silu")

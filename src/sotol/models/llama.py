@@ -5,26 +5,31 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.changes import pairs_together
-from sotol.models.decoder import KEYS, Config, attend, feed_forward, logits
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import pairs_together
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import KEYS, Config, attend, feed_forward, logits
 from sotol.program import ops
 from sotol.program.program import Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["ATTENTION", "KEYS", "WEIGHTS", "Config", "forward"]
 
-WEIGHTS: Table = {
-    **decoder.WEIGHTS,
+# GGUF stores queries and keys with the channels of a pair side by side, as Meta's own checkpoints do.
+ATTENTION: Table = {
+    **decoder.ATTENTION,
     "blk.{}.attn_q": Name("model.layers.{}.self_attn.q_proj", "H*d D", pairs_together),
     "blk.{}.attn_k": Name("model.layers.{}.self_attn.k_proj", "K*d D", pairs_together),
     "blk.{}.attn_q.bias": Name("model.layers.{}.self_attn.q_proj.bias", "H*d", pairs_together),
     "blk.{}.attn_k.bias": Name("model.layers.{}.self_attn.k_proj.bias", "K*d", pairs_together),
-    "blk.{}.ffn_gate.bias": Name("model.layers.{}.mlp.gate_proj.bias", "F"),  # `mlp_bias` of transformers' config
-    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),
-    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "D"),
-    "rope_freqs": Name("", "r"),  # Llama 3's divisors of the frequencies, computed when a GGUF file was made
+}
+WEIGHTS: Table = {
+    **decoder.OUTER,
+    **decoder.NORMS,
+    **ATTENTION,
+    **decoder.NETWORK,
+    **decoder.NETWORK_BIASES,
+    **decoder.DIVISORS,
 }
 
 
@@ -33,7 +38,6 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     table = c.rope.table("rope", m.context, m.divisors("rope_freqs"))
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        # GGUF stores Llama's q and k with the channels of a pair side by side, as Meta's own checkpoints do.
         x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c.sizes.of(w.index), step, table, "pairs")
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     return logits(m, x, step, c.eps)

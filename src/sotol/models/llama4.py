@@ -9,7 +9,6 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary, E experts, f their width.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +16,14 @@ import numpy as np
 from sotol import numerics
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, experts
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import Sizes, attention, feed_forward, logits, project, queries_keys_values, rotated
-from sotol.models.experts import Experts, choose, networks, read_experts, shared_expert
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import Rope
+from sotol.models.parts import decoder, mixtures
+from sotol.models.parts.decoder import attention, feed_forward, logits, project, queries_keys_values, rotated
+from sotol.models.parts.experts import Experts, choose, expert_names, networks, read_experts, shared_expert
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
@@ -31,21 +31,19 @@ __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
+    **decoder.DIVISORS,
     "blk.{}.ffn_gate": Name("model.layers.{}.feed_forward.gate_proj", "F D"),
     "blk.{}.ffn_up": Name("model.layers.{}.feed_forward.up_proj", "F D"),
     "blk.{}.ffn_down": Name("model.layers.{}.feed_forward.down_proj", "D F"),
     "blk.{}.ffn_gate_inp": Name("model.layers.{}.feed_forward.router", "E D"),
-    "blk.{}.ffn_gate_exps": Name("model.layers.{}.feed_forward.experts.gate_proj", "E f D"),
-    "blk.{}.ffn_up_exps": Name("model.layers.{}.feed_forward.experts.up_proj", "E f D"),
-    "blk.{}.ffn_down_exps": Name("model.layers.{}.feed_forward.experts.down_proj", "E D f"),
+    **expert_names("model.layers.{}.feed_forward.experts"),
     "blk.{}.ffn_gate_shexp": Name("model.layers.{}.feed_forward.shared_expert.gate_proj", "f D"),
     "blk.{}.ffn_up_shexp": Name("model.layers.{}.feed_forward.shared_expert.up_proj", "f D"),
     "blk.{}.ffn_down_shexp": Name("model.layers.{}.feed_forward.shared_expert.down_proj", "D f"),
-    "rope_freqs": Name("", "r"),  # as Llama 3's
 }
 
 KEYS: Keys = {
-    **experts.KEYS,
+    **mixtures.KEYS,
     "feed_forward_length": ("intermediate_size_mlp",),
     "expert_feed_forward_length": ("intermediate_size",),
     "interleave_moe_layer_step": ("interleave_moe_layer_step",),
@@ -101,13 +99,6 @@ class Config(NamedTuple):
             metadata.number("attention.temperature_scale", GROWTH) if grows else 0.0,
             metadata.integer("attention.temperature_length", SPAN),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), **self.experts.letters(), "r": self.rope.pairs}
 
     def temperature(self, context: int) -> Constant | None:
         """What queries that do not rotate are multiplied with at each position, float32 [context], if they grow."""

@@ -6,28 +6,28 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from sotol import numerics
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, llama
-from sotol.models.decoder import (
+from sotol.models import llama
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
+from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import (
     WINDOW_KEYS,
-    Sizes,
     attention,
     feed_forward,
     logits,
     queries_keys_values,
-    read_sizes,
+    read_usual,
     read_windows,
     rotated,
 )
-from sotol.models.metadata import Keys, Metadata
-from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
@@ -55,23 +55,16 @@ class Config(NamedTuple):
     def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> "Config":
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("hidden_act", "silu")
-        s = read_sizes(metadata, checkpoint)
+        s, eps, rope = read_usual(metadata, checkpoint)
         growth = float(np.float32(metadata.number("attention.temperature_scale", 0.0, zero=True)))  # as GGUF has it
         return cls(
             s,
-            metadata.number("attention.layer_norm_rms_epsilon"),
+            eps,
             read_windows(metadata, s.layers, 0),
-            read_rope(metadata, s.head_width),
+            rope,
             growth,
             metadata.integer("rope.scaling.original_context_length") if growth else 0,
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
     def temperature(self, context: int) -> Constant | None:
         """What queries are multiplied with at each position, float32 [context]; None where they do not grow."""
@@ -86,12 +79,12 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     table, temperature = c.rope.table("rope", m.context, m.divisors("rope_freqs")), c.temperature(m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + attend(c, w, table, temperature, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table, temperature)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     return logits(m, x, step, c.eps)
 
 
-def attend(c: Config, w: Layer, table: Constant, temperature: Constant | None, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Config, step: StepSymbols, table: Constant, temperature: Constant | None) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     q, k, v = queries_keys_values(h, w, c.sizes.of(w.index))
     q, k = rotated(q, k, step, table, "pairs")

@@ -18,8 +18,8 @@ from sotol.arrays import Float64Array
 from sotol.errors import ModelError
 from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.bind import bind, is_gguf, renamed
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import bind, is_gguf, renamed
+from sotol.models.binding.metadata import Metadata
 from sotol.program.early_rows import early_rows
 from sotol.program.fuse import reorder_inputs
 from sotol.program.memory import Cache, Layout, State
@@ -130,7 +130,7 @@ def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: 
     config = architecture.Config.read(metadata, renamed(checkpoint, architecture.WEIGHTS))
     program = Program()
     weights = bind(checkpoint, architecture.WEIGHTS, config)
-    model = Model(checkpoint.path, weights, config.layers, context, program)
+    model = Model(checkpoint.path, weights, config.sizes.layers, context, program)
 
     def symbol(field: str, *shape: str) -> StepInput:
         return StepInput(program, field, shape)

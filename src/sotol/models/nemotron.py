@@ -7,23 +7,18 @@ V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import layer_norms
-from sotol.models.bind import Name, Table
-from sotol.models.changes import plus_one
-from sotol.models.layer_norms import weights
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Table
+from sotol.models.binding.changes import plus_one
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import PARTIAL
+from sotol.models.parts import decoder, layer_norms
+from sotol.models.parts.layer_norms import weights
+from sotol.models.parts.rope import PARTIAL
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
-# GGUF stores 1 + w.
-WEIGHTS: Table = {
-    **{key: name for key, name in weights(plus_one).items() if key != "blk.{}.ffn_gate"},
-    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),  # `mlp_bias` of transformers' config
-    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "D"),
-}
+WEIGHTS: Table = {**weights(plus_one), **decoder.PLAIN_NETWORK, **decoder.PLAIN_BIASES}  # GGUF stores 1 + w
 KEYS: Keys = {**layer_norms.KEYS, "rope.partial_rotary_factor": PARTIAL}
 
 

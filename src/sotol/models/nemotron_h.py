@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, experts, mamba2
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import Sizes, attend, logits, plain_feed_forward, project, read_sizes
-from sotol.models.experts import Experts, mixture, read_experts
-from sotol.models.mamba2 import Mamba2, read_mamba2
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder, experts, mamba2
+from sotol.models.parts.decoder import attend, logits, plain_feed_forward, project
+from sotol.models.parts.experts import Experts, mixture, read_experts
+from sotol.models.parts.mamba2 import Mamba2, read_mamba2
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -47,7 +48,8 @@ WEIGHTS: Table = {
 }  # fmt: skip
 
 KEYS: Keys = {
-    **{key: places for key, places in experts.KEYS.items() if not key.startswith("rope.")},
+    **decoder.SIZE_KEYS,
+    **experts.KEYS,
     "attention.layer_norm_rms_epsilon": ("layer_norm_epsilon",),
     "attention.layer_norm_epsilon": ("layer_norm_epsilon",),
     "expert_shared_feed_forward_length": ("moe_shared_expert_intermediate_size",),
@@ -106,21 +108,15 @@ class Config(NamedTuple):
             metadata.integer("moe_latent_size", 0, least=0),
         )
 
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = self.sizes.letters(layer)
-        whole = {letter: letters[letter] for letter in "DV"}
+    def letters(self, layer: int | None) -> Mapping[str, int]:
         kind = None if layer is None else self.kinds[layer]
+        letters = self.sizes.letters(layer, attends=kind == ATTENTION, network=kind == PLAIN)
+        if kind == MAMBA:
+            return {**letters, **self.mamba.letters(layer)}
         if kind == EXPERTS and self.experts is not None:
             width = self.latent_width or self.sizes.width
-            return {**whole, **self.experts.letters(), "s": self.shared_width, "l": width}
-        if kind == MAMBA:
-            return {**whole, **self.mamba.letters()}
-        own = "HKd" if kind == ATTENTION else "F" if kind == PLAIN else ""
-        return {**whole, **{letter: letters[letter] for letter in own}}
+            return {**letters, **self.experts.letters(layer), "s": self.shared_width, "l": width}
+        return letters
 
 
 def read_kinds(metadata: Metadata) -> tuple[int, ...] | None:

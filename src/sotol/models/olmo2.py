@@ -6,36 +6,41 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import (
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
+from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import (
     WINDOW_KEYS,
-    Sizes,
+    Usual,
     attention,
     feed_forward,
     heads,
     logits,
     project,
-    read_sizes,
+    read_usual,
     read_windows,
     rotated,
 )
-from sotol.models.metadata import Keys, Metadata
-from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import ROPE_KEYS, Rope, read_rope
+from sotol.models.parts.rope import ROPE_KEYS, Rope
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "WHOLE_NORMS", "Config", "attend", "forward"]
 
-WEIGHTS: Table = {
-    **{key: name for key, name in decoder.WEIGHTS.items() if key not in ("blk.{}.attn_norm", "blk.{}.ffn_norm")},
+WHOLE_NORMS: Table = {
     "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.q_norm", "H*d"),
     "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.k_norm", "K*d"),
+}
+WEIGHTS: Table = {
+    **decoder.OUTER,
+    **decoder.ATTENTION,
+    **decoder.NETWORK,
+    **WHOLE_NORMS,
     "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
     "blk.{}.post_ffw_norm": Name("model.layers.{}.post_feedforward_layernorm", "D"),
 }
@@ -64,22 +69,14 @@ class Config(NamedTuple):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("hidden_act", "silu")
         metadata.expect("rope_parameters.sliding_attention.rope_type", "default")
-        s = read_sizes(metadata, checkpoint)
-        rope = read_rope(metadata, s.head_width)
+        s, eps, rope = read_usual(metadata, checkpoint)
         return cls(
             s,
-            metadata.number("attention.layer_norm_rms_epsilon"),
+            eps,
             read_windows(metadata, s.layers, 4),
             rope,
             Rope(rope.pairs, metadata.number("rope.freq_base_swa", rope.base)),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
@@ -87,17 +84,18 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     full, local = c.rope.table("rope", m.context), c.local_rope.table("rope_local", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        h = attend(c, w, local if c.windows[w.index] else full, x, step)
+        window = c.windows[w.index]
+        h = attend(x, w, c, step, local if window else full, window=window)
         x = x + ops.rms_norm(h, w("post_attention_norm"), eps=c.eps)
         x = x + ops.rms_norm(feed_forward(x, w, "silu"), w("post_ffw_norm"), eps=c.eps)
     return logits(m, x, step, c.eps)
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
-    """Self-attention of a layer over its input, h [T, D]."""
+def attend(h: Tensor, w: Layer, c: Usual, step: StepSymbols, table: Constant, *, window: int = 0) -> Tensor:
+    """Self-attention of a layer over its input, h [T, D], with norms over all queries and over all keys of a token."""
     s = c.sizes.of(w.index)
     q = ops.rms_norm(project(h, w, "attn_q"), w("attn_q_norm"), eps=c.eps).reshape("T", s.heads, s.head_width)
     k = ops.rms_norm(project(h, w, "attn_k"), w("attn_k_norm"), eps=c.eps).reshape("T", s.kv_heads, s.head_width)
     v = heads(h, w, "attn_v", s.kv_heads)
     q, k = rotated(q, k, step, table, "halves")
-    return attention(q, k, v, w, step, window=c.windows[w.index])
+    return attention(q, k, v, w, step, window=window)

@@ -11,16 +11,16 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import WINDOW_KEYS, Sizes, attend, feed_forward, logits, read_sizes, read_windows
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import PARTIAL, Rope, read_longrope, read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import WINDOW_KEYS, attend, feed_forward, logits, read_windows
+from sotol.models.parts.rope import PARTIAL, Rope, read_longrope, read_rope
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
@@ -71,13 +71,6 @@ class Config(NamedTuple):
             read_windows(metadata, s.layers, 0),
             read_longrope(metadata, s.head_width) if long else read_rope(metadata, s.head_width),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:

@@ -5,14 +5,23 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import KEYS, Config, attention, feed_forward, logits, queries_keys_values, rotated
+from sotol.models.binding.bind import Name, Table
 from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import (
+    KEYS,
+    Config,
+    Usual,
+    attention,
+    feed_forward,
+    logits,
+    queries_keys_values,
+    rotated,
+)
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "Config", "attend", "forward"]
 
 WEIGHTS: Table = {
     **decoder.WEIGHTS,
@@ -25,13 +34,13 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     x = logits(m, x, step, c.eps)  # [R, V]
     return ops.add_bias(x, m.w("output.bias")) if m.has("output.bias") else x
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Usual, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     q, k, v = queries_keys_values(h, w, c.sizes.of(w.index), biased=True)
     q, k = rotated(q, k, step, table, "halves")

@@ -8,29 +8,29 @@ T tokens, R rows with logits, D width, V vocabulary, s width of the shared exper
 from dataclasses import replace
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import experts, qwen2
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import logits
-from sotol.models.experts import mixture, read_decoder, read_experts, shared_expert
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import qwen2
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import experts, mixtures
+from sotol.models.parts.decoder import logits
+from sotol.models.parts.experts import mixture, read_experts, shared_expert, shared_names
+from sotol.models.parts.mixtures import read_decoder
 from sotol.program import ops
 from sotol.program.program import Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward", "gated_expert"]
+__all__ = ["EXPERTS", "KEYS", "WEIGHTS", "Config", "forward", "gated_expert"]
 
-WEIGHTS: Table = {
+EXPERTS: Table = {
     **experts.WEIGHTS,
     "blk.{}.ffn_gate_inp_shexp": Name("model.layers.{}.mlp.shared_expert_gate", "D"),
-    "blk.{}.ffn_gate_shexp": Name("model.layers.{}.mlp.shared_expert.gate_proj", "s D"),
-    "blk.{}.ffn_up_shexp": Name("model.layers.{}.mlp.shared_expert.up_proj", "s D"),
-    "blk.{}.ffn_down_shexp": Name("model.layers.{}.mlp.shared_expert.down_proj", "D s"),
+    **shared_names("model.layers.{}.mlp.shared_expert"),
 }
+WEIGHTS: Table = {**mixtures.WEIGHTS, **EXPERTS}
+KEYS: Keys = {**mixtures.KEYS, "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",)}
 
-KEYS: Keys = {**experts.KEYS, "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",)}
 
-
-class Config(experts.Config):
+class Config(mixtures.Config):
     """Qwen2's, and that of the experts."""
 
     __slots__ = ()
@@ -40,18 +40,18 @@ class Config(experts.Config):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("qkv_bias", True)
         shared = metadata.integer("expert_shared_feed_forward_length")
-        return cls(read_decoder(metadata, checkpoint), read_experts(metadata, normalised=False), shared)
+        return cls(*read_decoder(metadata, checkpoint), read_experts(metadata, normalised=False), shared)
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
-    eps, table = c.decoder.eps, c.rope.table("rope", m.context)
+    table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + qwen2.attend(c.decoder, w, table, ops.rms_norm(x, w("attn_norm"), eps=eps), step)
-        h = ops.rms_norm(x, w("ffn_norm"), eps=eps)
+        x = x + qwen2.attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
+        h = ops.rms_norm(x, w("ffn_norm"), eps=c.eps)
         x = x + (gated_expert(h, w) + mixture(h, w, c.experts, "silu"))
-    return logits(m, x, step, eps)
+    return logits(m, x, step, c.eps)
 
 
 def gated_expert(h: Tensor, w: Layer) -> Tensor:

@@ -5,20 +5,16 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import KEYS, Config, attention, feed_forward, heads, logits, rotated
+from sotol.models.binding.bind import Table
 from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import KEYS, Config, Usual, attention, feed_forward, heads, logits, rotated
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
-__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "Config", "attend", "forward"]
 
-WEIGHTS: Table = {
-    **decoder.WEIGHTS,
-    "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.q_norm", "d"),
-    "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.k_norm", "d"),
-}
+WEIGHTS: Table = {**decoder.WEIGHTS, **decoder.HEAD_NORMS}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
@@ -26,12 +22,12 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + attend(c, w, table, ops.rms_norm(x, w("attn_norm"), eps=c.eps), step)
+        x = x + attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
         x = x + feed_forward(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, "silu")
     return logits(m, x, step, c.eps)
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Usual, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention of a layer over its input's norm, h [T, D]."""
     s = c.sizes.of(w.index)
     q = ops.rms_norm(heads(h, w, "attn_q", s.heads), w("attn_q_norm"), eps=c.eps)  # [T, H, d]

@@ -3,23 +3,24 @@
 No paper; all is from Hugging Face's modeling_qwen3_5.py. A token's three positions are one in a text, so M-RoPE is a
 plain rotation of a part of each head. Norms multiply by 1 + w in Hugging Face's checkpoints, but for DeltaNet's own;
 GGUF has the sum.
-T tokens, R rows with logits, D width, H query heads, K key-value heads, d head width, Q = 2 H d, O = D where there is
-attention, F feed-forward width, V vocabulary; `delta_net.py` has its own letters.
+T tokens, R rows with logits, D width, H query heads, K key-value heads, d head width, Q = 2 H d, F feed-forward
+width, V vocabulary; `delta_net.py` has its own letters.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models import decoder, delta_net
-from sotol.models.bind import Name, Table
-from sotol.models.changes import by_part, plus_one
-from sotol.models.decoder import LayerSizes, Sizes, feed_forward, heads, logits, project, read_sizes, rotated
-from sotol.models.delta_net import DeltaNet, read_delta_net
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import by_part, plus_one
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import LayerSizes, Sizes, read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.recurrent import INTERVAL_KEYS, read_recurrent_layers
-from sotol.models.rope import PARTIAL, Rope, read_rope
+from sotol.models.parts import decoder, delta_net
+from sotol.models.parts.decoder import feed_forward, heads, logits, project, rotated
+from sotol.models.parts.delta_net import DeltaNet, read_delta_net
+from sotol.models.parts.recurrent import INTERVAL_KEYS, read_recurrent_layers
+from sotol.models.parts.rope import PARTIAL, Rope, read_rope
 from sotol.program import ops
 from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
@@ -27,22 +28,18 @@ from sotol.program.program import Constant, Tensor
 __all__ = ["ATTENTION", "KEYS", "WEIGHTS", "Config", "attend", "forward", "mix"]
 
 ATTENTION: Table = {
-    **{name: weight for name, weight in decoder.WEIGHTS.items() if not name.startswith("blk.{}.ffn_")},
+    **decoder.OUTER,
+    **decoder.ATTENTION,
     "output_norm": Name("model.norm", "D", plus_one),
     "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D", plus_one),
     "blk.{}.attn_q": Name("model.layers.{}.self_attn.q_proj", "Q D"),
     "blk.{}.attn_q.bias": Name("model.layers.{}.self_attn.q_proj.bias", "Q"),
-    "blk.{}.attn_output.bias": Name("model.layers.{}.self_attn.o_proj.bias", "O"),
     "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.q_norm", "d", plus_one),
     "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.k_norm", "d", plus_one),
     "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D", plus_one),
 }
 
-WEIGHTS: Table = {
-    **ATTENTION,
-    **delta_net.WEIGHTS,
-    **{f"blk.{{}}.ffn_{part}": decoder.WEIGHTS[f"blk.{{}}.ffn_{part}"] for part in ("gate", "up", "down")},
-}
+WEIGHTS: Table = {**ATTENTION, **delta_net.WEIGHTS, **decoder.NETWORK}
 
 KEYS: Keys = {**decoder.KEYS, "rope.partial_rotary_factor": PARTIAL, **INTERVAL_KEYS, **delta_net.KEYS}
 
@@ -69,17 +66,13 @@ class Config(NamedTuple):
         eps, rope = metadata.number("attention.layer_norm_rms_epsilon"), read_rope(metadata, sizes.head_width)
         return cls(sizes, eps, rope, read_recurrent_layers(metadata, sizes.layers), read_delta_net(metadata))
 
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = self.sizes.letters(layer)
+    def letters(self, layer: int | None) -> Mapping[str, int]:
         if layer is None:
-            return letters
+            return self.sizes.letters(layer)
         if self.recurrent[layer]:
-            return {**{letter: letters[letter] for letter in "DVF"}, **self.delta.letters()}
-        return {**letters, "Q": 2 * letters["H"] * letters["d"], "O": letters["D"]}
+            return {**self.sizes.letters(layer, attends=False), **self.delta.letters(layer)}
+        letters = self.sizes.letters(layer)
+        return {**letters, "Q": 2 * letters["H"] * letters["d"]}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
@@ -88,17 +81,17 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
         h = ops.rms_norm(x, w("attn_norm"), eps=c.eps)
-        x = x + mix(c, w, table, h, step)
+        x = x + mix(h, w, c, step, table)
         x = x + feed_forward(ops.rms_norm(x, w("post_attention_norm"), eps=c.eps), w, "silu")
     return logits(m, x, step, c.eps)
 
 
-def mix(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def mix(h: Tensor, w: Layer, c: Config, step: StepSymbols, table: Constant) -> Tensor:
     """What the layer's DeltaNet or its attention makes of its input's norm, h [T, D]."""
-    return delta_net.mix(h, w, c.delta, step, c.eps) if c.recurrent[w.index] else attend(c, w, table, h, step)
+    return delta_net.mix(h, w, c.delta, step, c.eps) if c.recurrent[w.index] else attend(h, w, c, step, table)
 
 
-def attend(c: Config, w: Layer, table: Constant, h: Tensor, step: StepSymbols) -> Tensor:
+def attend(h: Tensor, w: Layer, c: Config, step: StepSymbols, table: Constant) -> Tensor:
     """Self-attention over h [T, D]; what comes out of a head passes as far as its gates are open."""
     s = c.sizes.of(w.index)
     q, gate = (project_part(h, w, s, part) for part in (0, 1))  # [T, H d]

@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, delta_net, experts, qwen2moe, qwen35
-from sotol.models.bind import Table
-from sotol.models.decoder import Sizes
-from sotol.models.experts import Experts, mixture, read_experts
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import qwen2moe, qwen35
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import decoder, delta_net, experts
+from sotol.models.parts.experts import Experts, mixture, read_experts
+from sotol.models.parts.rope import Rope
 from sotol.models.qwen2moe import gated_expert
-from sotol.models.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
-__all__ = ["EXPERTS", "KEYS", "WEIGHTS", "Config", "forward"]
+__all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
-EXPERTS: Table = {name: weight for name, weight in qwen2moe.WEIGHTS.items() if ".ffn_" in name and "norm" not in name}
-WEIGHTS: Table = {**qwen35.ATTENTION, **delta_net.WEIGHTS, **EXPERTS}
+WEIGHTS: Table = {**qwen35.ATTENTION, **delta_net.WEIGHTS, **qwen2moe.EXPERTS}
 
 KEYS: Keys = {
     **experts.KEYS,
@@ -50,10 +50,6 @@ class Config(NamedTuple):
         return cls(trunk, chosen, metadata.integer("expert_shared_feed_forward_length"))
 
     @property
-    def layers(self) -> int:
-        return self.trunk.layers
-
-    @property
     def sizes(self) -> Sizes:
         return self.trunk.sizes
 
@@ -61,8 +57,8 @@ class Config(NamedTuple):
     def rope(self) -> Rope:
         return self.trunk.rope
 
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.trunk.dims(layer), **self.experts.letters(), "s": self.shared_width}
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        return {**self.trunk.letters(layer), **self.experts.letters(layer), "s": self.shared_width}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
@@ -71,7 +67,7 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
         h = ops.rms_norm(x, w("attn_norm"), eps=eps)
-        x = x + qwen35.mix(c.trunk, w, table, h, step)
+        x = x + qwen35.mix(h, w, c.trunk, step, table)
         h = ops.rms_norm(x, w("post_attention_norm"), eps=eps)
         x = x + (mixture(h, w, c.experts, "silu") + gated_expert(h, w))
     return decoder.logits(m, x, step, eps)

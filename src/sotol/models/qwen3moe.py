@@ -6,24 +6,23 @@ T tokens, R rows with logits, D width, V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import experts, qwen3
-from sotol.models.bind import Table
-from sotol.models.decoder import logits
-from sotol.models.experts import KEYS, mixture, read_decoder, read_experts
-from sotol.models.metadata import Metadata
+from sotol.models import qwen3
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import decoder, mixtures
+from sotol.models.parts.decoder import logits
+from sotol.models.parts.experts import mixture, read_experts
+from sotol.models.parts.mixtures import KEYS, read_decoder
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
-WEIGHTS: Table = {
-    **experts.WEIGHTS,
-    **{name: weight for name, weight in qwen3.WEIGHTS.items() if name.endswith(("attn_q_norm", "attn_k_norm"))},
-}
+WEIGHTS: Table = {**mixtures.WEIGHTS, **decoder.HEAD_NORMS}
 
 
-class Config(experts.Config):
+class Config(mixtures.Config):
     """Qwen3's, and that of the experts."""
 
     __slots__ = ()
@@ -32,14 +31,14 @@ class Config(experts.Config):
     def read(cls, metadata: Metadata, checkpoint: Checkpoint) -> "Config":
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         in_gguf = metadata.keys is None  # config.json leaves the flag out where it is false
-        return cls(read_decoder(metadata, checkpoint), read_experts(metadata, normalised=in_gguf))
+        return cls(*read_decoder(metadata, checkpoint), read_experts(metadata, normalised=in_gguf))
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
     """Logits [R, V]."""
-    eps, table = c.decoder.eps, c.rope.table("rope", m.context)
+    table = c.rope.table("rope", m.context)
     x = ops.embed(m.w("token_embd"), step.tokens)  # [T, D]
     for w in m.layers():
-        x = x + qwen3.attend(c.decoder, w, table, ops.rms_norm(x, w("attn_norm"), eps=eps), step)
-        x = x + mixture(ops.rms_norm(x, w("ffn_norm"), eps=eps), w, c.experts, "silu")
-    return logits(m, x, step, eps)
+        x = x + qwen3.attend(ops.rms_norm(x, w("attn_norm"), eps=c.eps), w, c, step, table)
+        x = x + mixture(ops.rms_norm(x, w("ffn_norm"), eps=c.eps), w, c.experts, "silu")
+    return logits(m, x, step, c.eps)

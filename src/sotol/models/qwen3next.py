@@ -8,13 +8,14 @@ channels, C, and t; Z = C + N v, A = 2 N.
 from collections.abc import Mapping
 
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models import decoder, delta_net, qwen35, qwen35moe
-from sotol.models.bind import Name, Table
-from sotol.models.changes import by_part, decay_rates
-from sotol.models.delta_net import DeltaNet, Projected
-from sotol.models.experts import mixture
-from sotol.models.metadata import Metadata
+from sotol.models import qwen2moe, qwen35, qwen35moe
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import by_part, decay_rates
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import Layer, Model, StepSymbols
+from sotol.models.parts import decoder, delta_net
+from sotol.models.parts.delta_net import DeltaNet, Projected
+from sotol.models.parts.experts import mixture
 from sotol.models.qwen2moe import gated_expert
 from sotol.models.qwen35moe import KEYS
 from sotol.program import ops
@@ -33,7 +34,7 @@ WEIGHTS: Table = {
     "blk.{}.attn_gate": Name("", "N*v D"),
     "blk.{}.ssm_in": Name("model.layers.{}.linear_attn.in_proj_qkvz", "Z D"),
     "blk.{}.ssm_ba": Name("model.layers.{}.linear_attn.in_proj_ba", "A D"),
-    **qwen35moe.EXPERTS,
+    **qwen2moe.EXPERTS,
 }  # fmt: skip
 
 
@@ -47,8 +48,8 @@ class Config(qwen35moe.Config):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         return cls(*qwen35moe.Config.read(metadata, checkpoint))
 
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        letters = super().dims(layer)
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        letters = super().letters(layer)
         if "N" not in letters:
             return letters
         return {**letters, "Z": letters["C"] + letters["N"] * letters["v"], "A": 2 * letters["N"]}
@@ -63,7 +64,7 @@ def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:
         if c.trunk.recurrent[w.index]:
             x = x + delta_net.recur(project(h, w, c.trunk.delta), w, c.trunk.delta, step, eps, tiled=False)
         else:
-            x = x + qwen35.attend(c.trunk, w, table, h, step)
+            x = x + qwen35.attend(h, w, c.trunk, step, table)
         h = ops.rms_norm(x, w("post_attention_norm"), eps=eps)
         x = x + (mixture(h, w, c.experts, "silu") + gated_expert(h, w))
     return decoder.logits(m, x, step, eps)
@@ -80,6 +81,6 @@ def project(h: Tensor, w: Layer, c: DeltaNet) -> Projected:
 
 def parts_of(whole: Weight, c: DeltaNet) -> tuple[Weight, Weight]:
     """Of ssm_in the rows of all queries, keys and values, and those of all gates: attn_qkv and attn_gate."""
-    of_values, channels = c.value_heads // c.key_heads * c.value_width, c.letters()["C"]
+    of_values, channels = c.value_heads // c.key_heads * c.value_width, c.channels
     rows = by_part(whole, c.key_heads, (c.key_width, c.key_width, of_values, of_values))
     return rows.part(0, channels), rows.part(channels, channels + c.key_heads * of_values)

@@ -5,21 +5,22 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import KEYS, Config, attend, feed_forward, logits
+from sotol.models.binding.bind import Name, Table
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import KEYS, Config, attend, feed_forward, logits
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
-    **{key: name for key, name in decoder.WEIGHTS.items() if key != "blk.{}.ffn_norm"},
+    **decoder.OUTER,
+    "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D"),
     "blk.{}.post_attention_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
-    "blk.{}.ffn_gate.bias": Name("model.layers.{}.mlp.gate_proj.bias", "F"),  # `mlp_bias` of transformers' config
-    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),
-    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "D"),
+    **decoder.ATTENTION,
+    **decoder.NETWORK,
+    **decoder.NETWORK_BIASES,
 }
 
 

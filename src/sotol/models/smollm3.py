@@ -5,15 +5,16 @@ T tokens, R rows with logits, D width, H query heads, K key-value heads, d head 
 V vocabulary.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import decoder, llama
-from sotol.models.decoder import Sizes, attend, feed_forward, logits
-from sotol.models.metadata import Keys, Metadata
+from sotol.models import llama
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import Rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import attend, feed_forward, logits
+from sotol.models.parts.rope import Rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -38,13 +39,6 @@ class Config(NamedTuple):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         sizes, eps, rope = decoder.Config.read(metadata, checkpoint)
         return cls(sizes, eps, rope, metadata.layer_flags("rope.layers", sizes.layers, PERIOD, ("rope", "none")))
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:

@@ -7,19 +7,19 @@ V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import layer_norms
-from sotol.models.bind import Table
-from sotol.models.decoder import attend, feed_forward
-from sotol.models.layer_norms import norm, weights
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Table
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import PARTIAL
+from sotol.models.parts import decoder, layer_norms
+from sotol.models.parts.decoder import attend, feed_forward
+from sotol.models.parts.layer_norms import norm, weights
+from sotol.models.parts.rope import PARTIAL
 from sotol.program import ops
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
-WEIGHTS: Table = weights()
+WEIGHTS: Table = {**weights(), **decoder.NETWORK}
 KEYS: Keys = {**layer_norms.KEYS, "rope.partial_rotary_factor": PARTIAL}
 
 

@@ -7,21 +7,21 @@ V vocabulary.
 """
 
 from sotol.formats.weights import Checkpoint
-from sotol.models import layer_norms
-from sotol.models.bind import Name, Table
-from sotol.models.layer_norms import KEYS, weights
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Metadata
 from sotol.models.model import Model, StepSymbols
+from sotol.models.parts import layer_norms
+from sotol.models.parts.layer_norms import KEYS, weights
 from sotol.program.program import Tensor
 
 __all__ = ["KEYS", "WEIGHTS", "Config", "forward"]
 
 WEIGHTS: Table = {
-    **{key: name for key, name in weights().items() if key != "blk.{}.ffn_gate"},
+    **weights(),
     "blk.{}.ffn_up": Name("model.layers.{}.mlp.c_fc", "F D"),
     "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.c_fc.bias", "F"),
     "blk.{}.ffn_down": Name("model.layers.{}.mlp.c_proj", "D F"),
-    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.c_proj.bias", "D"),
+    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.c_proj.bias", "U"),
 }
 
 

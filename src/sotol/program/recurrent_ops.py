@@ -1,4 +1,4 @@
-"""Ops of recurrent layers: each sequence has a state, which its tokens rewrite in order. `ops.py` has all others.
+"""Ops of recurrent layers: each sequence has a state, which its tokens rewrite in order.
 
 A sequence that begins, at position 0, begins with a state of zeros, whatever its place held before. T tokens,
 C channels, H heads, d channels of a key, e of a value, n of a state, k taps of a convolution.
@@ -15,8 +15,6 @@ from sotol.program.program import op
 from sotol.program.step import Step
 
 __all__ = ["convolve", "delta_rule", "moving_average", "selective_scan", "time_steps"]
-
-L2_EPS = 1e-6  # added to the sum of squares of a key or a query: Qwen's code and flash-linear-attention's
 
 
 def _sequences(step: Step, states: Array) -> Iterator[tuple[int, int, int]]:
@@ -68,13 +66,14 @@ def time_steps(x: Array, bias: Array, rate: Array) -> tuple[Array, Array]:
 
 @op("T C, T H, T H, [H d e]!, step -> T H e")
 def delta_rule(
-    mixed: Array, decay: Array, gain: Array, state: Any, step: Step, *, tiled: bool
+    mixed: Array, decay: Array, gain: Array, state: Any, step: Step, *, tiled: bool, eps: float = 1e-6
 ) -> Array:  # fmt: skip
     """The gated delta rule (Yang et al. 2024, arXiv 2412.06464), token by token, on a matrix [d, e] for each head.
 
     S = decay S; S += k (gain (v - S' k))'; the result is S' q / sqrt(d). mixed: queries [K, d], keys [K, d] and values
     [H, e] of a token side by side, for K <= H heads of keys: C = 2 K d + H e. Queries and keys are divided by their
-    length. Head h uses the key of head h // (H / K), or if tiled, of h modulo K.
+    length, to whose square eps is added (Qwen's code and flash-linear-attention have this one). Head h uses the key of
+    head h // (H / K), or if tiled, of h modulo K.
     """
     states = state.read(step)  # [S, H, d, e]
     heads, width, value = states.shape[1:]
@@ -82,7 +81,7 @@ def delta_rule(
     q, k = (mixed[:, i * shared * width : (i + 1) * shared * width].reshape(-1, shared, width) for i in range(2))
     v = mixed[:, 2 * shared * width :].reshape(-1, heads, value)
     uses = np.arange(heads) % shared if tiled else np.arange(heads) // (heads // shared)
-    q, k = ((x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + L2_EPS))[:, uses] for x in (q, k))
+    q, k = ((x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps))[:, uses] for x in (q, k))
     q = q * mixed.dtype.type(width**-0.5)
     out = np.empty(v.shape, mixed.dtype)
     for s, begin, end in _sequences(step, states):

@@ -11,7 +11,7 @@ from sotol.errors import FormatError, SotolError
 from sotol.formats import Checkpoint, is_hub_model, read_gguf, read_model
 from sotol.formats.gguf import UnknownWeight
 from sotol.models import ARCHITECTURES, architecture_of, described
-from sotol.models.metadata import Metadata
+from sotol.models.binding.metadata import Metadata
 from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.chat import ChatTemplate
 from sotol.tools.requirements import kernel_of, level, memory_at, missing_of

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sotol.errors import ModelError
 from sotol.formats.weights import Weight
-from sotol.models.changes import in_model_order
+from sotol.models.binding.changes import in_model_order
 from sotol.quant import ENCODINGS, Encoding
 
 __all__ = ["FLOAT_TYPES", "TARGETS", "Planned", "default_encoding", "planned", "stays_f32"]

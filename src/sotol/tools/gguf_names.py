@@ -16,14 +16,13 @@ import numpy as np
 from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import ARCHITECTURES, architecture_of
-from sotol.models.bind import Config, Table, bind, renamed
-from sotol.models.decoder import Sizes
-from sotol.models.experts import Experts
-from sotol.models.metadata import Metadata
-from sotol.models.rope import Rope
+from sotol.models.binding.bind import Config, Table, bind, renamed
+from sotol.models.binding.metadata import Metadata
+from sotol.models.parts.experts import Experts
+from sotol.models.parts.rope import Rope
 from sotol.tools.gguf_otherwise import gguf_facts, gguf_weights
 
-__all__ = ["full_name", "known_architecture", "with_gguf_names"]
+__all__ = ["full_name", "known_architecture", "with_gguf_names", "without_factors"]
 
 # Architectures of sotol's that GGUF calls otherwise.
 NAMES = {"mixtral": "llama"}
@@ -40,8 +39,9 @@ NOT_IN_GGUF = (
     "layers_with_attention", "last_layer", "mlp_layer_types", "moe_layers", "chunked_layers", "model_type",
     "topk_method", "shared_experts", "has_experts", "attention.nope_length", "attention.normalised",
     "global_kv_heads", "keys_are_values", "layer_sizes", "double_width", "width_is_adjusted", "width_factor",
-    "width_multiple", "ssm.value_size",
+    "width_multiple", "ssm.value_size", "ssm.normalised", "ssm.norm_first",
 )  # fmt: skip
+FACTOR = "factor."  # begins keys of what GGUF's weights are multiplied with already
 SIGMOID = 2  # expert_gating_func of experts whose scores are sigmoids
 # Keys that GGUF has as float32, even where config.json has a whole number.
 FLOATS = (
@@ -50,6 +50,7 @@ FLOATS = (
 )  # fmt: skip
 # Ends of names behind which there is no .weight.
 BARE = ("bias", "scale", "ssm_a", "ssm_d")
+BARE_TOO = {"falcon-h1": (".ffn_norm",)}  # of single architectures
 LAYER = re.compile(r"\bblk\.(\d+)\.")
 
 
@@ -71,13 +72,15 @@ def with_gguf_names(checkpoint: Checkpoint) -> Checkpoint:
     facts = Metadata(checkpoint.metadata, name, module.KEYS)
     config: Config = module.Config.read(facts, renamed(checkpoint, module.WEIGHTS))
     bound = gguf_weights(name, config, _weights(checkpoint, module.WEIGHTS, config))
-    weights = {full_name(own): weight for own, weight in bound.items()}
+    bare = BARE_TOO.get(name, ())
+    weights = {own if own.endswith(bare) else full_name(own): weight for own, weight in bound.items()}
     gguf = _gguf_name(name, checkpoint, config)
     rope: Rope | None = getattr(config, "rope", None)  # some architectures do not rotate
-    said = {key: value for key in module.KEYS if key not in NOT_IN_GGUF and (value := facts.find(key)) is not None}
+    known = (key for key in module.KEYS if key not in NOT_IN_GGUF and not key.startswith(FACTOR))
+    said = {key: value for key in known if (value := facts.find(key)) is not None}
     said |= _rotation(said, rope, facts.find("rope.scaling.yarn_mscale")) | _sizes(config) | _windows(said, config)
     said |= _experts(said, config)
-    said["block_count"] = config.layers
+    said["block_count"] = config.sizes.layers
     said["vocab_size"] = weights["token_embd.weight"].shape[0]
     if rope is not None:
         weights |= _divisors(rope)
@@ -86,6 +89,13 @@ def with_gguf_names(checkpoint: Checkpoint) -> Checkpoint:
     metadata |= {f"{gguf}.{key}": _typed(key, value) for key, value in said.items() if value is not None}
     ordered = dict(sorted(weights.items(), key=lambda item: _place(item[0])))
     return checkpoint._replace(metadata=metadata, weights=ordered, types={})
+
+
+def without_factors(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint of a folder without the facts that a GGUF file's weights are multiplied with: as if all were 1."""
+    _, module = known_architecture(checkpoint)
+    places = {place for key, found in module.KEYS.items() if key.startswith(FACTOR) for place in found}
+    return checkpoint._replace(metadata={key: x for key, x in checkpoint.metadata.items() if key not in places})
 
 
 def full_name(name: str) -> str:
@@ -112,7 +122,7 @@ def _weights(checkpoint: Checkpoint, table: Table, config: Config) -> dict[str, 
         own, other = (table.get(f"blk.{{}}.{one}") for one in (part, lacking))
         if own is None or other is None or not own.hf or other.hf:
             continue
-        for layer in range(config.layers):
+        for layer in range(config.sizes.layers):
             for one in (part, lacking, "attn_v") if part == "attn_q" else (part, lacking):
                 weights.pop(f"blk.{layer}.{one}", None)
             weights[f"blk.{layer}.{joined}"] = whole[f"blk.{layer}.{part}"]
@@ -174,9 +184,7 @@ def _vector(name: str, values: object) -> Weight:
 
 def _sizes(config: Config) -> dict[str, object]:
     """Counts and widths, which config.json may leave to be computed: one for all layers, or each layer's."""
-    sizes: Sizes | None = getattr(config, "sizes", None)
-    if sizes is None:
-        return {}
+    sizes = config.sizes
     return {
         "attention.key_length": sizes.head_width,
         "attention.value_length": sizes.head_width,

@@ -4,6 +4,7 @@ Metadata are by keys without the architecture, a value of None takes a key out; 
 Weights stay in the file until they are asked for: rows of heads only get another place.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 from sotol.formats.files import in_memory
 from sotol.formats.weights import Weight
 from sotol.models import qwen3next
-from sotol.models.changes import head_rows, turned_heads
-from sotol.models.metadata import Metadata
+from sotol.models.binding.changes import head_rows, times, turned_heads
+from sotol.models.binding.metadata import Metadata
 
 __all__ = ["gguf_facts", "gguf_weights"]
 
+LAYER = re.compile(r"blk\.\d+\.")
 Fields = dict[str, object]
 Weights = dict[str, Weight]
 NO_ROTATION = 1e30  # divisor of a pair that does not rotate: conversion/gemma.py
@@ -166,6 +168,36 @@ def _shapes_of_mamba2(config: Any, weights: Mapping[str, Weight]) -> Weights:
     return shaped
 
 
+def _falcon_h1(config: Any, _facts: Metadata) -> Fields:
+    return {"ssm.inner_size": config.mamba.inner}
+
+
+def _multiplied(config: Any, weights: Mapping[str, Weight]) -> Weights:
+    """Falcon-H1's weights times its factors, for which GGUF has no keys: conversion/falcon_h1.py."""
+    by, mamba = config.factors, config.mamba
+    shared = mamba.groups * mamba.state
+    factors = {
+        "token_embd": by.embedding,
+        "output": by.head,
+        "attn_q": by.attention_in,
+        "attn_k": by.attention_in * by.key,
+        "attn_k.bias": by.key,
+        "attn_v": by.attention_in,
+        **dict.fromkeys(("attn_output", "attn_output.bias"), by.attention_out),
+        "ssm_in": np.repeat(mamba.factors, (mamba.inner, mamba.inner, shared, shared, mamba.heads)),
+        "ssm_out": by.ssm_out,
+        **dict.fromkeys(("ffn_gate", "ffn_gate.bias"), by.gate),
+        **dict.fromkeys(("ffn_down", "ffn_down.bias"), by.down),
+    }
+    if "output" not in weights and by.embedding != by.head:  # it is the embedding, times another factor
+        weights = {**weights, "output": weights["token_embd"]}
+    made = dict[str, Weight]()
+    for name, weight in weights.items():
+        factor = factors.get(LAYER.sub("", name), 1.0)
+        made[name] = weight if np.all(factor == 1) else times(weight, factor)
+    return _shapes_of_mamba2(config, made)
+
+
 def _matrix(weight: Weight, rows: int) -> Weight:
     """A vector as so many rows, in F32."""
     return Weight.from_values(weight.name, in_memory(weight).decode().reshape(rows, -1), "F32")
@@ -185,6 +217,7 @@ def _minimax_m2(config: Any, _facts: Metadata) -> Fields:
 FACTS: Mapping[str, Callable[[Any, Metadata], Fields]] = {
     "deepseek2": _deepseek2,
     "ernie4_5-moe": _ernie4_5_moe,
+    "falcon-h1": _falcon_h1,
     "gemma4": _gemma4,
     "granitehybrid": _granitehybrid,
     "granitemoe": _granitehybrid,
@@ -198,6 +231,7 @@ FACTS: Mapping[str, Callable[[Any, Metadata], Fields]] = {
 }
 WEIGHTS: Mapping[str, Callable[[Any, Mapping[str, Weight]], Weights]] = {
     "deepseek2": _keys_and_values_apart,
+    "falcon-h1": _multiplied,
     "gemma4": _divisors_of_wide_heads,
     "granitehybrid": _granite_weights,
     "granitemoe": _granite_weights,

@@ -14,9 +14,9 @@ import numpy as np
 from sotol.errors import ModelError, plain
 from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint
-from sotol.models.bind import Config
-from sotol.models.metadata import Metadata
-from sotol.models.rope import PARTIAL, Rope
+from sotol.models.binding.bind import Config
+from sotol.models.binding.metadata import Metadata
+from sotol.models.parts.rope import PARTIAL, Rope
 from sotol.tools.hub_otherwise import deepseek2_kind, hub_facts
 
 __all__ = ["HubModel", "hub_config", "hub_model"]
@@ -40,6 +40,7 @@ MODELS: Mapping[str, HubModel] = {
     "ernie4_5": HubModel("ernie4_5", "Ernie4_5ForCausalLM"),
     "ernie4_5-moe": HubModel("ernie4_5_moe", "Ernie4_5_MoeForCausalLM"),
     "exaone4": HubModel("exaone4", "Exaone4ForCausalLM"),
+    "falcon-h1": HubModel("falcon_h1", "FalconH1ForCausalLM"),
     "gemma": HubModel("gemma", "GemmaForCausalLM"),
     "gemma2": HubModel("gemma2", "Gemma2ForCausalLM"),
     "gemma3": HubModel("gemma3_text", "Gemma3ForCausalLM"),
@@ -153,7 +154,7 @@ def hub_config(checkpoint: Checkpoint, architecture: str, module: ModuleType, co
     if "rope_parameters" not in otherwise:
         _rotation(said, checkpoint, module, config)
     said |= otherwise
-    said["num_hidden_layers"] = config.layers
+    said["num_hidden_layers"] = config.sizes.layers
     said["tie_word_embeddings"] = "output" not in weights
     said["vocab_size"] = weights["token_embd"].shape[-2]
     return said
@@ -222,7 +223,7 @@ def _rotation(said: dict[str, Any], checkpoint: Checkpoint, module: ModuleType, 
     if (growth := getattr(config, "growth", 0.0)) and isinstance(growth, float):
         whole["llama_4_scaling_beta"] = _short(growth)
     if "rope.partial_rotary_factor" in module.KEYS:
-        share = 2 * rope.pairs / config.dims(None)["d"]
+        share = 2 * rope.pairs / config.sizes.head_width
         whole |= {"partial_rotary_factor": share}
         said[PARTIAL[1]] = share
     local: Rope | None = getattr(config, "local_rope", None)

@@ -8,11 +8,11 @@ from typing import Any
 
 from sotol.formats.files import in_memory
 from sotol.formats.weights import Weight
+from sotol.models.binding.metadata import Metadata
 from sotol.models.deepseek2 import GLM_FLASH
 from sotol.models.gemma4 import TURNED
 from sotol.models.lfm2 import KINDS as OF_LFM2
-from sotol.models.metadata import Metadata
-from sotol.models.recurrent import KINDS as OF_DELTA_NET
+from sotol.models.parts.recurrent import KINDS as OF_DELTA_NET
 
 __all__ = ["deepseek2_kind", "hub_facts"]
 
@@ -42,7 +42,7 @@ def deepseek2_kind(config: Any) -> tuple[str, str]:
     if config.experts.scores != "sigmoid":
         return "deepseek_v2", "DeepseekV2ForCausalLM"
     layers, vocabulary = GLM_FLASH
-    if config.layers in layers and config.sizes.vocabulary == vocabulary:
+    if config.sizes.layers in layers and config.sizes.vocabulary == vocabulary:
         return "glm4_moe_lite", "Glm4MoeLiteForCausalLM"
     return "deepseek_v3", "DeepseekV3ForCausalLM"
 
@@ -85,7 +85,7 @@ def _deepseek_v2(config: Any, facts: Metadata, weights: Weights) -> Fields:
 
 
 def _glm4_moe_lite(config: Any, facts: Metadata, weights: Weights) -> Fields:
-    kinds = ["dense" if i < config.dense else "sparse" for i in range(config.layers)]
+    kinds = ["sparse" if mixed else "dense" for mixed in config.mixed]
     return {**_latent(config, facts, weights), "mlp_layer_types": kinds}
 
 
@@ -183,17 +183,28 @@ def _granitemoehybrid(config: Any, facts: Metadata, weights: Weights) -> Fields:
     said = _granitemoe(config, facts, weights)
     kinds = [OF_DELTA_NET[0] if recurrent else OF_DELTA_NET[1] for recurrent in config.recurrent]
     said |= {"layer_types": kinds, "position_embedding_type": "rope" if config.granite.rotates else None}
-    if (mamba := config.mamba) is not None:
-        said |= {
-            "mamba_n_heads": mamba.heads,
-            "mamba_d_head": mamba.width,
-            "mamba_n_groups": mamba.groups,
-            "mamba_d_state": mamba.state,
-            "mamba_d_conv": mamba.taps,
-            "mamba_expand": _ratio(mamba.inner, config.sizes.width),
-            "mamba_conv_bias": _any(weights, "ssm_conv1d.bias"),
-        }
+    if config.mamba is not None:
+        said |= {**_mamba(config, weights), "mamba_expand": _ratio(config.mamba.inner, config.sizes.width)}
     return said
+
+
+def _mamba(config: Any, weights: Weights) -> Fields:
+    """Mamba-2's sizes, by Granite's and Falcon's names."""
+    mamba = config.mamba
+    return {
+        "mamba_n_heads": mamba.heads,
+        "mamba_d_head": mamba.width,
+        "mamba_n_groups": mamba.groups,
+        "mamba_d_state": mamba.state,
+        "mamba_d_conv": mamba.taps,
+        "mamba_conv_bias": _any(weights, "ssm_conv1d.bias"),
+    }
+
+
+def _falcon_h1(config: Any, _facts: Metadata, weights: Weights) -> Fields:
+    mamba = config.mamba
+    norm = {"mamba_rms_norm": mamba.normalised, "mamba_norm_before_gate": mamba.norm_first}
+    return {**_mamba(config, weights), **norm, "mamba_d_ssm": mamba.inner}
 
 
 def _ratio(a: int, b: int) -> float:
@@ -208,7 +219,7 @@ def _glm4_moe(_config: Any, _facts: Metadata, weights: Weights) -> Fields:
 
 
 def _dots1(config: Any, _facts: Metadata, _weights: Weights) -> Fields:
-    return {"sliding_window": None, "layer_types": ["full_attention"] * config.layers}
+    return {"sliding_window": None, "layer_types": ["full_attention"] * config.sizes.layers}
 
 
 def _of_one_width(config: Any, _facts: Metadata, _weights: Weights) -> Fields:
@@ -220,6 +231,7 @@ FACTS: Mapping[str, Says] = {
     "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _latent,
     "dots1": _dots1,
+    "falcon_h1": _falcon_h1,
     "gemma4_text": _gemma4,
     "glm4_moe": _glm4_moe,
     "glm4_moe_lite": _glm4_moe_lite,

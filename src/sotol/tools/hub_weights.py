@@ -13,8 +13,8 @@ from sotol.arrays import UInt8Array
 from sotol.errors import ModelError
 from sotol.formats.safetensors_writer import NewTensor
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.bind import Config, Table, bind
-from sotol.models.changes import as_floats, undone
+from sotol.models.binding.bind import Config, Table, bind, letters_of
+from sotol.models.binding.changes import as_floats, undone
 from sotol.tools.encoding import planned
 from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import full_name
@@ -101,11 +101,11 @@ def _unchanged(bound: Mapping[str, Weight], table: Table, name: str, config: Con
     if change is None:
         return bound[name]
     layer, weight = LAYER.search(name), bound[name]
-    dims = config.dims(int(layer[1]) if layer else None)
+    letters = letters_of(config)(int(layer[1]) if layer else None)
     try:
-        return undone(change)(weight, dims)
+        return undone(change)(weight, letters)
     except ValueError:  # blocks that are cut by what moves
-        return undone(change)(as_floats(weight), dims)
+        return undone(change)(as_floats(weight), letters)
 
 
 def _tensor(name: str, ours: str, weights: Sequence[Weight], target: str, encoders: EncodingThreads) -> NewTensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sotol.errors import meant
 from sotol.formats.weights import Weight
-from sotol.models.metadata import Metadata
+from sotol.models.binding.metadata import Metadata
 from sotol.quant import ENCODINGS
 
 __all__ = ["FILE_TYPES", "MIXES", "OTHER_FILE_TYPE", "Facts", "Mix", "facts_of", "fitting", "plan", "quantisable"]

@@ -16,7 +16,7 @@ from sotol.formats.files import files_of
 from sotol.formats.gguf_writer import GGUFWriter
 from sotol.formats.weights import Weight
 from sotol.models import described
-from sotol.models.changes import in_model_order
+from sotol.models.binding.changes import in_model_order
 from sotol.progress import Progress
 from sotol.quant import ENCODINGS
 from sotol.tools.encoding import Planned

@@ -12,8 +12,8 @@ from sotol.formats.files import files_of
 from sotol.formats.safetensors_writer import write_safetensors
 from sotol.formats.whole_file import WholeFile, check_room, whole_folder
 from sotol.models import ARCHITECTURES, architecture_of, check_is_model, module_of
-from sotol.models.bind import Config, renamed
-from sotol.models.metadata import Metadata
+from sotol.models.binding.bind import Config, renamed
+from sotol.models.binding.metadata import Metadata
 from sotol.progress import Progress
 from sotol.tokenizers import Tokenizer
 from sotol.tools.counting import ByteCount

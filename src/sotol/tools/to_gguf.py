@@ -10,13 +10,13 @@ from sotol.backends.cpu.running.fitting import Encoder
 from sotol.formats import GGUFWriter, read_model
 from sotol.formats.files import files_of
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.bind import draft_names
-from sotol.models.changes import as_floats
+from sotol.models.binding.changes import as_floats
+from sotol.models.binding.drafts import draft_names
 from sotol.progress import Progress
 from sotol.tools.counting import ByteCount
 from sotol.tools.encoding import Planned, default_encoding, planned, stays_f32
 from sotol.tools.encoding_threads import EncodingThreads
-from sotol.tools.gguf_names import known_architecture, with_gguf_names
+from sotol.tools.gguf_names import known_architecture, with_gguf_names, without_factors
 from sotol.tools.gguf_vocabulary import gguf_vocabulary
 from sotol.tools.same_programs import check_same_model
 
@@ -69,7 +69,7 @@ def gguf_of(folder: Path) -> tuple[Checkpoint, tuple[str, ...]]:
     checkpoint = read_model(folder)
     architecture, _ = known_architecture(checkpoint)
     converted = with_gguf_names(checkpoint)
-    check_same_model(checkpoint, converted)
+    check_same_model(without_factors(checkpoint), converted)
     vocabulary = gguf_vocabulary(folder, converted.weights["token_embd.weight"].shape[0], architecture)
     metadata = {
         **converted.metadata,

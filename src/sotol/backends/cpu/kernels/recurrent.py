@@ -32,7 +32,6 @@ from sotol.backends.cpu.vectors.simd import (
 )
 
 PIECE_CHANNELS = 64
-L2_EPS = 1e-6  # `recurrent_ops.L2_EPS`
 
 
 def _channel_pieces(a):
@@ -205,18 +204,18 @@ def _update(state, width, decay, key, change, query):
 
 
 @njit(error_model="numpy")
-def _inverse_length(x, width):
-    """1 / the length of a vector of `width` numbers."""
+def _inverse_length(x, width, eps):
+    """1 / the length of a vector of `width` numbers, to whose square eps is added."""
     total = splat(np.float32(0))
     for i in range(0, width, LANES):
         v = load_first(x + 4 * i, width - i)
         total = fma(v, v, total)
-    return np.float32(1) / sqrt(lane_sum(total) + np.float32(L2_EPS))
+    return np.float32(1) / sqrt(lane_sum(total) + eps)
 
 
 def delta_rule(_target: Target, tiled: int) -> Kernel:
     """The gated delta rule (`recurrent_ops.delta_rule`). Rows of mixed are `mixed_row` bytes apart, those of decay and
-    gain `head_row`, those of out `out_row`. scale: of queries.
+    gain `head_row`, those of out `out_row`. scale: of queries; eps: see the op.
     """
 
     def piece(a, p):
@@ -229,16 +228,16 @@ def delta_rule(_target: Target, tiled: int) -> Kernel:
             decay = splat(load_f32(a.decay + token * a.head_row + 4 * head))
             gain = splat(load_f32(a.gain + token * a.head_row + 4 * head))
             # Keys and queries are not divided by their length: what is made of them is.
-            of_key = splat(_inverse_length(key, a.key_width))
-            of_query = splat(_inverse_length(query, a.key_width) * a.scale)
+            of_key = splat(_inverse_length(key, a.key_width, a.eps))
+            of_query = splat(_inverse_length(query, a.key_width, a.eps) * a.scale)
             known = decay * (of_key * _read(state, a.key_width, key))
             change = of_key * (gain * (load_first(value, count) - known))
             read = of_query * _update(state, a.key_width, decay, key, change, query)
             store_first(a.out + token * a.out_row + 4 * (head * a.value_width + channel), read, count)
 
     fields = (
-        "sequences:count heads key_heads key_width value_width scale:f32 starts positions slots states size mixed "
-        "mixed_row decay gain head_row out out_row"
+        "sequences:count heads key_heads key_width value_width scale:f32 eps:f32 starts positions slots states size "
+        "mixed mixed_row decay gain head_row out out_row"
     )
     return Kernel(fields, _matrix_pieces, piece)
 

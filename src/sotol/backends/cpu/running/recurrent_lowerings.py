@@ -56,7 +56,7 @@ def _delta_rule(s: Site) -> list[Call]:
     _, decay, gain, *_ = s.node.inputs
     width = _state(s.node).shape[1]
     return [s.call("delta_rule", int(s.node.attributes["tiled"]), **_matrices(s), key_heads=_shared(s.node),
-                   scale=width**-0.5, decay=s.at(decay), gain=s.at(gain))]  # fmt: skip
+                   scale=width**-0.5, eps=s.node.attributes["eps"], decay=s.at(decay), gain=s.at(gain))]  # fmt: skip
 
 
 def _selective_scan(s: Site) -> list[Call]:

@@ -8,29 +8,31 @@ file is bound, or an error names it.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from sotol.errors import ModelError
 from sotol.formats.files import copy_bytes
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models import mlx_names
-from sotol.models.changes import Change, plus_one
-from sotol.models.expert_weights import whole_experts
+from sotol.models.binding import mlx_names
+from sotol.models.binding.changes import Change, plus_one
+from sotol.models.binding.drafts import without_drafts
+from sotol.models.binding.expert_weights import whole_experts
+from sotol.models.binding.sizes import Sizes
 
-__all__ = ["GGUF_DRAFTS", "Config", "Name", "Table", "bind", "draft_names", "is_gguf", "renamed"]
+__all__ = ["Config", "Name", "Table", "bind", "is_gguf", "letters_of", "renamed"]
 
 
 class Name(NamedTuple):
     """A weight by its other name, with {} for the layer; "" where only GGUF has such a weight."""
 
     hf: str
-    shape: str  # in letters of `Config.dims`: "H*d D"
+    shape: str  # in letters of `letters_of`: "H*d D"
     change: Change | None = None  # from Hugging Face's numbers to ours
 
 
@@ -40,12 +42,6 @@ Table = Mapping[str, Name]  # by GGUF's name with {} for the layer
 DERIVED = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd|.*rotary_emb\.inv_freq")
 LAYER = re.compile(r"\.(\d+)\.")
 LETTER = re.compile(r"[A-Za-z]")
-# Layers that draft tokens ahead of the model's own (multi-token prediction, arXiv 2412.19437, section 2.2): without
-# them it says the same. They have names of their own, or come after the model's layers, as many as the metadata says;
-# GGUF counts them among the layers.
-DRAFTS = re.compile(r"(model\.)?mtp\..*")
-BLOCK = re.compile(r"(?:blk|model\.layers)\.(\d{1,9})\.")
-GGUF_DRAFTS = "nextn_predict_layers"
 OLD_PREFIX = ("backbone.", "model.")  # what some checkpoints' files say, and what transformers makes of it
 # Weights that have the rows of several, one after another. One that goes by the name of a part has them if its rows are
 # so many and the other parts are not there. Where Hugging Face's checkpoints join some, the table gives that part the
@@ -63,13 +59,27 @@ class Config(Protocol):
     """What every architecture's config has besides its own fields."""
 
     @property
-    def layers(self) -> int: ...
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        """The sizes of the letters in the table's shapes: of a layer's weights, or (None) of the others.
+    def sizes(self) -> Sizes: ...
 
-        A layer has no weight in whose shape there is a letter that it lacks.
-        """
+
+@runtime_checkable
+class Lettered(Protocol):
+    """A part of a config that says how large something is: `Sizes`, `Rope`, `Experts`, …; or a config that does."""
+
+    def letters(self, layer: int | None) -> Mapping[str, int]:
+        """The sizes of letters in the table's shapes: of a layer's weights, or (None) of the others."""
         ...
+
+
+def letters_of(config: Config) -> Callable[[int | None], Mapping[str, int]]:
+    """The sizes of all letters in the shapes of a layer's weights, or (None) of the others.
+
+    They are those of the config's parts, unless it says itself what they are, as where layers differ. A layer has no
+    weight in whose shape there is a letter that it lacks.
+    """
+    assert isinstance(config, tuple)  # configs are NamedTuples
+    parts = [config] if isinstance(config, Lettered) else [part for part in config if isinstance(part, Lettered)]
+    return lambda layer: {letter: size for part in parts for letter, size in part.letters(layer).items()}
 
 
 def is_gguf(checkpoint: Checkpoint) -> bool:
@@ -86,13 +96,13 @@ def renamed(checkpoint: Checkpoint, table: Table) -> Checkpoint:
         twice = next(name for name in checkpoint.weights if f"{name}.weight" in checkpoint.weights)
         raise ModelError(f"{checkpoint.path}: weight {twice!r:.80} is there twice, with and without .weight")
     weights = dict[str, Weight]()
-    for name, weight in plain.items():
-        if not (DERIVED.fullmatch(name) or DRAFTS.fullmatch(name)):
+    for name, weight in without_drafts(checkpoint, plain).items():
+        if not DERIVED.fullmatch(name):
             ours = name.replace(*OLD_PREFIX, 1) if name.startswith(OLD_PREFIX[0]) else name
             if ours in weights or (ours != name and ours in plain):
                 raise ModelError(f"{checkpoint.path}: weight {ours!r:.80} is there twice, once as {name!r:.80}")
             weights[ours] = weight
-    weights = whole_experts(checkpoint.path, _without_drafts(checkpoint, weights))
+    weights = whole_experts(checkpoint.path, weights)
     if not is_gguf(checkpoint):
         keys = {hf: key for hf, key in mlx_names.NAMES.items() if key in table}
         keys |= {name.hf: key for key, name in table.items() if name.hf}
@@ -102,27 +112,6 @@ def renamed(checkpoint: Checkpoint, table: Table) -> Checkpoint:
             raise _extra(checkpoint.path, extra)
         weights = {_translated(name, keys): weight for name, weight in weights.items()}
     return checkpoint._replace(weights=weights)
-
-
-def draft_names(checkpoint: Checkpoint) -> list[str]:
-    """The names of weights that are left out since they only draft tokens ahead."""
-    plain = {name.removesuffix(".weight"): weight for name, weight in checkpoint.weights.items()}
-    kept = _without_drafts(checkpoint, plain)
-    return [name for name in plain if name not in kept or DRAFTS.fullmatch(name)]
-
-
-def _without_drafts(checkpoint: Checkpoint, weights: Mapping[str, Weight]) -> Mapping[str, Weight]:
-    """The weights without those of the layers that draft, right behind the model's own."""
-    data, name = checkpoint.metadata, checkpoint.metadata.get("general.architecture")
-    if name is not None:
-        layers, more = data.get(f"{name}.block_count"), data.get(f"{name}.{GGUF_DRAFTS}")
-    else:
-        layers, more = data.get("num_hidden_layers"), data.get("num_nextn_predict_layers", data.get("num_mtp_layers"))
-    if not isinstance(layers, int) or not isinstance(more, int) or more < 1:
-        return weights
-    own = layers - more if name is not None else layers
-    drafts = range(own, own + more)
-    return {key: x for key, x in weights.items() if not (found := BLOCK.match(key)) or int(found[1]) not in drafts}
 
 
 def _translated(name: str, ours: Mapping[str, str]) -> str:
@@ -141,13 +130,14 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
     Which of the table's may be missing, the forward knows: `Model` refuses what it asks for in vain.
     """
     path, weights = checkpoint.path, dict(renamed(checkpoint, table).weights)
-    shapes = dict[str, tuple[int, ...]]()
+    layers, shapes = range(config.sizes.layers), dict[str, tuple[int, ...]]()
+    sizes_in = letters_of(config)
+    letters = {layer: sizes_in(layer) for layer in (None, *layers)}
     for key, name in table.items():
-        for layer in range(config.layers) if "{}" in key else (None,):
-            dims = config.dims(layer)
-            if dims.keys() >= set(LETTER.findall(name.shape)):
-                shapes[key.format(layer)] = _shape(name.shape, dims)
-    for layer, suffix, (whole, of) in product(range(config.layers), ("", ".bias"), JOINED):
+        for layer in layers if "{}" in key else (None,):
+            if letters[layer].keys() >= set(LETTER.findall(name.shape)):
+                shapes[key.format(layer)] = _shape(name.shape, letters[layer])
+    for layer, suffix, (whole, of) in product(layers, ("", ".bias"), JOINED):
         _split(path, weights, f"blk.{layer}.{whole}{suffix}", [f"blk.{layer}.{part}{suffix}" for part in of], shapes)
     if extra := sorted(weights.keys() - shapes.keys()):
         raise _extra(path, extra)
@@ -162,13 +152,13 @@ def bind(checkpoint: Checkpoint, table: Table, config: Config) -> Mapping[str, W
         change = table[LAYER.sub(".{}.", full, count=1)].change
         if changing and change is not None and change not in unchanged:
             layer_of = LAYER.search(full)
-            weights[full] = change(weight, config.dims(int(layer_of[1]) if layer_of else None))
+            weights[full] = change(weight, letters[int(layer_of[1]) if layer_of else None])
     return weights
 
 
-def _shape(letters: str, dims: Mapping[str, int]) -> tuple[int, ...]:
+def _shape(shape: str, letters: Mapping[str, int]) -> tuple[int, ...]:
     """ "H*d D" as numbers."""
-    return tuple(math.prod(dims[letter] for letter in side.split("*")) for side in letters.split())
+    return tuple(math.prod(letters[letter] for letter in side.split("*")) for side in shape.split())
 
 
 def _shaped(path: Path, name: str, weight: Weight, shape: tuple[int, ...]) -> Weight:

@@ -4,6 +4,7 @@ r rotated pairs of channels; pair i turns by position / base**(i / r), unless a 
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from sotol import numerics
 from sotol.arrays import Float64Array
 from sotol.errors import ModelError
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.program.program import Constant
 
 __all__ = ["ROPE_KEYS", "Rope", "read_longrope", "read_ntk", "read_rope"]
@@ -101,6 +102,10 @@ class Rope(NamedTuple):
             part[:, 0] = (cosine * near_cosine - sine * near_sine) * size
             part[:, 1] = (sine * near_cosine + cosine * near_sine) * size
         return Constant(name, table.reshape(-1, 2, self.pairs)[:context])
+
+    def letters(self, _layer: int | None) -> Mapping[str, int]:
+        """Sizes by the letters of the tables of weights."""
+        return {"r": self.pairs}
 
     def divisors(self) -> Float64Array:
         """Llama 3's divisors of the frequencies, [r], rounded to float32 as GGUF files have them."""

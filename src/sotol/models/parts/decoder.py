@@ -1,36 +1,41 @@
-"""What the decoders here have in common: sizes, the usual config, names of weights, a few lines of their forwards.
+"""What the decoders here have in common: names of weights, the usual config, a few lines of their forwards.
 
-T tokens, R rows with logits, D width, H query heads, K key-value heads, d head width, F feed-forward width,
-V vocabulary.
+T tokens, R rows with logits, D width (O and U the same, of what attention and the feed-forward network give), H query
+heads, K key-value heads, d head width, F feed-forward width, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from sotol.errors import ModelError
 from sotol.formats.weights import Checkpoint
-from sotol.models.bind import GGUF_DRAFTS, Name, Table
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import LayerSizes, Sizes, read_sizes
 from sotol.models.model import Layer, Model, StepSymbols
-from sotol.models.rope import ROPE_KEYS, Rope, read_rope
+from sotol.models.parts.rope import ROPE_KEYS, Rope, read_rope
 from sotol.program import ops
 from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
 
 __all__ = [
-    "KEYS", "KINDS", "WEIGHTS", "WINDOW_KEYS", "Config", "LayerSizes", "Sizes", "attend", "attention", "feed_forward",
-    "heads", "logits", "plain_feed_forward", "project", "queries_keys_values", "read_sizes", "read_windows", "rotated",
+    "ATTENTION", "DIVISORS", "HEAD_NORMS", "KEYS", "KINDS", "NETWORK", "NETWORK_BIASES", "NORMS", "OUTER",
+    "PLAIN_BIASES", "PLAIN_NETWORK", "SIZE_KEYS", "WEIGHTS", "WINDOW_KEYS", "Config", "Usual", "attend", "attention",
+    "feed_forward", "heads", "logits", "plain_feed_forward", "project", "queries_keys_values", "read_usual",
+    "read_windows", "rotated",
 ]  # fmt: skip
 
-WIDEST_HEAD = 4096  # far beyond any model's
-
-# Every projection of attention may have a bias, as `attention_bias` of transformers' configs gives them.
-WEIGHTS: Table = {
+# The usual names, by what they belong to: outside of all layers, and in each layer the norms before its two blocks,
+# attention, and the feed-forward network.
+OUTER: Table = {
     "token_embd": Name("model.embed_tokens", "V D"),
     "output_norm": Name("model.norm", "D"),
     "output": Name("lm_head", "V D"),
+}
+NORMS: Table = {
     "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D"),
+    "blk.{}.ffn_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
+}
+# Every projection of attention may have a bias, as `attention_bias` of transformers' configs gives them.
+ATTENTION: Table = {
     "blk.{}.attn_q": Name("model.layers.{}.self_attn.q_proj", "H*d D"),
     "blk.{}.attn_k": Name("model.layers.{}.self_attn.k_proj", "K*d D"),
     "blk.{}.attn_v": Name("model.layers.{}.self_attn.v_proj", "K*d D"),
@@ -38,15 +43,28 @@ WEIGHTS: Table = {
     "blk.{}.attn_q.bias": Name("model.layers.{}.self_attn.q_proj.bias", "H*d"),
     "blk.{}.attn_k.bias": Name("model.layers.{}.self_attn.k_proj.bias", "K*d"),
     "blk.{}.attn_v.bias": Name("model.layers.{}.self_attn.v_proj.bias", "K*d"),
-    "blk.{}.attn_output.bias": Name("model.layers.{}.self_attn.o_proj.bias", "D"),
-    "blk.{}.ffn_norm": Name("model.layers.{}.post_attention_layernorm", "D"),
-    "blk.{}.ffn_gate": Name("model.layers.{}.mlp.gate_proj", "F D"),
+    "blk.{}.attn_output.bias": Name("model.layers.{}.self_attn.o_proj.bias", "O"),
+}
+# Of architectures that normalise each head of queries and keys.
+HEAD_NORMS: Table = {
+    "blk.{}.attn_q_norm": Name("model.layers.{}.self_attn.q_norm", "d"),
+    "blk.{}.attn_k_norm": Name("model.layers.{}.self_attn.k_norm", "d"),
+}
+# The feed-forward network, without a gate and with one, and its biases: `mlp_bias` of transformers' configs.
+PLAIN_NETWORK: Table = {
     "blk.{}.ffn_up": Name("model.layers.{}.mlp.up_proj", "F D"),
     "blk.{}.ffn_down": Name("model.layers.{}.mlp.down_proj", "D F"),
 }
+PLAIN_BIASES: Table = {
+    "blk.{}.ffn_up.bias": Name("model.layers.{}.mlp.up_proj.bias", "F"),
+    "blk.{}.ffn_down.bias": Name("model.layers.{}.mlp.down_proj.bias", "U"),
+}
+NETWORK: Table = {"blk.{}.ffn_gate": Name("model.layers.{}.mlp.gate_proj", "F D"), **PLAIN_NETWORK}
+NETWORK_BIASES: Table = {"blk.{}.ffn_gate.bias": Name("model.layers.{}.mlp.gate_proj.bias", "F"), **PLAIN_BIASES}
+DIVISORS: Table = {"rope_freqs": Name("", "r")}  # Llama 3's, of RoPE's frequencies: computed when a GGUF file was made
+WEIGHTS: Table = {**OUTER, **NORMS, **ATTENTION, **NETWORK}
 
-
-KEYS: Keys = {
+SIZE_KEYS: Keys = {
     "block_count": ("num_hidden_layers",),
     "context_length": ("max_position_embeddings",),
     "embedding_length": ("hidden_size",),
@@ -56,8 +74,8 @@ KEYS: Keys = {
     "attention.key_length": ("head_dim",),
     "attention.value_length": ("head_dim",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
-    **ROPE_KEYS,
 }
+KEYS: Keys = {**SIZE_KEYS, **ROPE_KEYS}
 
 # Of architectures some of whose layers have a window.
 WINDOW_KEYS: Keys = {
@@ -67,37 +85,13 @@ WINDOW_KEYS: Keys = {
 KINDS = ("sliding_attention", "full_attention")  # of layers, by config.json
 
 
-class LayerSizes(NamedTuple):
-    """Counts and widths of one layer."""
+class Usual(Protocol):
+    """What attention of most decoders reads of their configs."""
 
-    heads: int
-    kv_heads: int
-    head_width: int
-    ffn_width: int
-
-
-class Sizes(NamedTuple):
-    """Counts and widths of a decoder; a tuple has a number for each layer."""
-
-    layers: int
-    width: int
-    vocabulary: int
-    heads: tuple[int, ...]
-    kv_heads: tuple[int, ...]
-    head_width: int
-    ffn_width: tuple[int, ...]
-
-    def of(self, layer: int) -> LayerSizes:
-        """The sizes of a layer."""
-        return LayerSizes(self.heads[layer], self.kv_heads[layer], self.head_width, self.ffn_width[layer])
-
-    def letters(self, layer: int | None) -> Mapping[str, int]:
-        """By the letters that tables of weights use: those of a layer too, if one is given."""
-        whole = {"D": self.width, "V": self.vocabulary, "d": self.head_width}
-        if layer is None:
-            return whole
-        s = self.of(layer)
-        return {**whole, "H": s.heads, "K": s.kv_heads, "F": s.ffn_width}
+    @property
+    def sizes(self) -> Sizes: ...
+    @property
+    def eps(self) -> float: ...
 
 
 class Config(NamedTuple):
@@ -112,63 +106,13 @@ class Config(NamedTuple):
         """From metadata and the shape of the embedding; ModelError names what is missing or wrong."""
         metadata.expect("hidden_act", "silu")
         metadata.expect("use_sliding_window", False)
-        sizes = read_sizes(metadata, checkpoint)
-        return cls(sizes, metadata.number("attention.layer_norm_rms_epsilon"), read_rope(metadata, sizes.head_width))
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
+        return cls(*read_usual(metadata, checkpoint))
 
 
-def read_sizes(
-    metadata: Metadata,
-    checkpoint: Checkpoint,
-    *,
-    head_width: int | None = None,
-    ffn_width: int | None = None,
-    least: int = 1,
-) -> Sizes:
-    """The sizes, from the metadata; the vocabulary from the embedding matrix. ModelError where they disagree.
-
-    The checkpoint's weights have the table's names. head_width: of architectures that have other keys for it.
-    ffn_width: where the metadata has none; None: it must have one. least: 0 where layers may be without attention,
-    which then have no key-value heads, or without a feed-forward network. Layers that draft tokens do not count: `bind`
-    leaves them out.
-    """
-    path, embedding = checkpoint.path, checkpoint.weights.get("token_embd")
-    if embedding is None or len(embedding.shape) < 2:
-        raise ModelError(f"{path}: weight token_embd.weight is missing or no matrix")
-    layers, drafts = metadata.integer("block_count"), metadata.integer(GGUF_DRAFTS, 0, least=0)
-    if drafts >= layers:
-        raise ModelError(f"{path}: block_count is {layers}: more than the {drafts} of {GGUF_DRAFTS} are needed")
-    layers -= drafts
-    if layers > len(checkpoint.weights):
-        raise ModelError(f"{path}: {len(checkpoint.weights)} weights can't be block_count = {layers} layers")
-    width, heads = metadata.integer("embedding_length"), metadata.integers("attention.head_count", layers)
-    kv_heads = heads
-    if metadata.has("attention.head_count_kv"):
-        kv_heads = metadata.integers("attention.head_count_kv", layers, least=least)
-    for of_queries, of_keys in zip(heads, kv_heads, strict=True):
-        if of_keys and of_queries % of_keys:
-            raise ModelError(f"{path}: {of_queries} query heads can't share {of_keys} key-value heads evenly")
-    if head_width is None:
-        head_width = _head_width(metadata, path, width, heads)
-    ffn_widths = metadata.integers("feed_forward_length", layers, ffn_width, least=least)
-    return Sizes(layers, width, embedding.shape[-2], heads, kv_heads, head_width, ffn_widths)
-
-
-def _head_width(metadata: Metadata, path: Path, width: int, heads: Sequence[int]) -> int:
-    if not metadata.has("attention.key_length") and (width % heads[0] or len(set(heads)) > 1):
-        raise ModelError(f"{path}: width {width} is no multiple of {' and '.join(map(str, sorted(set(heads))))} heads")
-    head_width = metadata.integer("attention.key_length", width // heads[0])
-    if head_width > WIDEST_HEAD:
-        raise ModelError(f"{path}: heads of width {head_width} are wider than the {WIDEST_HEAD} of sotol")
-    if metadata.integer("attention.value_length", head_width) != head_width:
-        raise ModelError(f"{path}: keys and values of different widths are not supported")
-    return head_width
+def read_usual(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """What nearly all decoders have, whatever else they are; ModelError names what is missing or wrong."""
+    sizes = read_sizes(metadata, checkpoint)
+    return Config(sizes, metadata.number("attention.layer_norm_rms_epsilon"), read_rope(metadata, sizes.head_width))
 
 
 def read_windows(metadata: Metadata, layers: int, period: int, window: int | None = 0) -> tuple[int, ...]:

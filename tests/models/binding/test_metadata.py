@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotol.errors import ModelError
-from sotol.models.metadata import Metadata
+from sotol.models.binding.metadata import Metadata
 
 KINDS = ("sliding", "full")
 

@@ -3,17 +3,18 @@
 T tokens, R rows with logits, D width, V vocabulary.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.changes import Change
-from sotol.models.decoder import WINDOW_KEYS, Sizes, attend, plain_feed_forward, read_sizes, read_windows
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import Change
+from sotol.models.binding.metadata import Keys, Metadata
+from sotol.models.binding.sizes import Sizes, read_sizes
 from sotol.models.model import Model, StepSymbols
-from sotol.models.rope import Rope, read_rope
+from sotol.models.parts import decoder
+from sotol.models.parts.decoder import WINDOW_KEYS, attend, plain_feed_forward, read_windows
+from sotol.models.parts.rope import Rope, read_rope
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -27,9 +28,10 @@ KEYS: Keys = {
 
 
 def weights(change: Change | None = None) -> Table:
-    """The usual names, with biases of norms. change: of the norms' weights, from Hugging Face's to GGUF's."""
+    """The usual names but for the network's, with biases of norms. change: of the norms' weights, to GGUF's."""
     return {
-        **decoder.WEIGHTS,
+        **decoder.OUTER,
+        **decoder.ATTENTION,
         "output_norm": Name("model.norm", "D", change),
         "output_norm.bias": Name("model.norm.bias", "D"),
         "blk.{}.attn_norm": Name("model.layers.{}.input_layernorm", "D", change),
@@ -57,13 +59,6 @@ class Config(NamedTuple):
             read_windows(metadata, s.layers, 0),
             read_rope(metadata, s.head_width),
         )
-
-    @property
-    def layers(self) -> int:
-        return self.sizes.layers
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.sizes.letters(layer), "r": self.rope.pairs}
 
 
 def forward(m: Model, c: Config, step: StepSymbols, act: str) -> Tensor:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from sotol.errors import ModelError
-from sotol.models.bind import Name, Table
-from sotol.models.changes import Change, decay_rates, in_turn, tiled_heads, tiled_inputs
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import Change, decay_rates, in_turn, tiled_heads, tiled_inputs
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Layer, StepSymbols
-from sotol.models.recurrent import convolve
+from sotol.models.parts.recurrent import convolve, read_head_width
 from sotol.program import ops
 from sotol.program.program import Tensor
 
@@ -54,11 +54,15 @@ class DeltaNet(NamedTuple):
     value_width: int
     taps: int
 
-    def letters(self) -> Mapping[str, int]:
+    @property
+    def channels(self) -> int:
+        """Of the convolution."""
+        return 2 * self.key_heads * self.key_width + self.value_heads * self.value_width
+
+    def letters(self, _layer: int | None) -> Mapping[str, int]:
         """By the letters of the table of weights."""
         groups, heads, key, value, taps = self
-        channels = 2 * groups * key + heads * value
-        return {"G": groups, "N": heads, "k": key, "v": value, "C": channels, "t": taps}
+        return {"G": groups, "N": heads, "k": key, "v": value, "C": self.channels, "t": taps}
 
 
 def read_delta_net(metadata: Metadata) -> DeltaNet:
@@ -66,15 +70,8 @@ def read_delta_net(metadata: Metadata) -> DeltaNet:
     groups, heads = metadata.integer("ssm.group_count"), metadata.integer("ssm.time_step_rank")
     if heads % groups:
         raise ModelError(f"ssm.time_step_rank is {heads}: so many heads of values can't share {groups} of keys evenly")
-    if metadata.has("ssm.value_size"):
-        width = metadata.integer("ssm.value_size")
-    else:
-        inner = metadata.integer("ssm.inner_size")
-        if inner % heads:
-            raise ModelError(f"ssm.inner_size is {inner}: it is no multiple of {heads} heads, ssm.time_step_rank")
-        width = inner // heads
-    key_width, taps = metadata.integer("ssm.state_size"), metadata.integer("ssm.conv_kernel", least=2)
-    return DeltaNet(groups, heads, key_width, width, taps)
+    width, taps = read_head_width(metadata, heads), metadata.integer("ssm.conv_kernel", least=2)
+    return DeltaNet(groups, heads, metadata.integer("ssm.state_size"), width, taps)
 
 
 class Projected(NamedTuple):

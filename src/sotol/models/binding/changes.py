@@ -31,6 +31,7 @@ __all__ = [
     "plus_one",
     "tiled_heads",
     "tiled_inputs",
+    "times",
     "turned_heads",
     "undone",
 ]
@@ -195,6 +196,16 @@ def in_model_order(weight: Weight) -> Weight:
     return weight if weight.order is None else as_floats(weight)
 
 
+def times(weight: Weight, factors: float | npt.NDArray[np.floating]) -> Weight:
+    """The weight in F32 times a number, or each row times its own, multiplied as rows are asked for."""
+    if len(weight.shape) == 1:
+        values: Float32Array = in_memory(weight).decode() * np.float32(factors)
+        return Weight.from_values(weight.name, values, "F32")
+    plain = as_floats(weight)
+    each = np.broadcast_to(np.asarray(factors, np.float32), (weight.row_count,))
+    return replace(plain, source=_Multiplied(plain, each))
+
+
 def _tiled(groups: int, heads: int, width: int) -> Order:
     return np.arange(heads * width).reshape(groups, heads // groups, width).swapaxes(0, 1).reshape(-1)
 
@@ -296,6 +307,25 @@ class _Decoded(NamedTuple):
                 each = places[np.arange(first, end) // self.weight.shape[-2]]
                 values = np.take_along_axis(values, each, axis=1)
         return values.view(np.uint8)
+
+
+class _Multiplied(NamedTuple):
+    """The rows of a matrix in F32, each times its factor."""
+
+    weight: Weight
+    factors: Float32Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.row_count, self.weight.row_bytes
+
+    @property
+    def arrays(self) -> Sequence[UInt8Array]:
+        return self.weight.source.arrays
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        values = np.ascontiguousarray(self.weight.rows(first, end)).view(np.float32)
+        return (values * self.factors[first:end, None]).view(np.uint8)
 
 
 class _Blocks(NamedTuple):

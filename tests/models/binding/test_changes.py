@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sotol.errors import FormatError, ModelError
 from sotol.formats import Weight, read_gguf, write_gguf
 from sotol.formats.files import files_of
-from sotol.models.changes import (
+from sotol.models.binding.changes import (
     as_floats,
     by_part,
     decay_rates,
@@ -23,6 +23,7 @@ from sotol.models.changes import (
     plus_one,
     tiled_heads,
     tiled_inputs,
+    times,
     turned_heads,
     undone,
 )
@@ -222,3 +223,14 @@ def test_floats_are_in_the_models_order_of_inputs(encoding: str) -> None:
         np.testing.assert_array_equal(head_rows(weight, 2, 1, 3).decode(), weight.decode()[[1, 2, 4, 5]])
         turned = turned_heads(weight, 2, 1, 3).decode()
         np.testing.assert_array_equal(turned, weight.decode().reshape(2, 3, 256)[:, 1:].transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("encoding", ["F32", "BF16", "Q8_0"])
+def test_rows_times_factors(encoding: str) -> None:
+    """One for all, or one for each, in F32, by any run of rows."""
+    weight, each = matrix(6, 32, encoding=encoding), np.linspace(0.5, 3, 6, dtype=np.float32)
+    np.testing.assert_array_equal(times(weight, 0.75).decode(), weight.decode() * np.float32(0.75))
+    multiplied = times(weight, each)
+    assert multiplied.encoding.name == "F32"
+    np.testing.assert_array_equal(multiplied.part(2, 5).decode(), weight.decode()[2:5] * each[2:5, None])
+    np.testing.assert_array_equal(times(matrix(7), 0.3).decode(), matrix(7).decode() * np.float32(0.3))

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sotol.formats.weights import Weight
-from sotol.models.bind import Name, Table
-from sotol.models.changes import head_rows, turned_heads
-from sotol.models.decoder import project
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.changes import head_rows, turned_heads
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Layer, StepSymbols
+from sotol.models.parts.decoder import project
 from sotol.program import ops
 from sotol.program.memory import Paged
 from sotol.program.program import Constant, Tensor
@@ -66,7 +66,7 @@ class Latent(NamedTuple):
     rotated: int
     value: int  # v
 
-    def letters(self) -> Mapping[str, int]:
+    def letters(self, _layer: int | None) -> Mapping[str, int]:
         """By the letters of the table of weights."""
         return {
             "H": self.heads, "Q": self.queries, "L": self.latent, "n": self.plain, "v": self.value,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotol.errors import ModelError
-from sotol.models.metadata import Metadata
-from sotol.models.rope import PARTIAL, ROPE_KEYS, Rope, read_rope
+from sotol.models.binding.metadata import Metadata
+from sotol.models.parts.rope import PARTIAL, ROPE_KEYS, Rope, read_rope
 from sotol.quant import Float32Array
 
 CONTEXT = 70

@@ -14,7 +14,7 @@ from sotol.errors import ModelError
 from sotol.formats import read_gguf, write_gguf
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models import trace_model
-from sotol.models.expert_weights import whole_experts
+from sotol.models.binding.expert_weights import whole_experts
 from sotol.quant import Float32Array
 
 EXPERTS, WIDTH, INPUTS = 3, 4, 64

@@ -1,6 +1,7 @@
 """Mixtures of experts: what metadata says of them, their weights, and the network in the feed-forward one's place.
 
-Paper: Shazeer et al. 2017 (arXiv 1701.06538), for decoders Fedus et al. 2021 (arXiv 2101.03961).
+Papers: Shazeer et al. 2017 (arXiv 1701.06538), for decoders Fedus et al. 2021 (arXiv 2101.03961). `mixtures.py` has
+what whole decoders with experts have in common.
 T tokens, D width, E experts, k of them chosen for each token, f an expert's width, s the shared expert's.
 """
 
@@ -10,41 +11,44 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from sotol.errors import ModelError
-from sotol.formats.weights import Checkpoint
-from sotol.models import decoder
-from sotol.models.bind import Name, Table
-from sotol.models.decoder import Sizes
-from sotol.models.metadata import Keys, Metadata
+from sotol.models.binding.bind import Name, Table
+from sotol.models.binding.metadata import Keys, Metadata
 from sotol.models.model import Layer
-from sotol.models.rope import Rope
+from sotol.models.parts.decoder import project
 from sotol.program import ops
 from sotol.program.program import Constant, Tensor
 
 __all__ = [
-    "KEYS", "LATER_KEYS", "LATER_WEIGHTS", "SHARED", "WEIGHTS", "Config", "Experts", "choose", "feed_forward",
-    "mixture", "networks", "read_decoder", "read_experts", "shared_expert",
+    "KEYS", "WEIGHTS", "Experts", "choose", "expert_names", "mixture", "networks", "read_experts", "shared_expert",
+    "shared_names",
 ]  # fmt: skip
 
-DENSE = {"blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"}
 
-# A decoder's, with experts in place of its feed-forward network.
+def expert_names(at: str) -> Table:
+    """The names of experts' weights, by what Hugging Face's checkpoints call all of them: "….mlp.experts"."""
+    return {
+        "blk.{}.ffn_gate_exps": Name(f"{at}.gate_proj", "E f D"),
+        "blk.{}.ffn_up_exps": Name(f"{at}.up_proj", "E f D"),
+        "blk.{}.ffn_down_exps": Name(f"{at}.down_proj", "E D f"),
+    }
+
+
+def shared_names(at: str) -> Table:
+    """The names of the weights of an expert that every token takes, likewise: "….mlp.shared_experts"."""
+    return {
+        "blk.{}.ffn_gate_shexp": Name(f"{at}.gate_proj", "s D"),
+        "blk.{}.ffn_up_shexp": Name(f"{at}.up_proj", "s D"),
+        "blk.{}.ffn_down_shexp": Name(f"{at}.down_proj", "D s"),
+    }
+
+
+# The usual names.
 WEIGHTS: Table = {
-    **{name: weight for name, weight in decoder.WEIGHTS.items() if name not in DENSE},
     "blk.{}.ffn_gate_inp": Name("model.layers.{}.mlp.gate", "E D"),
-    "blk.{}.ffn_gate_exps": Name("model.layers.{}.mlp.experts.gate_proj", "E f D"),
-    "blk.{}.ffn_up_exps": Name("model.layers.{}.mlp.experts.up_proj", "E f D"),
-    "blk.{}.ffn_down_exps": Name("model.layers.{}.mlp.experts.down_proj", "E D f"),
-}
-
-# An expert that every token takes, as most checkpoints call it.
-SHARED: Table = {
-    "blk.{}.ffn_gate_shexp": Name("model.layers.{}.mlp.shared_experts.gate_proj", "s D"),
-    "blk.{}.ffn_up_shexp": Name("model.layers.{}.mlp.shared_experts.up_proj", "s D"),
-    "blk.{}.ffn_down_shexp": Name("model.layers.{}.mlp.shared_experts.down_proj", "D s"),
+    **expert_names("model.layers.{}.mlp.experts"),
 }
 
 KEYS: Keys = {
-    **decoder.KEYS,
     "expert_count": ("num_experts", "num_local_experts", "n_routed_experts"),
     "expert_used_count": ("num_experts_per_tok",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
@@ -52,19 +56,6 @@ KEYS: Keys = {
     "expert_weights_scale": ("routed_scaling_factor",),
     "expert_group_count": ("n_group",),
     "expert_group_used_count": ("topk_group",),
-}
-
-# Of decoders whose first layers have a feed-forward network, and later ones experts and one that every token takes.
-LATER_WEIGHTS: Table = {
-    **decoder.WEIGHTS,
-    **WEIGHTS,
-    **SHARED,
-    "blk.{}.exp_probs_b.bias": Name("model.layers.{}.mlp.gate.e_score_correction_bias", "E"),
-}
-LATER_KEYS: Keys = {
-    **KEYS,
-    "leading_dense_block_count": ("first_k_dense_replace",),
-    "expert_shared_count": ("n_shared_experts",),
 }
 
 SCORES = {1: "softmax", 2: "sigmoid", 3: "chosen"}  # by GGUF's expert_gating_func: see `ops.choose_experts`
@@ -83,40 +74,9 @@ class Experts(NamedTuple):
     groups_used: int = 1
     best: int = 2  # experts that a group is judged by
 
-    def letters(self) -> Mapping[str, int]:
+    def letters(self, _layer: int | None) -> Mapping[str, int]:
         """Sizes by the letters of the tables of weights."""
         return {"E": self.number, "f": self.width}
-
-
-class Config(NamedTuple):
-    """The config of a decoder whose layers have experts, all or from one on. Architectures add `read`."""
-
-    decoder: decoder.Config
-    experts: Experts
-    shared_width: int = 0  # of an expert that every token takes; 0: there is none
-    dense: int = 0  # layers before the first one with experts
-
-    @property
-    def layers(self) -> int:
-        return self.decoder.layers
-
-    @property
-    def sizes(self) -> Sizes:
-        return self.decoder.sizes
-
-    @property
-    def rope(self) -> Rope:
-        return self.decoder.rope
-
-    def dims(self, layer: int | None) -> Mapping[str, int]:
-        return {**self.decoder.dims(layer), **self.experts.letters(), "s": self.shared_width}
-
-
-def read_decoder(metadata: Metadata, checkpoint: Checkpoint) -> decoder.Config:
-    """The config of a decoder all of whose layers have experts; ModelError names what is missing, wrong, or not so."""
-    metadata.expect("mlp_only_layers", [])  # layers without experts: no released model has any, nor has GGUF a key
-    metadata.expect("decoder_sparse_step", 1)
-    return decoder.Config.read(metadata, checkpoint)
 
 
 def read_experts(metadata: Metadata, *, scores: str = "softmax", normalised: bool, width: int | None = None) -> Experts:
@@ -148,14 +108,6 @@ def read_experts(metadata: Metadata, *, scores: str = "softmax", normalised: boo
     )
 
 
-def feed_forward(h: Tensor, w: Layer, c: Experts, *, dense: bool, shared: bool) -> Tensor:
-    """What a layer does with h [T, D]: a feed-forward network, or the experts, with one for every token or without."""
-    if dense:
-        return decoder.feed_forward(h, w, "silu")
-    chosen = mixture(h, w, c, "silu")
-    return shared_expert(h, w, "silu") + chosen if shared else chosen
-
-
 def mixture(
     h: Tensor, w: Layer, c: Experts, act: str, *, gated: bool = True, inputs: Tensor | None = None
 ) -> Tensor:  # fmt: skip
@@ -165,7 +117,7 @@ def mixture(
     are act(x G') * (x U') or just act(x U'). inputs: what goes into experts, if it is not h itself: of another width,
     which the result has then.
     """
-    choice, weights = choose(decoder.project(h, w, "ffn_gate_inp"), w, c)
+    choice, weights = choose(project(h, w, "ffn_gate_inp"), w, c)
     return ops.combine(networks(h if inputs is None else inputs, choice, w, act, gated=gated), weights)
 
 
@@ -191,8 +143,8 @@ def choose(logits: Tensor, w: Layer, c: Experts) -> tuple[Tensor, Tensor]:
 
 def shared_expert(h: Tensor, w: Layer, act: str) -> Tensor:
     """The network that every token of h [T, D] takes besides: [T, D]."""
-    gate, up = (decoder.project(h, w, f"ffn_{part}_shexp") for part in ("gate", "up"))  # [T, s]
-    return decoder.project(ops.glu(gate, up, act=act), w, "ffn_down_shexp")
+    gate, up = (project(h, w, f"ffn_{part}_shexp") for part in ("gate", "up"))  # [T, s]
+    return project(ops.glu(gate, up, act=act), w, "ffn_down_shexp")
 
 
 def project_each(x: Tensor, choice: Tensor, w: Layer, name: str) -> Tensor:

@@ -1,0 +1,1 @@
+"""What forwards of architectures are written with: attention, experts, recurrent layers, positions."""
