@@ -193,6 +193,19 @@ def test_the_bits_of_a_token_are_its_own(target: Target, encoding: str, precisio
         np.testing.assert_array_equal(together[first : first + count].view(np.int32), alone.view(np.int32))
 
 
+@pytest.mark.parametrize("experts", [3, 100, 150])
+def test_products_of_many_experts(target: Target, experts: int) -> None:
+    """Eleven panels of each: two pieces where few experts are taken, one where many are."""
+    tokens, k, outputs, width = 150, 2, 16 * 10 + 5, 32
+    choice = (np.arange(tokens)[:, None] + np.arange(k)) % experts
+    inputs = Inputs()
+    taken, _ = chosen(inputs, choice, experts)
+    matrices = weight(numbers(1, experts, outputs, width), "Q8_0")
+    x = inputs.rows(numbers(2, tokens, width), "x")
+    ops.expert_linear(x, taken, matrices).reshape("T", k * outputs)
+    check(inputs, tokens, target)
+
+
 def test_threads_that_come_late_find_no_work(target: Target) -> None:
     """Two layers, whose results take each other's place in memory: many small steps on more threads than cores."""
     program = trace_model(random_checkpoint("qwen3moe", {"expert_count": 9, "expert_used_count": 3}), 64)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.support.checkpoints import random_checkpoint
-from tests.support.folders import tiny_folder
+from tests.support.folders import tiny_folder, write_tensors
 from tests.support.tiny_model import CHATML, tiny_model
 
 from sotol.formats import read_gguf, write_gguf
@@ -94,6 +94,18 @@ def test_blocks_that_are_skipped_are_named(tmp_path: Path) -> None:
     (skipped,) = describe(*read_any(path))["skipped"]
     assert skipped == "blk.1: 9 weights that predict more than one token"
     assert describe(*read_any(tiny_model(tmp_path)))["skipped"] == []
+
+
+@pytest.mark.parametrize("name", ["mtp.fc.weight", "model.layers.2.eh_proj.weight"])
+def test_what_a_folder_has_besides_the_model_is_named(name: str, tmp_path: Path) -> None:
+    """Blocks that draft tokens, by a name of their own or behind the model's layers."""
+    config = {"num_nextn_predict_layers": 1} if "layers" in name else {}
+    folder = tiny_folder(tmp_path / "model", config=config)
+    assert describe(*read_any(folder))["skipped"] == []
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    write_tensors(folder / "model-00002-of-00002.safetensors", {name: np.ones((2, 2), np.float32)})
+    (skipped,) = describe(*read_any(folder))["skipped"]
+    assert skipped == f"{'.'.join(name.split('.')[:-2])}: 1 weights that predict more than one token"
 
 
 def test_how_a_model_answers(tmp_path: Path) -> None:

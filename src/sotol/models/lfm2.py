@@ -1,7 +1,8 @@
 """LFM2 and LFM2-MoE: gated convolutions over a few tokens, with now and then a layer of attention.
 
 Paper: Liquid AI 2025 (arXiv 2511.23404); facts that it leaves out are from Hugging Face's modeling_lfm2.py and
-modeling_lfm2_moe.py.
+modeling_lfm2_moe.py. llama.cpp divides the chosen experts' weights by their sum, and does not scale them, whatever the
+file says (expert_weights_norm, expert_weights_scale).
 T tokens, R rows with logits, D width, C = D and B = 3 D in layers of convolutions, t taps, H query heads, K key-value
 heads, d head width, F feed-forward width, V vocabulary, E experts, f their width.
 """

@@ -1,6 +1,7 @@
 """What is in a model's file, and which of its parts sotol can run: for `sotol info`, for any file that can be read."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from sotol.errors import FormatError, SotolError
 from sotol.formats import Checkpoint, is_hub_model, read_gguf, read_model
 from sotol.formats.gguf import UnknownWeight
 from sotol.models import ARCHITECTURES, architecture_of, described
+from sotol.models.binding.drafts import draft_names
 from sotol.models.binding.metadata import Metadata
 from sotol.tokenizers import Tokenizer
 from sotol.tokenizers.chat import ChatTemplate
@@ -19,6 +21,7 @@ from sotol.tools.requirements import kernel_of, level, memory_at, missing_of
 __all__ = ["describe", "read_any"]
 
 SHOWN_ITEMS = 4  # of a long array
+BLOCK = re.compile(r"(?:blk|model\.layers)\.\d+|(?:model\.)?mtp")  # of names of weights: the block that they are of
 TOKEN_NAMES = ("bos", "eos", "eot", "eom", "unknown", "padding")
 
 
@@ -73,7 +76,7 @@ def describe(
         "runs": not problems,
         "problems": problems,
         "can_run": {part: {"runs": not lacking, "missing": lacking} for part, lacking in parts.items()},
-        "skipped": _skipped(checkpoint, known),
+        "skipped": _skipped(checkpoint),
         "sizes": _sizes(data, known),
         "level": level(),
         "encodings": encodings,
@@ -130,14 +133,11 @@ def _without_kernels(encodings: Sequence[Mapping[str, Any]], unknown: Sequence[U
     return lacking
 
 
-def _skipped(checkpoint: Checkpoint, known: Metadata) -> list[str]:
+def _skipped(checkpoint: Checkpoint) -> list[str]:
     """Parts of the file that no program of sotol's uses: blocks that predict several tokens at once."""
-    layers, more = known.find("block_count"), known.find("nextn_predict_layers")
-    if not isinstance(layers, int) or not isinstance(more, int) or not 0 < more < layers:
-        return []
-    names = [f"blk.{i}." for i in range(layers - more, layers)]
-    count = sum(name.startswith(tuple(names)) for name in checkpoint.weights)
-    return [f"{', '.join(name[:-1] for name in names)}: {count} weights that predict more than one token"]
+    names = draft_names(checkpoint)
+    blocks = dict.fromkeys(found[0] for name in names if (found := BLOCK.match(name)))
+    return [f"{', '.join(blocks)}: {len(names)} weights that predict more than one token"] if names else []
 
 
 # ---- texts

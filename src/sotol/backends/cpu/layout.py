@@ -9,6 +9,7 @@ __all__ = [
     "CODEC_BYTES",
     "GROUP",
     "LANES",
+    "LATENT",
     "MOST_EXPERTS",
     "MOST_TAPS",
     "PLANES",
@@ -35,7 +36,8 @@ BLOCK_KEYS = LANES  # keys of a cache block (`program.memory.BLOCK_TOKENS`): K i
 QUAD_BLOCKS = 4  # blocks for which attention updates the softmax's running maximum once: 64 keys
 SPAN = 256  # keys whose weighted sums attention computes apart, before it merges them
 SPAN_EXTRA = 2 * LANES  # f32 at the end of a span record: the running maximum, and the sum of weights, as vectors
-CODEC_BYTES = {"f16": 2, "f32": 4}  # of a cached number, by codec
+LATENT = "latent"  # the codec of values that are the first channels of their keys, and not stored
+CODEC_BYTES = {"f16": 2, "f32": 4, LATENT: 0}  # of a cached number, by codec
 # By the bits of a code: the planes that it is cut into, lowest bits first. A plane has a cut of all codes of a group.
 PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 TAPE_ENTRY = 24  # bytes of an op on the tape: its kernel, its arguments, whether it is the last one of its phase

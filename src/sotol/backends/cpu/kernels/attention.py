@@ -2,7 +2,7 @@
 
 T tokens, H heads, K kv heads, d key channels of a head, e value channels. In rows of f32, heads lie side by side. In
 the cache, in query rows on the stack and in records a head has whole vectors of channels, and those beyond its own are
-0: so a block of one kv head holds K as [padded d, 16], then V as [16, padded e].
+0: so a block of one kv head holds K as [padded d, 16], then V as [16, padded e]; of a latent cache, K alone.
 
     query tile    neighbouring tokens of a sequence (`running/sharing.py`)
     share         what is taken of a tile at a time: all its spans, or one of them
@@ -23,6 +23,7 @@ from numba import njit
 
 from sotol.backends.cpu.kernel import Kernel
 from sotol.backends.cpu.kernels.first_lanes import load_first
+from sotol.backends.cpu.kernels.latent import latent_spans
 from sotol.backends.cpu.kernels.records import (
     RECORD_BYTES,
     add_sink,
@@ -43,7 +44,7 @@ from sotol.backends.cpu.kernels.spans import (
     direct_span,
     oldest_seen,
 )
-from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, LANES, SPAN, SPAN_EXTRA, VECTOR_BYTES
+from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, LANES, LATENT, SPAN, SPAN_EXTRA, VECTOR_BYTES
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.arguments import atomic_add, atomic_store
 from sotol.backends.cpu.vectors.simd import (
@@ -78,7 +79,8 @@ def store_cache(target: Target, key_codec: str, value_codec: str) -> Kernel:
     slots: block * 16 + the key's place in the block, for each token. Where K or V of a token's head is not finite, its
     K becomes NaN and its V zero. A row that sees that key gets NaN. For any other row its weight is 0, and 0 times its
     V is 0: so it harms neither earlier tokens of its sequence nor the sequence that has the block next.
-    Rows of k and v are k_row and v_row bytes apart, heads in them k_head and v_head. A piece is 16 tokens.
+    Rows of k and v are k_row and v_row bytes apart, heads in them k_head and v_head. A latent cache has no V:
+    value_width is 0. A piece is 16 tokens.
     """
     key_size, value_size = CODEC_BYTES[key_codec], CODEC_BYTES[value_codec]
     convert_key, convert_value = _storer(target, key_codec), _storer(target, value_codec)
@@ -130,8 +132,8 @@ def _storer(target: Target, codec: str):
 def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: int, rows: int) -> Kernel:
     """softmax(scale q K') V for query tiles of a step's sequences.
 
-    wide: 1 if value_padded is a multiple of 64; capped: 1 if scores pass through cap * tanh(s / cap); rows: query rows
-    of a register tile for a single token.
+    value_codec: LATENT where the values are the first channels of the keys. wide: 1 if value_padded is a multiple of
+    64; capped: 1 if scores pass through cap * tanh(s / cap); rows: query rows of a register tile for a single token.
 
     Tile i is tokens tile_tokens[i] .. + tile_counts[i] of sequence s = tile_sequences[i], whose block table is row s of
     tables, from block number firsts[s] on. Share i is span share_spans[i] of tile share_tiles[i], or all its spans
@@ -174,31 +176,33 @@ def attend(target: Target, key_codec: str, value_codec: str, wide: int, capped: 
 
 
 def _spans_adder(target: Target, codecs: tuple[str, str], rows: int, wide: int, capped: int):
-    """add_spans(…): a single token's query rows are taken `rows` at a time, those of more tokens in larger batches."""
-    direct, converted = direct_span(target, codecs, rows, wide, capped), converted_span(target, codecs, wide, capped)
-    copied = rows * copies_of(target, rows)
-    key_size, value_size = (CODEC_BYTES[codec] for codec in codecs)
+    """add_spans(…): a single token's query rows are taken `rows` at a time, those of more tokens in larger batches.
+
+    So are those of a single token over a latent cache, since turning its values is worth sharing.
+    """
+    of_one, of_several = _span_adders(target, codecs, rows, wide, capped)
+    copied, latent = rows * copies_of(target, rows), codecs[1] == LATENT
 
     @njit(error_model="numpy")
     def add_spans(a, tile, table, begin, end, kept):
         """Spans begin .. end for a tile's rows: results in out; or, if kept is not 0, records there."""
-        d, e = a.key_padded, a.value_padded
+        d, e, single = a.key_padded, a.value_padded, tile.tokens == 1
         tile_rows, record = tile.tokens * (a.heads // a.kv_heads), 4 * (e + SPAN_EXTRA)
-        keys = Keys(table, a.cache + tile.kv_head * BLOCK_KEYS * (d * key_size + e * value_size))
+        keys = Keys(table, a.cache + tile.kv_head * (a.block_stride // a.kv_heads))
         q, positions, sums, totals = stack(BATCH_BYTES), stack(POSITIONS_BYTES), stack(SUMS_BYTES), stack(SUMS_BYTES)
-        single = tile.tokens == 1
-        batch = rows if single else min(BATCH_ROWS, BATCH_BYTES // (4 * TILE_ROWS * max(d, e)) * TILE_ROWS)
+        alone, each = single and not latent, rows if single else TILE_ROWS
+        batch = rows if alone else min(BATCH_ROWS // each, BATCH_BYTES // (4 * each * max(d, e))) * each
         for row in range(0, tile_rows, batch):
             here = min(batch, tile_rows - row)
-            queries = Queries(q, positions, copied if single else (here + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
+            queries = Queries(q, positions, copied if alone else (here + each - 1) // each * each)
             _take_rows(a, tile, row, here, batch, queries)
             for r in range(here):
                 clear_record(totals + r * record, e)
             for span in range(begin, end):
                 if single:
-                    direct(a, queries, keys, span * SPAN, sums)
+                    of_one(a, queries, keys, span * SPAN, sums)
                 else:
-                    converted(a, queries, keys, span * SPAN, sums)
+                    of_several(a, queries, keys, span * SPAN, sums)
                 for r in range(here):
                     if kept:
                         copy_record(sums + r * record, kept + (row + r) * record, e)
@@ -208,6 +212,13 @@ def _spans_adder(target: Target, codecs: tuple[str, str], rows: int, wide: int, 
                 _finish(a, tile, row + r, totals + r * record)
 
     return add_spans
+
+
+def _span_adders(target: Target, codecs: tuple[str, str], rows: int, wide: int, capped: int):
+    """add_span(…) for the rows of one token, and for those of several."""
+    if codecs[1] == LATENT:
+        return latent_spans(target, codecs[0], rows, wide, capped)
+    return direct_span(target, codecs, rows, wide, capped), converted_span(target, codecs, wide, capped)
 
 
 @njit(error_model="numpy")

@@ -7,6 +7,8 @@ read, and tokens that take the same one share its panels.
     a run of one choice:    the product reads the token's row where it lies, and writes its result where it belongs
     a run of several:       their rows are gathered on the stack, in batches; the results are scattered from there
 
+Each piece gathers the rows of its run: so where there are many runs, pieces have more of the panels.
+
 The products are those of `linear.py`, whose sums do not depend on the number of rows. So the bits of a token do not
 depend on who else takes its experts. Rows of a token's choices lie side by side, of any width: what lies behind a row
 belongs to another piece.
@@ -22,9 +24,13 @@ from sotol.backends.cpu.layout import LANES, VECTOR_BYTES
 from sotol.backends.cpu.panels import ROWS
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.simd import fma, load, load_f32, load_i32, load_i64, splat, stack, store, store_f32
+from sotol.backends.cpu.vectors.tiles import load_rows, outer, store_rows, zeros
 
 ROWS_BYTES = 1 << 18  # of gathered rows; of wider ones, fewer are taken at once, or each alone, where it lies
 RESULTS_BYTES = 1 << 15  # of their results, in as many panels at once as have room
+PIECES = 256  # of a product, where there are so many runs that they need not be cut into more to be shared evenly
+SUMMED = 4  # vectors that `combine` adds up at once
+SUMMED_BYTES = VECTOR_BYTES * SUMMED
 
 
 @njit(error_model="numpy")
@@ -69,23 +75,31 @@ def _scatter(a, results, rows, order, at, panels):
             store_first(to + VECTOR_BYTES * n, v, a.outputs - ROWS * n)
 
 
+@njit(error_model="numpy")
+def _pieces_of_run(a):
+    """Pieces that the panels of an expert are cut into."""
+    most = (a.count + a.piece_panels - 1) // a.piece_panels
+    return max(1, min(most, PIECES // max(1, load_i64(a.runs))))
+
+
 def expert_linear(target: Target, kind: str, activations: str) -> Kernel:
     """Each token times the matrices of its experts; kind and activations as of `linear.linear`.
 
-    An expert has `count` panels of panel_bytes each; a piece has piece_panels of them. x_row, quant_row, out_row: bytes
-    from one token to the next; x_choice, quant_choice: from one of its choices to the next, or 0 where all have the
-    same row, of x_bytes and quant_bytes. outputs: N. order, runs: of `routing.sort_choices`.
+    An expert has `count` panels of panel_bytes each; a piece has piece_panels of them, at least. x_row, quant_row,
+    out_row: bytes from one token to the next; x_choice, quant_choice: from one of its choices to the next, or 0 where
+    all have the same row, of x_bytes and quant_bytes. outputs: N. order, runs: of `routing.sort_choices`.
     """
     product = int8_product(target, kind) if activations == "int8" else f32_product(target, kind)
 
     def pieces(a):
-        return load_i64(a.runs) * ((a.count + a.piece_panels - 1) // a.piece_panels)
+        return load_i64(a.runs) * _pieces_of_run(a)
 
     def piece(a, p):
         gathered, scratch = stack(ROWS_BYTES), stack(RESULTS_BYTES)
-        across = (a.count + a.piece_panels - 1) // a.piece_panels
-        run, number = a.runs + 8 + 8 * (p // across), (p % across) * a.piece_panels
-        last, complete = min(number + a.piece_panels, a.count), a.outputs // ROWS  # the last panel may be incomplete
+        across = _pieces_of_run(a)
+        each = (a.count + across - 1) // across
+        run, number = a.runs + 8 + 8 * (p // across), (p % across) * each
+        last, complete = min(number + each, a.count), a.outputs // ROWS  # the last panel may be incomplete
         panels = a.panels + load_i32(run) * a.count * a.panel_bytes
         x_stride = (a.x_bytes + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
         most = max(1, min(PIECE_TOKENS, ROWS_BYTES // (x_stride + a.quant_bytes)))
@@ -148,6 +162,26 @@ def scale_choices(_target: Target) -> Kernel:
     return Kernel("rows:count k row weights choices table out", pieces, piece)
 
 
+@njit(error_model="numpy")
+def _sum_choices(a, x, weights, step, count, sums):
+    """The weighted sum of `count` numbers of each of a token's choices, in their order; step: 4, or 0 for one weight.
+
+    Choices lie side by side, of any width: of fewer than SUMMED vectors, the last one may be incomplete.
+    """
+    if count == SUMMED * LANES:
+        total = zeros(1, SUMMED)
+        for choice in range(a.k):
+            total = outer(total, weights + step * choice, 0, load_rows(1, SUMMED, x + 4 * choice * a.width, 0))
+        store_rows(total, sums, 0)
+        return
+    for i in range(0, count, LANES):
+        few = splat(np.float32(0))
+        for choice in range(a.k):
+            v = load_first(x + 4 * (choice * a.width + i), count - i)
+            few = fma(splat(load_f32(weights + step * choice)), v, few)
+        store(sums + 4 * i, few)
+
+
 def combine(_target: Target) -> Kernel:
     """The weighted sum of a token's choices, in their order, one after another. A piece is a token.
 
@@ -158,17 +192,17 @@ def combine(_target: Target) -> Kernel:
         return a.rows
 
     def piece(a, p):
-        weights = a.weights + p * a.weights_row
-        for i in range(0, a.width, LANES):
-            total = splat(np.float32(0))
-            for choice in range(a.k):
-                v = load_first(a.x + p * a.x_row + 4 * (choice * a.width + i), a.width - i)
-                weight = load_f32(weights + 4 * choice) if a.weights else np.float32(1)
-                total = fma(v, splat(weight), total)
-            at = p * a.row + 4 * i
-            if a.residual:
-                total = load(a.residual + at) + total
-            store(a.out + at, total)
+        one, sums = stack(VECTOR_BYTES), stack(SUMMED_BYTES)
+        store(one, splat(np.float32(1)))
+        weights, step = (a.weights + p * a.weights_row, 4) if a.weights else (one, 0)
+        for i in range(0, a.width, SUMMED * LANES):
+            count = min(SUMMED * LANES, a.width - i)
+            _sum_choices(a, a.x + p * a.x_row + 4 * i, weights, step, count, sums)
+            for at in range(0, 4 * count, VECTOR_BYTES):
+                to, total = p * a.row + 4 * i + at, load(sums + at)
+                if a.residual:
+                    total = load(a.residual + to) + total
+                store(a.out + to, total)
 
     return Kernel("rows:count k width row x x_row weights weights_row residual out", pieces, piece)
 

@@ -118,14 +118,13 @@ def direct_span(target: Target, codecs: tuple[str, str], rows: int, wide: int, c
     For the rows of one register tile, which read the cache as it is stored.
     """
     key_form, value_form = ("f32" if codec == "f32" else target.f16 for codec in codecs)
-    room = 24 if target.lanes == 16 else 6  # accumulators that leave registers for the operands
-    columns = 4 if 4 * rows <= room else 2 if 2 * rows <= room else 1
+    columns = columns_beside(target, rows)
     across = columns if wide else 1
     copies = copies_of(target, rows)
-    scores, update = _scores(key_form, rows, columns, copies, 1), _softmax_updater(rows, capped, copies)
-    add_values = _values_adder(value_form, rows, across, min(copies, across), 1)
+    scores, update = scores_of(key_form, rows, columns, copies, 1), _softmax_updater(rows, capped, copies)
+    add_values = values_adder(value_form, rows, across, min(copies, across), 1)
     open_span, close_span = records_of(rows)
-    seen = _seen(rows)
+    seen = seen_blocks(rows)
     size, last_row = CODEC_BYTES[codecs[1]], 8 * (rows - 1)
     scores_bytes = 4 * rows * copies * QUAD
 
@@ -156,44 +155,55 @@ def direct_span(target: Target, codecs: tuple[str, str], rows: int, wide: int, c
     return add_span
 
 
+def columns_beside(target: Target, rows: int) -> int:
+    """Columns of a register tile of so many rows, whose accumulators leave registers for the operands."""
+    room = 24 if target.lanes == 16 else 6
+    return 4 if 4 * rows <= room else 2 if 2 * rows <= room else 1
+
+
 def converted_span(target: Target, codecs: tuple[str, str], wide: int, capped: int):
     """add_span(…), as of `direct_span`, for a multiple of TILE_ROWS rows: they share blocks converted to f32."""
     columns = 2 if target.lanes == 16 else 1
-    score = _shared_scores(target, codecs[0], columns)
-    add_values = _shared_values(target, codecs[1], columns if wide else 1)
-    update, seen = _softmax_updater(TILE_ROWS, capped, 1), _seen(TILE_ROWS)
-    open_span, close_span = records_of(TILE_ROWS)
-    scores_bytes, states_bytes = 4 * BATCH_ROWS * QUAD, STATE_BYTES // TILE_ROWS * BATCH_ROWS + STATE_BYTES
+    score = converted_scores(target, codecs[0], columns)
+    return shared_span(TILE_ROWS, capped, score, _converted_values(target, codecs[1], columns if wide else 1))
+
+
+def shared_span(tile: int, capped: int, score, add_values):
+    """add_span(…), as of `direct_span`, for a multiple of `tile` rows, BATCH_ROWS at most, which share what is read.
+
+    score(a, queries, keys, first, blocks, p): p = q K' for the first blocks of a quad; first: its position.
+    add_values(a, queries, keys, first, blocks, p, states, sums): sums = sums * rescale + p V.
+    """
+    update, seen = _softmax_updater(tile, capped, 1), seen_blocks(tile)
+    open_span, close_span = records_of(tile)
+    scores_bytes, states_bytes = 4 * BATCH_ROWS * QUAD, STATE_BYTES * (BATCH_ROWS // tile)
 
     @njit(error_model="numpy")
     def add_span(a, queries, keys, span, sums):
         e, rows, positions = a.value_padded, queries.rows, queries.positions
         p, states, record = stack(scores_bytes), stack(states_bytes), 4 * (e + SPAN_EXTRA)
         oldest, last = oldest_seen(a, load_i64(positions)), load_i64(positions + 8 * (rows - 1))
-        for row in range(0, rows, TILE_ROWS):
-            open_span(sums + row * record, states + STATE_BYTES * (row // TILE_ROWS), e)
+        for row in range(0, rows, tile):
+            open_span(sums + row * record, states + STATE_BYTES * (row // tile), e)
         for first in range(max(span, oldest // QUAD * QUAD), min(span + SPAN, last + 1), QUAD):
             blocks = min(QUAD_BLOCKS, (last - first) // BLOCK_KEYS + 1)
             score(a, queries, keys, first, blocks, p)
-            for row in range(0, rows, TILE_ROWS):
-                state, at = states + STATE_BYTES * (row // TILE_ROWS), positions + 8 * row
+            for row in range(0, rows, tile):
+                state, at = states + STATE_BYTES * (row // tile), positions + 8 * row
                 begin, end = seen(a, at, first)
                 if begin < end:
                     update(a, p + 4 * row * QUAD, state, first, at)
             add_values(a, queries, keys, first, blocks, p, states, sums)
-        for row in range(0, rows, TILE_ROWS):
-            close_span(sums + row * record, states + STATE_BYTES * (row // TILE_ROWS), e)
+        for row in range(0, rows, tile):
+            close_span(sums + row * record, states + STATE_BYTES * (row // tile), e)
 
     return add_span
 
 
-def _shared_scores(target: Target, codec: str, columns: int):
-    """score(a, queries, keys, first, blocks, p): p = q K' for the first blocks of a quad; first: its position.
-
-    Each block of K is converted to f32 once, for all rows that may see it.
-    """
-    scores, seen = _scores("f32", TILE_ROWS, columns, 1, 0), _seen(TILE_ROWS)
-    load_cached, size = _cached(target, codec), CODEC_BYTES[codec]
+def converted_scores(target: Target, codec: str, columns: int):
+    """score(…) of `shared_span`: each block of K is converted to f32 once, for all rows that may see it."""
+    scores, seen = scores_of("f32", TILE_ROWS, columns, 1, 0), seen_blocks(TILE_ROWS)
+    load_cached, size = cached_loader(target, codec), CODEC_BYTES[codec]
     keys_bytes = 4 * columns * BLOCK_KEYS * WIDEST_HEAD
 
     @njit(error_model="numpy")
@@ -215,13 +225,10 @@ def _shared_scores(target: Target, codec: str, columns: int):
     return score
 
 
-def _shared_values(target: Target, codec: str, across: int):
-    """add_values(a, queries, keys, first, blocks, p, states, sums): sums = sums * rescale + p V, as `_shared_scores`.
-
-    Each block of V is converted to f32 once, 16 * across channels at a time.
-    """
-    add_values, seen = _values_adder("f32", TILE_ROWS, across, 1, 0), _seen(TILE_ROWS)
-    load_cached, size = _cached(target, codec), CODEC_BYTES[codec]
+def _converted_values(target: Target, codec: str, across: int):
+    """add_values(…) of `shared_span`: each block of V is converted to f32 once, 16 * across channels at a time."""
+    add_values, seen = values_adder("f32", TILE_ROWS, across, 1, 0), seen_blocks(TILE_ROWS)
+    load_cached, size = cached_loader(target, codec), CODEC_BYTES[codec]
     values_bytes, row_bytes = VECTOR_BYTES * across * QUAD, VECTOR_BYTES * across
 
     @njit(error_model="numpy")
@@ -249,12 +256,12 @@ def _shared_values(target: Target, codec: str, across: int):
     return add
 
 
-def _cached(target: Target, codec: str):
+def cached_loader(target: Target, codec: str):
     """load(address) -> 16 cached numbers as f32."""
     return load if codec == "f32" else f16_loader(target.f16)
 
 
-def _seen(rows: int):
+def seen_blocks(rows: int):
     """seen(a, positions, first) -> begin, end: the blocks of the quad at position first that any row may see."""
     last_row = 8 * (rows - 1)
 
@@ -271,7 +278,7 @@ def copies_of(target: Target, rows: int) -> int:
     return 2 if rows == 3 and target.lanes == 8 else 1
 
 
-def _scores(form: str, rows: int, columns: int, copies: int, fetch: int):
+def scores_of(form: str, rows: int, columns: int, copies: int, fetch: int):
     """scores(q, blocks, ahead, width, p): rows x 16 columns products q K' into p; blocks: addresses of K blocks.
 
     fetch: 1 to prefetch as many blocks at the addresses ahead.
@@ -335,7 +342,7 @@ def _softmax_updater(rows: int, capped: int, copies: int):
     return update
 
 
-def _values_adder(form: str, rows: int, columns: int, copies: int, fetch: int):
+def values_adder(form: str, rows: int, columns: int, copies: int, fetch: int):
     """add(o, stride, rescale, p, values, begin, end): o = o * rescale + p V, for blocks begin .. end of a quad.
 
     o: accumulators [rows, 16 columns] in memory, `stride` bytes from one row to the next. fetch: 1 to prefetch this

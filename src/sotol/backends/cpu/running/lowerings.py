@@ -104,25 +104,28 @@ def _rope(s: Site) -> list[Call]:
 
 def _remember(s: Site) -> list[Call]:
     k, v, *_ = s.node.inputs
-    return _store(s, k, v)
+    cache, layout = _paged(s.node)
+    assert isinstance(v, Tensor)
+    return _store(s, k, s.places.cache(cache).codecs[1], value_width=layout.value, value_padded=padded(layout.value),
+                  v=s.at(v), v_row=4 * padded(width_of(v.shape)), v_head=4 * layout.value)  # fmt: skip
 
 
 def _remember_latent(s: Site) -> list[Call]:
-    """A value is the first channels of its key. It is stored apart, too, since K is stored transposed and V is not."""
+    """A value is the first channels of its key, which is all that is stored."""
     k, *_ = s.node.inputs
-    return _store(s, k, k)
+    cache, _ = _paged(s.node)
+    return _store(s, k, s.places.cache(cache).codecs[0], value_width=0, value_padded=0, v=0, v_row=0, v_head=0)
 
 
-def _store(s: Site, k: Operand, v: Operand) -> list[Call]:
+def _store(s: Site, k: Operand, value_codec: str, **values: int) -> list[Call]:
+    """values: the kernel's arguments that are about V."""
     cache, layout = _paged(s.node)
     place = s.places.cache(cache)
-    k_row, v_row = (4 * padded(width_of(x.shape)) for x in (k, v) if isinstance(x, Tensor))
-    v_head = layout.key if v is k else layout.value
     assert isinstance(k, Tensor)
-    return [s.call("store_cache", *place.codecs, rows=s.places.count(str(k.shape[0])), heads=layout.heads,
-                   key_width=layout.key, key_padded=padded(layout.key), value_width=layout.value,
-                   value_padded=padded(layout.value), slots=place.slots, cache=place.address, k=s.at(k), k_row=k_row,
-                   k_head=4 * layout.key, v=s.at(v), v_row=v_row, v_head=4 * v_head)]  # fmt: skip
+    return [s.call("store_cache", place.codecs[0], value_codec, rows=s.places.count(str(k.shape[0])),
+                   heads=layout.heads, key_width=layout.key, key_padded=padded(layout.key), slots=place.slots,
+                   cache=place.address, k=s.at(k), k_row=4 * padded(width_of(k.shape)), k_head=4 * layout.key,
+                   **values)]  # fmt: skip
 
 
 def _attention(s: Site) -> list[Call]:
@@ -257,6 +260,8 @@ def _needs_pages(node: Node, _context: int) -> str | None:
         return f"{node.op.name} needs a cache of rows: not {cache}"
     if max(layout.key, layout.value) > WIDEST_HEAD:
         return f"the CPU backend has heads of up to {WIDEST_HEAD} channels: not {max(layout.key, layout.value)}"
+    if layout.latent and layout.value > layout.key:
+        return f"a latent cache has values of up to {layout.key} channels: not {layout.value}"
     if layout.latent != (node.op is ops.remember_latent) and node.caches(written=True):
         return f"{node.op.name} can't write {cache}"
     return None

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.arrays import Array, Int32Array
-from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, GROUP, QUAD_BLOCKS, SPAN_EXTRA, padded
+from sotol.backends.cpu.layout import BLOCK_KEYS, CODEC_BYTES, GROUP, LATENT, QUAD_BLOCKS, SPAN_EXTRA, padded
 from sotol.backends.cpu.running.lower import CachePlace, width_of
 from sotol.backends.cpu.running.sharing import AttentionWork, Tiles, most_span_rows
 from sotol.formats.files import in_memory
@@ -41,8 +41,9 @@ class Codecs(NamedTuple):
     others: Mapping[str, tuple[str, str]] = {}
 
     def of(self, cache: Cache) -> tuple[str, str]:
-        """The codecs of keys and of values."""
-        return self.others.get(cache.name, (self.keys, self.values))
+        """The codecs of keys and of values; a latent cache stores no values."""
+        keys, values = self.others.get(cache.name, (self.keys, self.values))
+        return keys, LATENT if isinstance(cache.layout, Paged) and cache.layout.latent else values
 
 
 def page_bytes(layout: Paged, codecs: tuple[str, str]) -> tuple[int, int]:
