@@ -15,6 +15,7 @@ import argparse
 import ctypes
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -32,20 +33,22 @@ from sotol.formats import Checkpoint, read_gguf
 from sotol.formats.files import in_memory
 from sotol.formats.gguf_writer import write_gguf
 from sotol.formats.weights import Weight
-from sotol.quant import ENCODINGS, Encoding
+from sotol.quant import ENCODINGS, WEIGHTED, Encoding
 from sotol.tools.activations import collect
 from sotol.tools.importance import Importance
 from sotol.tools.mixes import MIXES, quantisable
 from sotol.tools.perplexity import perplexity
-from sotol.tools.quantize import quantize
+from sotol.tools.quantize import NEEDS_IMPORTANCE, quantize
 
 __all__ = ["Row", "measure"]
 
 ROOT = Path(__file__).parents[1]
 READ = ("docs/cli.md", "docs/server.md", "docs/python.md", "CHANGELOG.md")
 SCORED = ("docs/architecture.md", "docs/performance.md", "README.md", "CONTRIBUTING.md")
+PART = 1500  # characters of a page, about a window of tokens
 SINGLE = (
-    "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "Q3_K", "Q2_K",
+    "Q8_0", "Q6_K", "Q5_1", "Q5_K", "Q5_0", "Q4_1", "Q4_K", "Q4_0", "IQ4_NL", "NVFP4", "IQ4_XS", "MXFP4", "Q3_K",
+    "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_S", "IQ2_XS", "Q2_0", "IQ2_XXS", "TQ2_0", "IQ1_M", "TQ1_0", "IQ1_S", "Q1_0",
 )  # fmt: skip
 
 
@@ -65,8 +68,21 @@ class Row(NamedTuple):
 
 
 def text(pages: Sequence[str]) -> str:
-    """The pages, one after the other."""
-    return "\n\n".join((ROOT / page).read_text() for page in pages)
+    """The pages, in turn some paragraphs of each, so that any number of windows has some of all."""
+    parts = [list(_parts((ROOT / page).read_text())) for page in pages]
+    return "\n\n".join(part for turn in zip_longest(*parts, fillvalue="") for part in turn if part)
+
+
+def _parts(page: str) -> Iterator[str]:
+    """Whole paragraphs of at least so many characters, until the page ends."""
+    some = list[str]()
+    for paragraph in page.split("\n\n"):
+        some.append(paragraph)
+        if sum(map(len, some)) >= PART:
+            yield "\n\n".join(some)
+            some.clear()
+    if some:
+        yield "\n\n".join(some)
 
 
 class Peer:
@@ -77,10 +93,15 @@ class Peer:
 
         self._lib, self._threads = llama_cpp.llama_cpp, threads
         folder = Path(llama_cpp.__file__).parent / "lib"
-        self._chunk = ctypes.CDLL(str(folder / "libggml-base.so")).ggml_quantize_chunk
+        ggml = ctypes.CDLL(str(folder / "libggml-base.so"))
+        self._chunk, self._prepare = ggml.ggml_quantize_chunk, ggml.ggml_quantize_init
         self._chunk.restype = ctypes.c_size_t
         self._silent = self._lib.llama_log_callback(lambda *_: None)
         self._lib.llama_log_set(self._silent, ctypes.c_void_p(0))
+
+    def prepare(self, encoding: Encoding) -> None:
+        """Have ggml make the tables that it encodes with, which takes seconds for grids."""
+        self._prepare(encoding.ggml_type)
 
     def encode(self, encoding: Encoding, x: Float32Array, importance: Float32Array | None) -> UInt8Array:
         """Rows [N, K] by one thread, as ggml encodes them."""
@@ -128,17 +149,17 @@ class Bench:
     def single(self, name: str, *, weighted: bool) -> Row:
         """An encoding for all matrices that can have it."""
         encoding = ENCODINGS[name]
-        chosen = [w for w in self._checkpoint.weights.values() if quantisable(w) and w.shape[-1] % encoding.values == 0]
-        encoder = Encoder([(encoding, False), (encoding, True)])
-        bits, ours = (
-            8 * encoding.size / encoding.values,
-            self._written(chosen, encoding, encoder.encode, weighted=weighted),
-        )
-        row = Row(self._name, name, weighted, bits, ours[0], ours[1], None, None, ours[2], None)
+        bits, encoder = 8 * encoding.size / encoding.values, Encoder([(encoding, False), (encoding, True)])
+        made, each = self._encoded(encoding, encoder.encode, weighted=weighted)
+        ours = self._scores_of(made)
+        row = Row(self._name, name, weighted, bits, *ours, None, None, each, None)
         if self._peer is None:
             return row
-        theirs = self._written(chosen, encoding, self._peer.encode, weighted=weighted)
-        return row._replace(peer_perplexity=theirs[0], peer_divergence=theirs[1], peer_nanoseconds=theirs[2])
+        self._peer.prepare(encoding)
+        theirs, each = self._encoded(encoding, self._peer.encode, weighted=weighted)
+        same = all(np.array_equal(made[weight].rows(), theirs[weight].rows()) for weight in made)
+        scores = ours if same else self._scores_of(theirs)
+        return row._replace(peer_perplexity=scores[0], peer_divergence=scores[1], peer_nanoseconds=each)
 
     def mix(self, name: str, *, weighted: bool) -> Row:
         """A mix for the whole model; the time has decoding and writing in it, too."""
@@ -158,22 +179,26 @@ class Bench:
             peer_perplexity=theirs[0], peer_divergence=theirs[1], peer_nanoseconds=1e9 * seconds / made.values
         )
 
-    def _written(
-        self, chosen: Sequence[Weight], encoding: Encoding, encode: Any, *, weighted: bool
-    ) -> tuple[float, float, float]:
-        """Perplexity, divergence and nanoseconds for each weight, of these weights in an encoding."""
+    def _encoded(self, encoding: Encoding, encode: Any, *, weighted: bool) -> tuple[dict[str, Weight], float]:
+        """All matrices whose rows are whole blocks of an encoding, in it, and nanoseconds for each number."""
         made, seconds, count = dict[str, Weight](), 0.0, 0
-        for weight in chosen:
+        for weight in self._checkpoint.weights.values():
+            if not quantisable(weight) or weight.shape[-1] % encoding.values:
+                continue
             values = in_memory(weight).decode()
             importance = self._importance.of(weight.name) if weighted else None
             begin = process_time()
             data = encode(encoding, values, importance)
             seconds, count = seconds + process_time() - begin, count + values.size
             made[weight.name] = Weight.from_bytes(weight.name, encoding, weight.shape, data.reshape(-1))
+        return made, 1e9 * seconds / count
+
+    def _scores_of(self, made: Mapping[str, Weight]) -> tuple[float, float]:
+        """Perplexity and divergence of the model with these weights."""
         out = self._folder / "out.gguf"
         weights = [made.get(w.name, w) for w in self._checkpoint.weights.values()]
         write_gguf(out, self._checkpoint.metadata, weights, types=self._checkpoint.types)
-        return *self._scores(out), 1e9 * seconds / count
+        return self._scores(out)
 
     def _scores(self, path: Path) -> tuple[float, float]:
         scores = perplexity(path, None, baseline=self._baseline, precision="f32", threads=self._threads)
@@ -183,10 +208,11 @@ class Bench:
 
 def measure(bench: Bench, encodings: Sequence[str], mixes: Sequence[str]) -> Iterator[Row]:
     """All of a model, one after the other."""
-    for names, way in ((encodings, bench.single), (mixes, bench.mix)):
+    for names, way, weighable in ((encodings, bench.single, WEIGHTED), (mixes, bench.mix, MIXES)):
         for name in names:
-            yield way(name, weighted=False)
-            if name not in ("Q8_0", "MXFP4", "F16"):
+            if name not in NEEDS_IMPORTANCE:
+                yield way(name, weighted=False)
+            if name in weighable:
                 yield way(name, weighted=True)
 
 

@@ -18,7 +18,7 @@ PACKAGE = Path(sotol.__file__).parent
 KEYS = [
     ("activate", "relu2"), ("add",), ("add_bias",), ("add_expert_bias",), ("attend", "f16", "f16", 0, 0, 2),
     ("choose_experts", "softmax"), ("combine",), ("convolve", "silu"), ("delta_rule", 0), ("embed", "q4_32x1_m"),
-    ("expert_linear", "q4_32x1_m", "int8"), ("fit", "Q4_K", 1),
+    ("expert_linear", "q4_32x1_m", "int8"), ("fit", "Q4_K", 1), ("grid", "IQ3_XXS"),
     ("gate_rows",), ("glu", "silu"), ("glu_quantize", "silu"), ("head_linear", "q4_32x1_m", "int8"), ("join",),
     ("layer_norm",), ("linear", "q4_32x1_m", "int8"), ("moving_average",), ("pack", "Q4_1"), ("part",), ("quantize",),
     ("reorder",), ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"), ("round", "Q5_1"), ("rows",), ("scale",),

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sotol.quant import ENCODINGS
-from sotol.quant.grid_search import nearest_runs
+from sotol.quant import ENCODINGS, GRID_FITS
+from sotol.quant.grid_search import grid_rows, nearest_run
 from sotol.quant.grids import GRIDS, digits_of
 from sotol.quant.iquants import even_signs, signs_at
 
@@ -49,9 +49,11 @@ def test_signs_are_spread_over_bytes() -> None:
 
 @given(x=hnp.arrays(np.float32, (7, 4), elements=st.floats(-10, 80, width=16)))
 def test_the_nearest_run(x: np.ndarray) -> None:
-    grid = 8 * digits_of("iq3_xxs").astype(np.float32) + 4
-    distances = ((x[:, None].astype(np.float64) - grid) ** 2).sum(-1)
-    found = distances[np.arange(7), nearest_runs(x, grid)]
+    fit, one = GRID_FITS["IQ3_XXS"], np.ones(7, np.float32)
+    numbers = np.array(fit.tables[0], np.float32)
+    distances = ((x[:, None].astype(np.float64) - numbers[digits_of("iq3_xxs")]) ** 2).sum(-1)
+    first, second, _ = nearest_run(fit, np.ascontiguousarray(x.T), np.ones((4, 7), np.float32), one, fit.tables[0])
+    found = distances[np.arange(7), grid_rows("iq3_xxs").ranks[second, first]]
     np.testing.assert_allclose(found, distances.min(-1), rtol=1e-5, atol=1e-2)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sotol.quant import ENCODINGS, FITS, WEIGHTED, encode_fitted, find
-from sotol.quant.search import FINE, Guesses, fit_line, fit_scale, nearest_of, total
+from sotol.quant.search import FINE, Guesses, fit_line, fit_scale, nearest_of, total, weights_of
 
 RNG = np.random.default_rng(5)
 NORMAL = RNG.standard_normal((16, 512)).astype(np.float32)
@@ -126,3 +126,12 @@ def test_grids_know_importance_too(name: str) -> None:
         for stored in (WEIGHTED[name](x, importance), encode(x))
     ]
     assert errors[0] < 0.95 * errors[1]
+
+
+def test_larger_numbers_count_more_where_nothing_is_known() -> None:
+    x = RNG.standard_normal((16, 16, 32)).astype(np.float32)  # [groups, width, L]
+    squares = (x.astype(np.float64) ** 2).mean(1, keepdims=True)
+    scale = weights_of(FITS["Q3_K"], x, None)
+    np.testing.assert_allclose(scale, squares / 4 + x.astype(np.float64) ** 2, rtol=1e-5)
+    line = weights_of(FITS["Q2_K"], x, None)
+    np.testing.assert_allclose(line, np.sqrt(squares) + np.abs(x), rtol=1e-5)

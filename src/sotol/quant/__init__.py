@@ -10,8 +10,9 @@ from functools import partial
 from sotol.quant.curves import CURVE_FITS, CURVES
 from sotol.quant.encoding import Encoding
 from sotol.quant.floats import FLOATS, WHOLES
-from sotol.quant.iq1 import IQ1, WEIGHTED_IQ1
-from sotol.quant.iquants import IQUANTS, WEIGHTED_IQUANTS
+from sotol.quant.grid_search import FoundRuns, GridFit, encode_runs, find_runs
+from sotol.quant.iq1 import IQ1, IQ1_FITS
+from sotol.quant.iquants import IQUANT_FITS, IQUANTS
 from sotol.quant.kquants import KFITS, KQUANTS
 from sotol.quant.layout import (
     FACTORS,
@@ -34,6 +35,7 @@ __all__ = [
     "ENCODINGS",
     "FACTORS",
     "FITS",
+    "GRID_FITS",
     "NUMBERS",
     "WEIGHTED",
     "BlockParts",
@@ -42,13 +44,17 @@ __all__ = [
     "Float16Array",
     "Float32Array",
     "Found",
+    "FoundRuns",
+    "GridFit",
     "Int8Array",
     "Layout",
     "UInt8Array",
     "decode_parts",
     "encode_fitted",
+    "encode_runs",
     "encoding_named",
     "find",
+    "find_runs",
     "join_plain",
     "plain_encoding",
     "recode",
@@ -68,11 +74,12 @@ BY_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values() if e.
 
 # The encodings whose blocks are found by a search for scales, and how.
 FITS: dict[str, Fit] = {**LEGACY_FITS, **KFITS, **CURVE_FITS}
+# Those whose runs are found in a grid.
+GRID_FITS: dict[str, GridFit] = {**IQUANT_FITS, **IQ1_FITS}
 # Encoders for rows whose columns count differently.
 WEIGHTED: dict[str, EncodeWeighted] = {
     **{name: partial(encode_fitted, fit) for name, fit in FITS.items()},
-    **WEIGHTED_IQUANTS,
-    **WEIGHTED_IQ1,
+    **{name: partial(encode_runs, fit) for name, fit in GRID_FITS.items()},
 }
 
 

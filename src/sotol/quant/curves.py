@@ -29,7 +29,7 @@ from sotol.quant.layout import (
 )
 from sotol.quant.search import Fit, Guesses, encode_fitted
 
-__all__ = ["CURVES", "CURVE_FITS", "DOUBLED_E2M1"]
+__all__ = ["CURVES", "CURVE_FITS", "DOUBLED_E2M1", "LARGEST_E2M1"]
 
 CURVE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # kvalues_iq4nl, ggml-common.h
 DOUBLED_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)

@@ -23,8 +23,8 @@ from sotol.quant.layout import (
 )
 
 __all__ = [
-    "Encoding", "as_blocks", "half_bytes", "halves", "integer_encoding", "pack_nibbles", "pack_shared",
-    "require_range", "to_half", "unpack_nibbles", "unpack_upper", "words",
+    "Encoding", "as_blocks", "half_bytes", "halves", "integer_encoding", "pack_neighbours", "pack_nibbles",
+    "pack_shared", "require_range", "to_half", "unpack_nibbles", "unpack_upper", "words",
 ]  # fmt: skip
 
 UInt64Array = npt.NDArray[np.uint64]
@@ -158,6 +158,13 @@ def pack_shared(q: UInt8Array, bits: int) -> UInt8Array:
     """The inverse of `unpack_upper` for numbers of `bits` bits: [..., 8 / bits, run] -> [..., run]."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     packed: UInt8Array = np.bitwise_or.reduce(q << shifts, axis=-2)
+    return packed
+
+
+def pack_neighbours(q: UInt8Array) -> UInt8Array:
+    """Numbers of 2 bits, four neighbours in a byte, the first in its lowest bits: [..., 4 n] -> [..., n]."""
+    fours = q.reshape(*q.shape[:-1], -1, 4) << np.array([0, 2, 4, 6], np.uint8)
+    packed: UInt8Array = np.bitwise_or.reduce(fours, axis=-1)
     return packed
 
 

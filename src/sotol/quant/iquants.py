@@ -13,16 +13,14 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from sotol.quant.encoding import Encoding, as_blocks, halves, integer_encoding, to_half
-from sotol.quant.grid_search import fit_runs
+from sotol.quant.encoding import Encoding, as_blocks, halves, integer_encoding, pack_neighbours
+from sotol.quant.grid_search import GridFit, encode_runs
 from sotol.quant.grids import digits_of
-from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Int8Array, Layout, UInt8Array
-from sotol.quant.search import EncodeBlocks, EncodeWeighted, deviations, encode_chunks, over
+from sotol.quant.layout import BlockParts, Float16Array, Float32Array, Int8Array, Layout, UInt8Array, UInt16Array
 
-__all__ = ["IQUANTS", "WEIGHTED_IQUANTS"]
+__all__ = ["IQUANTS", "IQUANT_FITS"]
 
 Index = npt.NDArray[np.integer]
-CHUNK = 256  # blocks encoded at once
 
 TWO_BITS = (8, 25, 43)
 THREE_BITS = (4, 12, 20, 28, 36, 44, 52, 62)  # of IQ3_XXS
@@ -139,43 +137,6 @@ def split_iq3_s(data: UInt8Array) -> BlockParts:
 # ---- encoding
 
 
-def fit(
-    blocks: Float32Array,
-    grid: str,
-    magnitudes: tuple[int, ...],
-    width: int,
-    part: float,
-    *,
-    even: bool,
-    importance: Float32Array | None,
-) -> tuple[UInt8Array, UInt8Array, Index, UInt8Array]:
-    """Blocks [B, 256] as d's bytes [B, 2], scales s [B, groups], indices [B, runs] and signs [B, 32].
-
-    part: what d counts. even: whether each 8 weights need an even number of negative ones: where it
-    is odd, that changes its sign which loses least by it. importance: [B, 256], how much weights count, or None.
-    """
-    weight = None if importance is None else deviations(blocks, importance)
-    x = blocks.reshape(-1, 32, 8)
-    negative = x < 0
-    size = np.abs(x)
-    if even:
-        odd = negative.sum(-1) % 2 == 1  # [B, 32]
-        loss = size if weight is None else weight.reshape(size.shape) * size * size
-        changed = odd[..., None] & (np.arange(8) == loss.argmin(-1)[..., None])
-        negative ^= changed
-        size = np.where(changed, -size, size)  # what the number is, seen from the sign that it gets
-    signs = np.packbits(negative, axis=-1, bitorder="little")[..., 0]
-    values = np.array(magnitudes, np.float32)[digits_of(grid)]
-    groups = size.reshape(len(blocks), -1, width)
-    counts = None if weight is None else weight.reshape(groups.shape)
-    scale, _ = fit_runs(groups, values, float(magnitudes[-1]), weight=counts)  # [B, groups]
-    d = to_half(scale.max(-1, keepdims=True) / np.float32(31 * part))
-    step = d.astype(np.float32) * np.float32(part)
-    scales = np.clip(np.rint((over(scale, step) - 1) / 2), 0, 15)
-    _, index = fit_runs(groups, values, float(magnitudes[-1]), step * (2 * scales + 1), counts)
-    return d.view(np.uint8), scales.astype(np.uint8), index.reshape(len(blocks), -1), signs
-
-
 def as_bytes(numbers: npt.NDArray[np.integer], dtype: str) -> UInt8Array:
     """[B, n] -> [B, size * n] bytes."""
     return np.ascontiguousarray(numbers, dtype).view(np.uint8)
@@ -193,82 +154,67 @@ def sevens_and_scales(signs: UInt8Array, scales: UInt8Array) -> npt.NDArray[np.u
     return words
 
 
-def encode_iq2_xxs(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
-    """[B, 256] -> [B, 66]."""
-    d, scales, index, signs = fit(blocks, "iq2_xxs", TWO_BITS, 32, 1 / 8, even=True, importance=importance)
+def join_iq2_xxs(d: UInt8Array, scales: UInt8Array, index: UInt16Array, signs: UInt8Array) -> UInt8Array:
+    """The inverse of `split_iq2_xxs`, see `GridFit.join`."""
     words = as_bytes(sevens_and_scales(signs, scales), "<u4").reshape(-1, 8, 4)
     pairs = np.concatenate([index.astype(np.uint8).reshape(-1, 8, 4), words], axis=-1)
     return np.concatenate([d, pairs.reshape(-1, 64)], axis=-1)
 
 
-def encode_iq2_xs(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
-    """[B, 256] -> [B, 74]."""
-    d, scales, index, signs = fit(blocks, "iq2_xs", TWO_BITS, 16, 1 / 8, even=True, importance=importance)
-    both = index | (signs & np.uint8(127)).astype(np.int64) << 9
+def join_iq2_xs(d: UInt8Array, scales: UInt8Array, index: UInt16Array, signs: UInt8Array) -> UInt8Array:
+    """The inverse of `split_iq2_xs`."""
+    both = index | (signs & np.uint8(127)).astype(np.uint16) << np.uint16(9)
     return np.concatenate([d, as_bytes(both, "<u2"), joined(scales)], axis=-1)
 
 
-def encode_iq2_s(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
-    """[B, 256] -> [B, 82]."""
-    d, scales, index, signs = fit(blocks, "iq2_s", TWO_BITS, 16, 1 / 8, even=False, importance=importance)
-    pairs = np.bitwise_or.reduce((index >> 8).reshape(-1, 8, 4) << np.array([0, 2, 4, 6]), axis=-1)
-    parts = [d, (index & 255).astype(np.uint8), signs, pairs.astype(np.uint8), joined(scales)]
-    return np.concatenate(parts, axis=-1)
+def join_iq2_s(d: UInt8Array, scales: UInt8Array, index: UInt16Array, signs: UInt8Array) -> UInt8Array:
+    """The inverse of `split_iq2_s`."""
+    pairs = pack_neighbours((index >> np.uint16(8)).astype(np.uint8))
+    return np.concatenate([d, index.astype(np.uint8), signs, pairs, joined(scales)], axis=-1)
 
 
-def encode_iq3_xxs(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
-    """[B, 256] -> [B, 98]."""
-    d, scales, index, signs = fit(blocks, "iq3_xxs", THREE_BITS, 32, 1 / 4, even=True, importance=importance)
+def join_iq3_xxs(d: UInt8Array, scales: UInt8Array, index: UInt16Array, signs: UInt8Array) -> UInt8Array:
+    """The inverse of `split_iq3_xxs`."""
     return np.concatenate([d, index.astype(np.uint8), as_bytes(sevens_and_scales(signs, scales), "<u4")], axis=-1)
 
 
-def encode_iq3_s(blocks: Float32Array, importance: Float32Array | None = None) -> UInt8Array:
-    """[B, 256] -> [B, 110]."""
-    d, scales, index, signs = fit(blocks, "iq3_s", ODD, 32, 1, even=False, importance=importance)
-    upper = np.packbits((index >> 8).astype(np.uint8), axis=-1, bitorder="little")
-    return np.concatenate([d, (index & 255).astype(np.uint8), upper, signs, joined(scales)], axis=-1)
+def join_iq3_s(d: UInt8Array, scales: UInt8Array, index: UInt16Array, signs: UInt8Array) -> UInt8Array:
+    """The inverse of `split_iq3_s`."""
+    upper = np.packbits((index >> np.uint16(8)).astype(np.uint8), axis=-1, bitorder="little")
+    return np.concatenate([d, index.astype(np.uint8), upper, signs, joined(scales)], axis=-1)
 
 
-ENCODERS: dict[str, EncodeBlocks] = {
-    "IQ2_XXS": encode_iq2_xxs,
-    "IQ2_XS": encode_iq2_xs,
-    "IQ2_S": encode_iq2_s,
-    "IQ3_XXS": encode_iq3_xxs,
-    "IQ3_S": encode_iq3_s,
+NEAR = (0.8, 0.9, 1.0, 1.1, 1.2)
+IQUANT_FITS = {
+    "IQ2_XXS": GridFit("iq2_xxs", (TWO_BITS,), 32, 1 / 8, 4, NEAR, join_iq2_xxs, "even"),
+    "IQ2_XS": GridFit("iq2_xs", (TWO_BITS,), 16, 1 / 8, 4, NEAR, join_iq2_xs, "even"),
+    "IQ2_S": GridFit("iq2_s", (TWO_BITS,), 16, 1 / 8, 4, NEAR, join_iq2_s, "free"),
+    "IQ3_XXS": GridFit("iq3_xxs", (THREE_BITS,), 32, 1 / 4, 4, NEAR, join_iq3_xxs, "even"),
+    "IQ3_S": GridFit("iq3_s", (ODD,), 32, 1.0, 4, NEAR, join_iq3_s, "free"),
 }
 
 
-def iquant(
-    name: str,
-    ggml_type: int,
-    size: int,
-    width: int,
-    magnitudes: tuple[int, ...],
-    split: Callable[[UInt8Array], BlockParts],
-) -> Encoding:
-    """A row of the table: groups of `width` weights, whose factor is float32 since d counts in parts of it."""
-    table = table_of(magnitudes)
+def iquant(name: str, ggml_type: int, size: int, split: Callable[[UInt8Array], BlockParts]) -> Encoding:
+    """A row of the table: groups whose factor is float32, since d counts in parts of it."""
+    fit = IQUANT_FITS[name]
+    table = table_of(fit.tables[0])
     bits = len(table).bit_length() - 1
-    layout = Layout(bits, width, 256 // width, numbers=table, factor="f32", scales=True)
+    layout = Layout(bits, fit.width, fit.groups, numbers=table, factor="f32", scales=True)
     return integer_encoding(
         name,
         ggml_type=ggml_type,
         size=size,
         layout=layout,
         split=split,
-        encode=partial(encode_chunks, encode=ENCODERS[name], chunk=CHUNK),
+        encode=partial(encode_runs, fit),
         recoded=True,
     )
 
 
 IQUANTS: tuple[Encoding, ...] = (
-    iquant("IQ2_XXS", 16, 66, 32, TWO_BITS, split_iq2_xxs),
-    iquant("IQ2_XS", 17, 74, 16, TWO_BITS, split_iq2_xs),
-    iquant("IQ2_S", 22, 82, 16, TWO_BITS, split_iq2_s),
-    iquant("IQ3_XXS", 18, 98, 32, THREE_BITS, split_iq3_xxs),
-    iquant("IQ3_S", 21, 110, 32, ODD, split_iq3_s),
+    iquant("IQ2_XXS", 16, 66, split_iq2_xxs),
+    iquant("IQ2_XS", 17, 74, split_iq2_xs),
+    iquant("IQ2_S", 22, 82, split_iq2_s),
+    iquant("IQ3_XXS", 18, 98, split_iq3_xxs),
+    iquant("IQ3_S", 21, 110, split_iq3_s),
 )
-
-WEIGHTED_IQUANTS: dict[str, EncodeWeighted] = {
-    name: partial(encode_chunks, encode=encode, chunk=CHUNK) for name, encode in ENCODERS.items()
-}

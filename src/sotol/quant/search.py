@@ -28,6 +28,7 @@ CHUNK = 2048  # blocks of 256 encoded at once: bounds a search's memory to some 
 LANES = 16  # a multiple of which lanes are: NumPy sums the first axis in order only beside a longer last one
 LARGEST = np.float32(3e38)
 NEIGHBOURS = (0, -1, 1)
+SHARE = 0.25  # of a group's mean square in how much its numbers count: by divergence between none and all of it
 
 
 class Guesses(NamedTuple):
@@ -178,11 +179,17 @@ def fit_line(x: Float32Array, weight: Float32Array, top: int, guesses: Guesses) 
 
 
 def weights_of(fit: Fit, x: Float32Array, importance: Float32Array | None) -> Float32Array:
-    """How much each number of x [groups, width, B] counts; without importance its magnitude, and its group's."""
+    """How much each number of x [groups, width, B] counts.
+
+    Without importance larger numbers count more, since models depend on their largest weights: by their magnitude and
+    their group's where numbers are a line's; where all have one scale, by the squares of these, which costs least in
+    divergence (docs/encodings.md).
+    """
     if importance is None:
-        squares = np.add.reduce(x * x, axis=1, keepdims=True)
-        result: Float32Array = np.sqrt(squares / np.float32(fit.layout.width)) + np.abs(x)
-        return result
+        squares = x * x
+        sums: Float32Array = np.add.reduce(squares, axis=1, keepdims=True)
+        mean = sums / np.float32(fit.layout.width)
+        return np.sqrt(mean) + np.abs(x) if fit.layout.minimum else mean * np.float32(SHARE) + squares
     if not fit.deviations:
         return importance
     mean = total((x * x).reshape(fit.layout.values, -1)) * np.float32(2 / fit.layout.values)

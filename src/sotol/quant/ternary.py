@@ -16,6 +16,7 @@ from sotol.quant.encoding import (
     as_blocks,
     halves,
     integer_encoding,
+    pack_neighbours,
     pack_shared,
     require_range,
     to_half,
@@ -109,7 +110,7 @@ def encode_q1_0(x: Float32Array) -> UInt8Array:
 def encode_q2_0(x: Float32Array) -> UInt8Array:
     """[..., B * 64] -> [..., B * 18] bytes: as GGML's, which uses the number 2 for nothing."""
     q, d = round_to_steps(x, 64, 2)
-    return flat(d, np.bitwise_or.reduce(q.reshape(*q.shape[:-1], 16, 4) << np.array([0, 2, 4, 6], np.uint8), axis=-1))
+    return flat(d, pack_neighbours(q))
 
 
 TRITS = Layout(2, 256, numbers=1)

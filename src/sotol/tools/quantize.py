@@ -24,12 +24,12 @@ from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.importance import Importance
 from sotol.tools.mixes import EMBEDDINGS, FILE_TYPES, MIXES, OTHER_FILE_TYPE, facts_of, plan
 
-__all__ = ["Quantised", "quantize"]
+__all__ = ["NEEDS_IMPORTANCE", "Quantised", "quantize"]
 
 VERSION = 2  # general.quantization_version: of GGML's encodings
 
 # Encodings that leave nothing of a model unless it is known which columns count.
-NEEDS_IMPORTANCE = {"IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M"}
+NEEDS_IMPORTANCE = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"}
 
 
 class Quantised(NamedTuple):

@@ -12,6 +12,7 @@ from sotol.backends.cpu.kernels import (
     embed,
     experts,
     fit,
+    grids,
     heads,
     linear,
     norm,
@@ -71,4 +72,9 @@ NATIVE_FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 # Factories of more native functions, for a target and parameters, like those of kernels.
-NATIVE_FACTORIES: dict[str, Callable[..., Any]] = {"fit": fit.fit, "pack": pack.pack, "round": rounding.round_blocks}
+NATIVE_FACTORIES: dict[str, Callable[..., Any]] = {
+    "fit": fit.fit,
+    "grid": grids.grid,
+    "pack": pack.pack,
+    "round": rounding.round_blocks,
+}

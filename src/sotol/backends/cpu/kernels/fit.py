@@ -24,7 +24,7 @@ from sotol.backends.cpu.vectors.simd import (
     to_int,
 )  # fmt: skip
 from sotol.quant import FITS
-from sotol.quant.search import FINE, LARGEST, NEIGHBOURS, Fit, Guesses
+from sotol.quant.search import FINE, LARGEST, NEIGHBOURS, SHARE, Fit, Guesses
 
 WORD = 8
 MOST_STACK = 256 * VECTOR_BYTES  # a block's numbers, or how much they count
@@ -81,7 +81,7 @@ def fit(target: Target, name: str, weighted: int):
 
 def _weigher(rule: Fit):
     """weigh(x, weight): how much each number of 16 blocks counts by itself; see `search.weights_of`."""
-    width, groups = rule.layout.width, rule.layout.groups
+    width, groups, line = rule.layout.width, rule.layout.groups, rule.layout.minimum
 
     @compiled
     def weigh(x, weight):
@@ -91,9 +91,11 @@ def _weigher(rule: Fit):
             for i in range(width):
                 v = load(x + at + VECTOR_BYTES * i)
                 squares = squares + v * v
-            root = square_root(squares / number(width))
+            mean = squares / number(width)
+            root, share = square_root(mean), mean * number(SHARE)
             for i in range(width):
-                store(weight + at + VECTOR_BYTES * i, root + absolute(load(x + at + VECTOR_BYTES * i)))
+                v = load(x + at + VECTOR_BYTES * i)
+                store(weight + at + VECTOR_BYTES * i, root + absolute(v) if line else share + v * v)
 
     return weigh
 

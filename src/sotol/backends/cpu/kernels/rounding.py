@@ -1,11 +1,17 @@
-"""Blocks of 32 numbers without a search, as native code: the bytes of `quant/legacy.py`'s encoders.
+"""Blocks without a search, as native code: the table of all, and the bytes of `quant/legacy.py`'s encoders.
 
-A block is two vectors; what is said of all of it, such as its largest number, goes across their lanes.
+A block of these is 32 numbers, two vectors; what is said of all of it, such as its largest number, goes across their
+lanes.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from sotol.backends.cpu.kernels import e2m1, ternary
 from sotol.backends.cpu.layout import VECTOR_BYTES
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.choosing import choose, half_storer, lanes_above, truncated
@@ -22,30 +28,19 @@ from sotol.backends.cpu.vectors.simd import (
 )  # fmt: skip
 
 WIDTH = 32
-BLOCK_BYTES = 4 * WIDTH  # of f32
 
 compiled = njit(error_model="numpy")
 
 
 def round_blocks(target: Target, name: str):
-    """round_blocks(x, out, blocks, 0, 0) -> how many factors are beyond float16: blocks of f32 to blocks at out."""
-    symmetric = name in ("Q4_0", "Q5_0")
-    bits = 8 if name == "Q8_0" else 5 if name.startswith("Q5") else 4
-    size = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24}[name]
-    store_half = half_storer(target.f16)
-    block = (
-        _whole_bytes(store_half)
-        if bits == 8
-        else _symmetric(store_half, bits)
-        if symmetric
-        else _ranged(store_half, bits)
-    )
+    """round_blocks(x, out, blocks, 0, 0) -> in how many blocks a factor is beyond its type: f32 to blocks at out."""
+    values, size, factory = ROUNDERS[name]
+    block, block_bytes = factory(half_storer(target.f16)), 4 * values
 
     def round_all(x, out, blocks, _4, _5):
         beyond = 0
         for i in range(blocks):
-            at = x + BLOCK_BYTES * i
-            beyond += block(load(at), load(at + VECTOR_BYTES), at, out + size * i)
+            beyond += block(x + block_bytes * i, out + size * i)
         return beyond
 
     return round_all
@@ -82,7 +77,8 @@ def _whole_bytes(store_half):
         return to_int(choose(zero, scaled, zero - size, size))
 
     @compiled
-    def block(low, high, _at, out):
+    def block(at, out):
+        low, high = load(at), load(at + VECTOR_BYTES)
         d = lane_max(maximum(absolute(low), absolute(high))) / np.float32(127)
         factor = splat(inverse(d))
         beyond = store_half(out, d)
@@ -121,7 +117,8 @@ def _symmetric(store_half, bits: int):
         return choose(q, top, top, q)
 
     @compiled
-    def block(low, high, at, out):
+    def block(at, out):
+        low, high = load(at), load(at + VECTOR_BYTES)
         d = largest(low, high, at) / np.float32(-middle)
         factor = splat(inverse(d))
         beyond = store_half(out, d)
@@ -142,7 +139,8 @@ def _ranged(store_half, bits: int):
         return choose(q, top, top, q)
 
     @compiled
-    def block(low, high, _at, out):
+    def block(at, out):
+        low, high = load(at), load(at + VECTOR_BYTES)
         most = lane_max(maximum(low, high))
         zero = splat(np.float32(0))
         least = np.float32(0) - lane_max(maximum(zero - low, zero - high))
@@ -153,3 +151,18 @@ def _ranged(store_half, bits: int):
         return beyond
 
     return block
+
+
+# Numbers of a block, its bytes, and a factory: block(x, out) -> whether a factor is beyond what its type holds.
+ROUNDERS: dict[str, tuple[int, int, Callable[[Any], Any]]] = {
+    "Q8_0": (32, 34, _whole_bytes),
+    "Q4_0": (32, 18, partial(_symmetric, bits=4)),
+    "Q5_0": (32, 22, partial(_symmetric, bits=5)),
+    "Q4_1": (32, 20, partial(_ranged, bits=4)),
+    "Q5_1": (32, 24, partial(_ranged, bits=5)),
+    "MXFP4": (32, 17, e2m1.block_of_mxfp4),
+    "NVFP4": (64, 36, e2m1.block_of_nvfp4),
+    "TQ1_0": (256, 54, ternary.block_of_tq1_0),
+    "TQ2_0": (256, 66, ternary.block_of_tq2_0),
+    "Q2_0": (64, 18, ternary.block_of_q2_0),
+}

@@ -11,12 +11,34 @@ from sotol.backends.cpu.layout import LANES
 from sotol.backends.cpu.running.threads import NativeFunction, native_function
 from sotol.backends.cpu.target import Target, host_target
 from sotol.progress import Progress
-from sotol.quant import FITS, WEIGHTED, Encoding, Fit, Found, encode_fitted
+from sotol.quant import (
+    FITS,
+    GRID_FITS,
+    WEIGHTED,
+    Encoding,
+    Fit,
+    Found,
+    FoundRuns,
+    GridFit,
+    encode_fitted,
+    encode_runs,
+)
 from sotol.quant.encoding import as_blocks, require_range
 
 __all__ = ["Encoder"]
 
-ROUNDED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")  # without a search: `kernels/rounding.py`
+ROUNDED = (
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "MXFP4",
+    "NVFP4",
+    "TQ1_0",
+    "TQ2_0",
+    "Q2_0",
+)  # without a search: `kernels/rounding.py`
 
 
 class Encoder:
@@ -48,6 +70,8 @@ class Encoder:
             return encoding.encode(x) if importance is None or weighted is None else weighted(x, importance)
         if key[0] == "round":
             return _rounded(self._functions[key], encoding, x)
+        if key[0] == "grid":
+            return encode_runs(GRID_FITS[encoding.name], x, importance, partial(_find_runs, self._functions[key]))
         return encode_fitted(FITS[encoding.name], x, importance, partial(_find, self._functions[key]))
 
 
@@ -55,6 +79,8 @@ def _key(encoding: Encoding, weighted: bool) -> Key | None:
     """Of the native function for an encoding; None where there is none."""
     if encoding.name in FITS and (weighted or FITS[encoding.name].plain):
         return "fit", encoding.name, int(weighted)
+    if encoding.name in GRID_FITS:
+        return "grid", encoding.name
     return ("round", encoding.name) if encoding.name in ROUNDED else None
 
 
@@ -85,6 +111,24 @@ def _find(function: NativeFunction, fit: Fit, blocks: Float32Array, importance: 
     function(places.ctypes.data, lanes, 0, 0, 0)
     q, d, m, scales, minimums = found
     return Found(q[:count], d[:count], m[:count], scales[:count], minimums[:count])
+
+
+def _find_runs(function: NativeFunction, fit: GridFit, blocks: Float32Array, weight: Float32Array) -> FoundRuns:
+    """`grid_search.find_runs` by the native function of this fit."""
+    count, values = blocks.shape
+    lanes = -(-count // LANES) * LANES
+    runs = values // fit.length
+    found = FoundRuns(
+        np.empty((lanes, runs, 2), np.uint8),
+        np.empty((lanes, runs), np.uint8),
+        np.empty((lanes, fit.groups), np.uint8),
+        np.empty(lanes, np.float32),
+    )
+    x, counts = _whole(blocks, lanes), _whole(weight, lanes)
+    places = np.array([a.ctypes.data for a in (x, counts, *found)], np.int64)
+    function(places.ctypes.data, lanes, 0, 0, 0)
+    halves, lowered, scales, d = found
+    return FoundRuns(halves[:count], lowered[:count], scales[:count], d[:count])
 
 
 def _whole(blocks: Float32Array, lanes: int) -> Float32Array:

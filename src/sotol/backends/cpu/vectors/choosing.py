@@ -64,6 +64,19 @@ def truncated(_context: Any, _v: Any) -> Any:
 
 
 @intrinsic
+def digit(_context: Any, _v: Any, _shift: Any, _bits: Any) -> Any:
+    """The number in some bits, from bit `shift` on, of 16 lanes of whole numbers >= 0."""
+
+    def generate(_c: Any, b: Any, _s: Any, args: Any) -> Any:
+        v, shift, bits = args
+        mask = b.sub(b.shl(ir.Constant(I64, 1), bits), ir.Constant(I64, 1))
+        moved = b.lshr(b.fptosi(v, VI), splat_ir(b, b.trunc(shift, I32), VI))
+        return b.sitofp(b.and_(moved, splat_ir(b, b.trunc(mask, I32), VI)), VF)
+
+    return f32x16(f32x16, types.int64, types.int64), generate
+
+
+@intrinsic
 def lanes_above(_context: Any, _a: Any, _b: Any) -> Any:
     """A bit for each lane, lane 0 lowest: whether a > b."""
 
