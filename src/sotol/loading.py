@@ -12,6 +12,7 @@ from sotol.formats import Checkpoint, is_hub_model, read_model
 from sotol.kv.sizing import pool_sizes, states_within, tokens_within
 from sotol.load_options import LoadOptions, LoadSettings
 from sotol.models import architecture_of, described, trace_model
+from sotol.program.early_rows import early_rows
 from sotol.program.fuse import quantize_inputs
 from sotol.program.memory import Group, group_caches
 from sotol.program.runner import Backend, Runner
@@ -77,7 +78,7 @@ def load(model: str | Path | None, options: LoadOptions, progress: Progress | No
         checkpoint = read_model(path)
         context = _context(checkpoint.metadata, options.ctx)
         weights = _file_bytes(checkpoint)
-        program = trace_model(checkpoint, context)
+        program = early_rows(trace_model(checkpoint, context))
     vocabulary = int(program.results["logits"].shape[-1])
     if options.precision == "int8":
         exact, program = program, quantize_inputs(program)

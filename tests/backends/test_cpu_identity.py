@@ -14,6 +14,7 @@ from sotol.backends.cpu.target import Target, host_target, target_for
 from sotol.catalog import find_model
 from sotol.formats import read_gguf
 from sotol.models import ARCHITECTURES, trace_model
+from sotol.program.early_rows import early_rows
 from sotol.program.fuse import quantize_inputs
 from sotol.program.program import Program
 from sotol.program.step import Limits
@@ -119,6 +120,7 @@ def test_chunks_and_threads_of_every_architecture(architecture: str) -> None:
     for size, threads in ((1, 2), (7, 5), (64, 1)):
         same_bits(whole, logits(program, ids, in_chunks(size), threads=threads))
     same_bits(whole, logits(program, ids, in_chunks(64), target=target_for(LEVELS[0])))
+    same_bits(whole, logits(early_rows(program), ids, in_chunks(64)))  # the last: `program` is empty then
 
 
 @pytest.mark.parametrize("level", LEVELS[:-1])

@@ -29,7 +29,7 @@ from sotol.program import ops
 from sotol.program.activations import GATED
 from sotol.program.fuse import quantize_inputs
 from sotol.program.program import Constant, Program
-from sotol.quant import ENCODINGS, FITS, Float32Array, Layout
+from sotol.quant import ENCODINGS, FITS, GRID_FITS, Float32Array, Layout
 
 __all__ = ["cases", "matrix_product"]
 
@@ -139,9 +139,9 @@ def _layout(name: str, layout: Layout) -> Iterator[Steps]:
 def _encoders() -> Iterator[Encoded]:
     """The bytes of blocks, with importance of columns and without."""
     importance = np.exp(np.random.default_rng(2).standard_normal(WIDTH)).astype(np.float32)
-    for name in dict.fromkeys((*FITS, *ROUNDED)):
+    for name in dict.fromkeys((*FITS, *GRID_FITS, *ROUNDED)):
         yield Encoded(f"encode {name}", ENCODINGS[name], rows(6, 1))
-        if name in FITS:
+        if name in FITS or name in GRID_FITS:
             yield Encoded(f"encode {name}, weighted", ENCODINGS[name], rows(6, 1), importance)
 
 

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
-from tests.support.running import RUNNERS, limits_for, make_step
+from tests.support.checkpoints import random_checkpoint
+from tests.support.running import RUNNERS, limits_for, make_step, make_table
 
+from sotol.backends.reference import ReferenceRunner
 from sotol.formats.weights import Weight
+from sotol.models import ARCHITECTURES, trace_model
 from sotol.program import ops
 from sotol.program.early_rows import early_rows
 from sotol.program.memory import Cache, Paged
@@ -86,3 +89,22 @@ def test_numbers_that_rows_can_not_cut_are_made_of_all_tokens() -> None:
     program.results["x"] = ops.scale(ops.rows(scaled.reshape("T", 8), index), factor=3.0)
     early = early_rows(program)
     assert early is program
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_gives_the_same(architecture: str) -> None:
+    """The wanted rows of a prompt, and of the tokens behind it."""
+    rng = np.random.default_rng(2)
+    tokens = [rng.integers(0, 48, size).tolist() for size in (20, 1, 6)]
+    found = []
+    for change in (lambda program: program, early_rows):
+        program = change(trace_model(random_checkpoint(architecture), 64))
+        runner = ReferenceRunner(program, limits_for(program, 64))
+        begin, logits = 0, []
+        for ids in tokens:
+            step = make_step([ids], [begin], [[0, 1, 2, 3]], [len(ids) - 1], groups=len(runner.groups))
+            tables = tuple(make_table([[0]] if group.state else [[0, 1, 2, 3]]) for group in runner.groups)
+            logits.append(runner.run(step._replace(tables=tables))["logits"].copy())
+            begin += len(ids)
+        found.append(np.concatenate(logits))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-4 * np.abs(found[0]).max())

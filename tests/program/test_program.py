@@ -299,11 +299,9 @@ def layers_in(m: Model, x: Tensor, loop: str) -> Tensor:
 
 @pytest.mark.parametrize(
     ("loop", "layers"),
-    [("for", [None, 0, 0, 1, None]), ("zip", [None, 0, 0, 0, 1, 1, None]), ("break", [None, 0, 0, None])],
+    [("for", [None, 0, 1, None, None]), ("zip", [None, 0, 0, 1, 1, None, None]), ("break", [None, 0, None, None])],
 )
 def test_nodes_know_their_layer(loop: str, layers: list[int | None]) -> None:
-    """embed, rows (which moves up into layer 0: `early_rows`), the layers, linear."""
-
     def forward(m: Model, _config: Config, step: StepSymbols) -> Tensor:
         x = layers_in(m, ops.embed(m.w("token_embd"), step.tokens), loop)
         return ops.linear(ops.rows(x, step.logit_rows), m.w("token_embd"))

@@ -20,7 +20,6 @@ from sotol.formats.files import in_memory
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.binding.bind import bind, is_gguf, renamed
 from sotol.models.binding.metadata import Metadata
-from sotol.program.early_rows import early_rows
 from sotol.program.fuse import reorder_inputs
 from sotol.program.memory import Cache, Layout, State
 from sotol.program.program import Program, StepInput, Tensor
@@ -142,4 +141,4 @@ def trace(architecture: ModuleType, name: str, checkpoint: Checkpoint, context: 
         if x.shape[0] != "R" or x.kind != "f32":
             raise ModelError(f"{name}: forward gives {result} as {x.kind} {list(x.shape)}, not rows of float32")
     model.check_all_asked()
-    return early_rows(reorder_inputs(program)) if runs else program
+    return reorder_inputs(program) if runs else program
