@@ -5,6 +5,7 @@ behind its attention it computes the wanted rows alone. A row's bits don't depen
 """
 
 from sotol.program import ops
+from sotol.program.fuse import TensorMap
 from sotol.program.program import Cache, Node, Program, StepInput, Tensor, map_tensors
 
 __all__ = ["early_rows"]
@@ -20,21 +21,20 @@ def early_rows(program: Program) -> Program:
     if len(late) < 2:
         return program
     index = program.nodes[found[0]].inputs[1]
-    new, moved = Program(), dict[tuple[int, int], Tensor]()  # by (node, output) of the program that is replaced
-    cut = dict[tuple[int, int], Tensor]()  # the wanted rows of what has all of them
+    new, moved, cut = Program(), TensorMap(), TensorMap()  # cut: the wanted rows of what has all of them
 
     def wanted(x: Tensor, layer: int | None) -> Tensor:
-        at = x.index, x.output
         if x.index in late:
-            return moved[at]
-        if at not in cut:
-            inputs = moved[at], index
-            cut[at] = new.add(Node(ops.rows, inputs, {}, ops.rows.results_of(inputs, {}), layer))[0]
-        return cut[at]
+            return moved(x)
+        if (x.index, x.output) not in cut.tensors:
+            inputs = moved(x), index
+            node = Node(ops.rows, inputs, {}, ops.rows.results_of(inputs, {}), layer)
+            (cut.tensors[x.index, x.output],) = new.add(node)
+        return cut(x)
 
     for i, node in enumerate(program.nodes):
         if i == found[0]:
-            moved[i, 0] = wanted(_tensors(node)[0], node.layer)
+            moved.record(i, [wanted(_tensors(node)[0], node.layer)])
             continue
         if i in late:
             inputs = tuple(wanted(x, node.layer) if isinstance(x, Tensor) else x for x in node.inputs)
@@ -43,9 +43,9 @@ def early_rows(program: Program) -> Program:
                 attributes["shape"] = ("R", *attributes["shape"][1:])
             node = Node(node.op, inputs, attributes, node.op.results_of(inputs, attributes), node.layer)
         else:
-            node = map_tensors(node, lambda x: moved[x.index, x.output])
-        moved.update({(i, output): x for output, x in enumerate(new.add(node))})
-    new.results = {name: moved[x.index, x.output] for name, x in program.results.items()}
+            node = map_tensors(node, moved)
+        moved.record(i, new.add(node))
+    new.results = {name: moved(x) for name, x in program.results.items()}
     program.nodes.clear()
     program.results.clear()
     return new

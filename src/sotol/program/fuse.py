@@ -13,7 +13,7 @@ from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.program import INNER, Constant, Node, Op, Operand, Program, Tensor, map_tensors
 
-__all__ = ["PRODUCTS", "RULES", "Rule", "Uses", "chain", "fuse", "quantize_inputs", "reorder_inputs"]
+__all__ = ["PRODUCTS", "RULES", "Rule", "TensorMap", "Uses", "chain", "fuse", "quantize_inputs", "reorder_inputs"]
 
 
 PRODUCTS = (ops.linear, ops.expert_linear, ops.head_linear)  # activations come first, weights last
@@ -25,7 +25,7 @@ def quantize_inputs(program: Program) -> Program:
     Products with the same input share one `quantize`. This changes the arithmetic, so it is part of the model's
     definition on every backend; `precision="f32"` leaves it out.
     """
-    new, moved = Program(), _TensorMap()
+    new, moved = Program(), TensorMap()
     quantized: dict[tuple[int, int], Tensor] = {}  # by (node, output) of the input in the new program
     for i, node in enumerate(program.nodes):
         node = map_tensors(node, moved)
@@ -50,7 +50,7 @@ def reorder_inputs(program: Program) -> Program:
     ordered = [(i, x) for i, node in enumerate(program.nodes) for x in node.inputs if isinstance(x, Weight)]
     if all(x.order is None for _, x in ordered):
         return program
-    new, moved = Program(), _TensorMap()
+    new, moved = Program(), TensorMap()
     made: dict[tuple[int, int, bytes], Tensor] = {}  # by (node, output) of the input in the new program, and the order
     for i, node in enumerate(program.nodes):
         node = map_tensors(node, moved)
@@ -174,7 +174,7 @@ def _conflict(writers: Sequence[Node], others: Sequence[Node]) -> bool:
 
 
 def _fused(uses: Uses, groups: Mapping[int, tuple[str, tuple[int, ...]]]) -> Program:
-    new, moved = Program(), _TensorMap()
+    new, moved = Program(), TensorMap()
     inner = {i for _, group in groups.values() for i in group[:-1]}
     for i, node in enumerate(uses.nodes):
         if i in groups:
@@ -224,7 +224,7 @@ def _parts_only(*_: object) -> None:
     raise TypeError("a fused op has no meaning of its own: run its parts")
 
 
-class _TensorMap:
+class TensorMap:
     """Maps tensors of a program to those of its rewritten form, as rewriting goes on."""
 
     def __init__(self) -> None:
