@@ -199,14 +199,9 @@ def _named(form: NamedCalls, name: str, caller: Caller) -> tuple[Tool, str | Non
 def _python_calls(form: PythonCalls, caller: Caller) -> Reading[None]:
     source = caller.source
     parts: list[str] = []
-
-    def note(text: str) -> None:
-        parts.append(text)
-        source.taken.append(text)
-
     if form.open:
         close = form.close.strip()
-        if (yield from source.flow(Markers([close, *caller.hidden.texts]), note)) == close:
+        if (yield from source.gather(Markers([close, *caller.hidden.texts]), parts)) == close:
             source.take(len(close))
         text = "".join(parts)
     else:
@@ -230,13 +225,8 @@ def _python_list(caller: Caller) -> Reading[str]:
         raise Malformed
     caller.tool(name)
     parts, depth = ["[", name], 1
-
-    def note(text: str) -> None:
-        parts.append(text)
-        source.taken.append(text)
-
     while depth:
-        mark = yield from source.flow(BRACKETS, note)
+        mark = yield from source.gather(BRACKETS, parts)
         if not mark:
             raise Malformed
         parts.append(source.take(1))
@@ -252,13 +242,8 @@ def _python_list(caller: Caller) -> Reading[str]:
 def _rest_of_literal(quote: str, parts: list[str], caller: Caller) -> Reading[None]:
     """The rest of a text, from behind its first quote."""
     source, ends = caller.source, Markers([quote, "\\"])
-
-    def note(text: str) -> None:
-        parts.append(text)
-        source.taken.append(text)
-
     while True:
-        mark = yield from source.flow(ends, note)
+        mark = yield from source.gather(ends, parts)
         if not mark:
             raise Malformed
         parts.append(source.take(1))

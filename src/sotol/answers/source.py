@@ -131,6 +131,15 @@ class Source:
                 return "" if found is None else found[0]
             yield
 
+    def gather(self, markers: Markers, parts: list[str]) -> Reading[str]:
+        """Read text of any length into parts, as it comes: up to a marker, as `flow`."""
+
+        def note(text: str) -> None:
+            parts.append(text)
+            self.taken.append(text)
+
+        return (yield from self.flow(markers, note))
+
     def until(self, markers: Markers) -> Reading[tuple[str, str]]:
         """Read a short text, a name, up to a marker, which is not read yet: both. Malformed if none comes soon."""
         parts: list[str] = []
@@ -181,13 +190,8 @@ class Source:
                 raise Malformed
             return "".join(parts)
         depth = 0
-
-        def note(text: str) -> None:
-            parts.append(text)
-            self.taken.append(text)
-
         while True:
-            mark = yield from self.flow(STRUCTURE, note)
+            mark = yield from self.gather(STRUCTURE, parts)
             if mark == '"':
                 parts.append((yield from self.string()))
                 continue
