@@ -11,7 +11,7 @@ import sotol.formats
 from sotol.errors import ModelError
 from sotol.formats import Weight
 from sotol.formats.files import files_of, in_memory
-from sotol.models.binding.changes import as_floats
+from sotol.models.binding.sources import as_floats
 from sotol.quant import ENCODINGS, UInt8Array
 
 

@@ -5,6 +5,7 @@ rows that a format keeps in several tensors and a source puts together as they a
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from sotol.errors import ModelError
 from sotol.quant import ENCODINGS, Encoding, Float32Array, UInt8Array
 
-__all__ = ["Checkpoint", "Order", "Source", "Stored", "Weight"]
+__all__ = ["Checkpoint", "Derived", "Order", "Source", "Stored", "Weight"]
 
 Order = npt.NDArray[np.int32]
 
@@ -173,6 +174,27 @@ def check_shape(name: str, encoding: Encoding, shape: tuple[int, ...]) -> None:
             f"{name}: shape {shape} does not suit {encoding.name}, "
             f"whose rows are one or more blocks of {encoding.values}"
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derived(ABC):
+    """A source whose rows are made of a weight's, when they are asked for: as many rows of as many bytes, unless a kind
+    of it says otherwise.
+    """
+
+    weight: Weight
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.row_count, self.weight.row_bytes
+
+    @property
+    def arrays(self) -> Sequence[UInt8Array]:
+        return self.weight.source.arrays
+
+    @abstractmethod
+    def rows(self, first: int, end: int) -> UInt8Array:
+        """As of `Source`."""
 
 
 class Checkpoint(NamedTuple):

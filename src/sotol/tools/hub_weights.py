@@ -14,7 +14,8 @@ from sotol.errors import ModelError
 from sotol.formats.safetensors_writer import NewTensor
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.binding.bind import Config, Table, bind, letters_of
-from sotol.models.binding.changes import as_floats, undone
+from sotol.models.binding.changes import undone
+from sotol.models.binding.sources import as_floats
 from sotol.tools.encoding import planned
 from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import full_name

@@ -10,8 +10,8 @@ from sotol.backends.cpu.running.fitting import Encoder
 from sotol.formats import GGUFWriter, read_model
 from sotol.formats.files import files_of
 from sotol.formats.weights import Checkpoint, Weight
-from sotol.models.binding.changes import as_floats
 from sotol.models.binding.drafts import draft_names
+from sotol.models.binding.sources import as_floats
 from sotol.progress import Progress
 from sotol.tools.counting import ByteCount
 from sotol.tools.encoding import Planned, default_encoding, planned, stays_f32

@@ -13,7 +13,6 @@ from sotol.errors import FormatError, ModelError
 from sotol.formats import Weight, read_gguf, write_gguf
 from sotol.formats.files import files_of
 from sotol.models.binding.changes import (
-    as_floats,
     by_part,
     decay_rates,
     head_rows,
@@ -27,6 +26,7 @@ from sotol.models.binding.changes import (
     turned_heads,
     undone,
 )
+from sotol.models.binding.sources import as_floats
 from sotol.quant import Float32Array
 
 LETTERS = {"H": 3, "d": 8, "g": 2, "v": 6, "e": 32}

@@ -5,14 +5,14 @@ byte, the first in its low half; `gate_up_proj_scales` [E, 2F, D / 32] is E8M0. 
 are the numbers of `gate_up_proj_bias` [E, 2F]. `down_proj` is [E, D, F] likewise.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from sotol.formats.quantised.grids import put_mxfp4
 from sotol.formats.quantised.settings import Settings
 from sotol.formats.quantised.tensors import Tensors, numbers
-from sotol.formats.weights import Weight
+from sotol.formats.weights import Derived, Weight
 from sotol.quant import UInt8Array
 
 __all__ = ["join_mxfp4"]
@@ -57,10 +57,10 @@ def put_part(tensors: Tensors, name: str, given: tuple[Weight, Weight, Weight | 
         tensors.weights[f"{name}.bias"] = Weight.from_bytes(bias.name, bias.encoding, cut.shape, data)
 
 
-class EachOf(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class EachOf(Derived):
     """Rows begin, begin + step, … of each matrix of [E, A, B]."""
 
-    weight: Weight
     begin: int
     step: int
     each: int  # of a matrix
@@ -68,10 +68,6 @@ class EachOf(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         return self.weight.shape[0] * self.each, self.weight.row_bytes
-
-    @property
-    def arrays(self) -> tuple[UInt8Array, ...]:
-        return tuple(self.weight.source.arrays)
 
     def rows(self, first: int, end: int) -> UInt8Array:
         """All rows between the first and the last are read."""

@@ -7,21 +7,20 @@ and blocks only move: a matrix stays in its encoding, and is read when it is pac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sotol import numerics
 from sotol.errors import ModelError
-from sotol.formats.files import copy_bytes, in_memory
+from sotol.formats.files import in_memory
 from sotol.formats.weights import Weight
-from sotol.quant import Float32Array, UInt8Array, encoding_named
+from sotol.models.binding.sources import Blocks, Indices, Multiplied, Rows, as_floats, turned
+from sotol.quant import Float32Array
 
 __all__ = [
     "Change",
     "Undoable",
-    "as_floats",
     "by_part",
     "decay_rates",
     "head_rows",
@@ -37,7 +36,6 @@ __all__ = [
 ]
 
 Change = Callable[[Weight, Mapping[str, int]], Weight]
-Order = npt.NDArray[np.intp]
 
 
 class Undoable:
@@ -69,7 +67,7 @@ def _minus_one(weight: Weight, _letters: Mapping[str, int]) -> Weight:
 plus_one = Undoable(_plus_one, _minus_one)
 
 
-def _pairs(count: int, width: int) -> Order:
+def _pairs(count: int, width: int) -> Indices:
     """Of each row in its new place, where it was, for heads of a width."""
     return np.arange(count).reshape(-1, 2, width // 2).swapaxes(1, 2).reshape(-1)
 
@@ -128,7 +126,7 @@ def tiled_heads(groups: str, heads: str, width: str = "") -> Undoable:
     value heads of gated DeltaNet layers: llama.cpp's conversion/qwen.py.
     """
 
-    def order(weight: Weight, letters: Mapping[str, int]) -> Order:
+    def order(weight: Weight, letters: Mapping[str, int]) -> Indices:
         tiled = _tiled(letters[groups], letters[heads], letters[width] if width else 1)
         before = weight.shape[0] - len(tiled)
         return np.concatenate([np.arange(before), before + tiled])
@@ -153,7 +151,7 @@ def tiled_inputs(groups: str, heads: str, width: str) -> Undoable:
         blocks, places = (np.argsort(tiled), tiled) if back else (tiled, np.argsort(tiled))
         if weight.order is not None:
             return replace(weight, order=places[weight.order].astype(np.int32))
-        return replace(weight, source=_Blocks(weight, blocks, weight.encoding.size), start=0)
+        return replace(weight, source=Blocks(weight, blocks, weight.encoding.size), start=0)
 
     return Undoable(partial(moved, back=False), partial(moved, back=True))
 
@@ -167,24 +165,15 @@ def head_rows(weight: Weight, heads: int, begin: int, end: int, *, apart: bool =
     each, count = weight.shape[0] // heads, end - begin
     order = (np.arange(heads)[:, None] * each + np.arange(begin, end)).reshape(-1)
     shape = (heads, count, weight.shape[1]) if apart else (heads * count, weight.shape[1])
-    return replace(weight, name=f"{weight.name}[{begin}:{end}]", shape=shape, source=_Rows(weight, order), start=0)
+    return replace(weight, name=f"{weight.name}[{begin}:{end}]", shape=shape, source=Rows(weight, order), start=0)
 
 
 def turned_heads(weight: Weight, heads: int, begin: int, end: int) -> Weight:
-    """The same rows of each head, transposed: [H, K, end - begin].
-
-    Numbers that lie in blocks along a row can't lie so along a column: they become float32, as do those of inputs in an
-    order of their own.
+    """The same rows of each head, transposed: [H, K, end - begin]; in the encoding as of `sources.turned`, and float32
+    where inputs have an order of their own.
     """
     own = head_rows(weight, heads, begin, end, apart=True)
-    encoding = own.encoding if own.encoding.values == 1 else encoding_named("F32")
-    shape = heads, own.shape[2], own.shape[1]
-    return Weight(f"{own.name}'", encoding, shape, _Turned(own, encoding.size))
-
-
-def as_floats(weight: Weight) -> Weight:
-    """The same numbers in F32, inputs in the model's order, decoded as they are asked for."""
-    return replace(weight, encoding=encoding_named("F32"), source=_Decoded(weight), start=0, order=None)
+    return turned(own, f"{own.name}'", range(own.shape[2]))
 
 
 def in_model_order(weight: Weight) -> Weight:
@@ -203,146 +192,16 @@ def times(weight: Weight, factors: float | npt.NDArray[np.floating]) -> Weight:
         return Weight.from_values(weight.name, values, "F32")
     plain = as_floats(weight)
     each = np.broadcast_to(np.asarray(factors, np.float32), (weight.row_count,))
-    return replace(plain, source=_Multiplied(plain, each))
+    return replace(plain, source=Multiplied(plain, each))
 
 
-def _tiled(groups: int, heads: int, width: int) -> Order:
+def _tiled(groups: int, heads: int, width: int) -> Indices:
     return np.arange(heads * width).reshape(groups, heads // groups, width).swapaxes(0, 1).reshape(-1)
 
 
-def _reordered(weight: Weight, order: Order) -> Weight:
+def _reordered(weight: Weight, order: Indices) -> Weight:
     """Items of the first dimension in another order; a vector becomes F32."""
     if len(weight.shape) > 1:
-        return replace(weight, source=_Rows(weight, order), start=0)
+        return replace(weight, source=Rows(weight, order), start=0)
     values: Float32Array = in_memory(weight).decode()[order]
     return Weight.from_values(weight.name, values, "F32")
-
-
-def _bytes_of(weight: Weight, first: int, end: int) -> UInt8Array:
-    """Rows as bytes of their own, read without danger."""
-    rows = weight.rows(first, end)
-    out = np.empty(rows.size, np.uint8)
-    copy_bytes(rows, out)
-    return out.reshape(rows.shape)
-
-
-class _Rows(NamedTuple):
-    """A matrix's rows in another order, each once."""
-
-    weight: Weight
-    order: Order
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.order), self.weight.row_bytes
-
-    @property
-    def arrays(self) -> Sequence[UInt8Array]:
-        return self.weight.source.arrays
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        """Neighbours are read together, whatever their order."""
-        wanted = self.order[first:end]
-        there = np.sort(wanted)
-        runs = np.split(there, np.flatnonzero(np.diff(there) != 1) + 1)
-        read = [_bytes_of(self.weight, int(run[0]), int(run[-1]) + 1) for run in runs if run.size]
-        parts = read or [np.empty((0, self.shape[1]), np.uint8)]
-        return np.concatenate(parts)[np.searchsorted(there, wanted)]
-
-
-class _Turned(NamedTuple):
-    """The matrices [N, K] of [H, N, K], each transposed, as rows: those of [H, K, N]."""
-
-    weight: Weight
-    size: int  # bytes of a number
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        heads, rows, columns = self.weight.shape
-        return heads * columns, rows * self.size
-
-    @property
-    def arrays(self) -> Sequence[UInt8Array]:
-        return self.weight.source.arrays
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        """Every head that has some of these rows is read as a whole."""
-        _, count, each = self.weight.shape
-        parts = [np.empty((0, self.shape[1]), np.uint8)]
-        for head in range(first // each, -(-end // each)):
-            rows = _bytes_of(self.weight, head * count, (head + 1) * count)
-            encoding = self.weight.encoding
-            if encoding.values == 1:
-                matrix = rows.view(f"u{self.size}")
-            else:
-                assert encoding.decode is not None
-                matrix = encoding.decode(rows).view("u4")
-            own = matrix.T[max(first - head * each, 0) : min(end - head * each, each)]
-            parts.append(np.ascontiguousarray(own).view(np.uint8))
-        return np.concatenate(parts)
-
-
-class _Decoded(NamedTuple):
-    """A matrix's rows in F32, inputs in the model's order."""
-
-    weight: Weight
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.row_count, 4 * self.weight.shape[-1]
-
-    @property
-    def arrays(self) -> Sequence[UInt8Array]:
-        return self.weight.source.arrays
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        decode = self.weight.encoding.decode
-        assert decode is not None
-        values = decode(_bytes_of(self.weight, first, end))
-        if self.weight.order is not None:
-            places = np.argsort(self.weight.order)
-            if places.ndim == 1:
-                values = np.ascontiguousarray(values[:, places])
-            else:
-                each = places[np.arange(first, end) // self.weight.shape[-2]]
-                values = np.take_along_axis(values, each, axis=1)
-        return values.view(np.uint8)
-
-
-class _Multiplied(NamedTuple):
-    """The rows of a matrix in F32, each times its factor."""
-
-    weight: Weight
-    factors: Float32Array
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.row_count, self.weight.row_bytes
-
-    @property
-    def arrays(self) -> Sequence[UInt8Array]:
-        return self.weight.source.arrays
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        values = np.ascontiguousarray(self.weight.rows(first, end)).view(np.float32)
-        return (values * self.factors[first:end, None]).view(np.uint8)
-
-
-class _Blocks(NamedTuple):
-    """A matrix whose rows have their blocks in another order."""
-
-    weight: Weight
-    order: Order
-    size: int  # bytes of a block
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.row_count, self.weight.row_bytes
-
-    @property
-    def arrays(self) -> Sequence[UInt8Array]:
-        return self.weight.source.arrays
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        read = _bytes_of(self.weight, first, end)
-        return read.reshape(len(read), -1, self.size)[:, self.order].reshape(read.shape)

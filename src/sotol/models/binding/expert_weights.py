@@ -23,6 +23,7 @@ import numpy as np
 from sotol.errors import ModelError
 from sotol.formats.files import copy_bytes
 from sotol.formats.weights import Weight
+from sotol.models.binding.sources import turned
 from sotol.quant import UInt8Array
 
 __all__ = ["whole_experts"]
@@ -168,7 +169,7 @@ def _turn(whole: dict[str, Weight], before: str, part: str) -> None:
     down, both = {"down_proj": range(width)}, {"gate_proj": range(half), "up_proj": range(half, width)}
     del whole[before + part]
     for name, columns in (down if part == "down_proj" else both).items():
-        whole[before + name] = _turned(matrix, name, columns)
+        whole[before + name] = turned(matrix, f"{matrix.name}, {name}", columns)
 
 
 def _turn_with_bias(whole: dict[str, Weight], before: str, part: str) -> None:
@@ -182,41 +183,7 @@ def _turn_with_bias(whole: dict[str, Weight], before: str, part: str) -> None:
     numbers = np.empty((added.row_count, added.row_bytes), np.uint8)
     copy_bytes(added.rows(), numbers.reshape(-1))
     for name, (first, step) in parts.items():
-        whole[before + name] = _turned(matrix, name, range(first, matrix.shape[2], step))
+        whole[before + name] = turned(matrix, f"{matrix.name}, {name}", range(first, matrix.shape[2], step))
         own = np.ascontiguousarray(numbers.view(f"u{added.encoding.size}")[:, first::step])
         cut = own.view(np.uint8).reshape(-1)
         whole[f"{before}{name}.bias"] = Weight.from_bytes(f"{added.name}, {name}", added.encoding, own.shape, cut)
-
-
-def _turned(matrix: Weight, name: str, columns: range) -> Weight:
-    """Some columns of each of the matrices [E, A, B], as rows."""
-    shape = matrix.shape[0], len(columns), matrix.shape[1]
-    return Weight(f"{matrix.name}, {name}", matrix.encoding, shape, _Columns(matrix, columns))
-
-
-class _Columns(NamedTuple):
-    """Some columns of each matrix of [E, A, B], as rows: those of [E, columns, A]."""
-
-    weight: Weight
-    columns: range
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0] * len(self.columns), self.weight.shape[1] * self.weight.encoding.size
-
-    @property
-    def arrays(self) -> Sequence[UInt8Array]:
-        return self.weight.source.arrays
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        """Every expert that has some of these rows is read as a whole."""
-        columns, each = self.columns, len(self.columns)
-        parts, kind = [np.empty((0, self.shape[1]), np.uint8)], f"u{self.weight.encoding.size}"
-        for number in range(first // each, -(-end // each)):
-            encoded = self.weight.expert(number).rows()
-            matrix = np.empty(encoded.shape, np.uint8)
-            copy_bytes(encoded, matrix.reshape(-1))
-            turned = matrix.view(kind)[:, columns.start : columns.stop : columns.step].T
-            own = turned[max(first - number * each, 0) : min(end - number * each, each)]
-            parts.append(np.ascontiguousarray(own).view(np.uint8))
-        return np.concatenate(parts)

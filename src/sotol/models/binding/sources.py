@@ -1,0 +1,124 @@
+"""Rows of weights in other places, or as other numbers, made when they are asked for: no matrix is whole in memory."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sotol.formats.files import copy_bytes
+from sotol.formats.weights import Derived, Weight
+from sotol.quant import Float32Array, UInt8Array, encoding_named
+
+__all__ = ["Blocks", "Indices", "Multiplied", "Rows", "as_floats", "turned"]
+
+Indices = npt.NDArray[np.intp]
+
+
+def as_floats(weight: Weight) -> Weight:
+    """The same numbers in F32, inputs in the model's order, decoded as they are asked for."""
+    return replace(weight, encoding=encoding_named("F32"), source=_Decoded(weight), start=0, order=None)
+
+
+def turned(weight: Weight, name: str, columns: range) -> Weight:
+    """Some columns of each of the matrices [E, A, B], as rows: [E, columns, A].
+
+    Numbers that lie in blocks along a row can't lie so along a column: they become float32.
+    """
+    plain = weight if weight.encoding.values == 1 else as_floats(weight)
+    shape = plain.shape[0], len(columns), plain.shape[1]
+    return Weight(name, plain.encoding, shape, _Columns(plain, columns))
+
+
+def _bytes_of(weight: Weight, first: int, end: int) -> UInt8Array:
+    """Rows as bytes of their own, read without danger."""
+    rows = weight.rows(first, end)
+    out = np.empty(rows.size, np.uint8)
+    copy_bytes(rows, out)
+    return out.reshape(rows.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows(Derived):
+    """A matrix's rows in another order, each once."""
+
+    order: Indices
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.order), self.weight.row_bytes
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        """Neighbours are read together, whatever their order."""
+        wanted = self.order[first:end]
+        there = np.sort(wanted)
+        runs = np.split(there, np.flatnonzero(np.diff(there) != 1) + 1)
+        read = [_bytes_of(self.weight, int(run[0]), int(run[-1]) + 1) for run in runs if run.size]
+        parts = read or [np.empty((0, self.shape[1]), np.uint8)]
+        return np.concatenate(parts)[np.searchsorted(there, wanted)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks(Derived):
+    """A matrix whose rows have their blocks in another order."""
+
+    order: Indices
+    size: int  # bytes of a block
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        read = _bytes_of(self.weight, first, end)
+        return read.reshape(len(read), -1, self.size)[:, self.order].reshape(read.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Multiplied(Derived):
+    """The rows of a matrix in F32, each times its factor."""
+
+    factors: Float32Array
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        values = np.ascontiguousarray(self.weight.rows(first, end)).view(np.float32)
+        return (values * self.factors[first:end, None]).view(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoded(Derived):
+    """A matrix's rows in F32, inputs in the model's order."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.row_count, 4 * self.weight.shape[-1]
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        decode = self.weight.encoding.decode
+        assert decode is not None
+        values = decode(_bytes_of(self.weight, first, end))
+        if self.weight.order is not None:
+            places = np.argsort(self.weight.order)
+            if places.ndim == 1:
+                values = np.ascontiguousarray(values[:, places])
+            else:
+                each = places[np.arange(first, end) // self.weight.shape[-2]]
+                values = np.take_along_axis(values, each, axis=1)
+        return values.view(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns(Derived):
+    """Some columns of each matrix of [E, A, B], as rows: those of [E, columns, A]. The weight has blocks of one."""
+
+    columns: range
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape[0] * len(self.columns), self.weight.shape[1] * self.weight.encoding.size
+
+    def rows(self, first: int, end: int) -> UInt8Array:
+        """Every matrix that has some of these rows is read as a whole."""
+        columns, (_, count, _), each = self.columns, self.weight.shape, len(self.columns)
+        parts, kind = [np.empty((0, self.shape[1]), np.uint8)], f"u{self.weight.encoding.size}"
+        for number in range(first // each, -(-end // each)):
+            matrix = _bytes_of(self.weight, number * count, (number + 1) * count).view(kind)
+            found = matrix[:, columns.start : columns.stop : columns.step].T
+            own = found[max(first - number * each, 0) : min(end - number * each, each)]
+            parts.append(np.ascontiguousarray(own).view(np.uint8))
+        return np.concatenate(parts)
