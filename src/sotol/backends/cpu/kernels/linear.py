@@ -17,13 +17,11 @@
           tile += scale * dot(x, codes)       for each group: tile += scale * dot(x, codes)
 
 That is for int8 activations. With f32 ones, a group is decoded, in registers or for all tokens of a chunk, and each of
-its inputs adds x * value to the tile. A single token's sum has to wait for each of these additions, so it takes turns
-with those of three other panels.
+its inputs adds x * value to the tile.
 
-A piece is some neighbouring panels, times up to 128 tokens. A single token uses each weight once: there is nothing to
-share, and what it waits for is memory. So it reads one panel after the other, as they lie, and prefetches far ahead,
-past the end of a panel, where the next one begins. Several tokens share a chunk that is unpacked once; the first of
-them prefetch the next chunk. Float weights are read in place.
+A piece is some neighbouring panels, times up to 128 tokens. A single token uses each weight once, and has loops of its
+own (`one_token.py`). Several tokens share a chunk that is unpacked once; the first of them prefetch the next chunk.
+Float weights are read in place.
 
 A token's sum adds its groups in the order of the inputs, by the same operations in both loops and for every R. So its
 bits do not depend on how many tokens a step has.
@@ -34,13 +32,13 @@ from typing import NamedTuple
 from numba import njit
 
 from sotol.backends.cpu.kernel import Kernel
+from sotol.backends.cpu.kernels.one_token import adders, floats_of_one, int8_of_one, values_of_one
 from sotol.backends.cpu.kernels.unpack import (
     CODES_BYTES,
     FLOATS,
     bytes_unpacker,
     codes_of,
     float_loader,
-    scale_reader,
     scales_bytes,
     unpacked_bytes,
     values_unpacker,
@@ -49,13 +47,12 @@ from sotol.backends.cpu.layout import GROUP, QUANT_RECORD, VECTOR_BYTES
 from sotol.backends.cpu.panels import ROWS, Panel, panel_of
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors import amx
-from sotol.backends.cpu.vectors.dots import dots_adder, group_dots, stored_adder, value_adder
+from sotol.backends.cpu.vectors.dots import group_dots, stored_adder
 from sotol.backends.cpu.vectors.simd import load, prefetch, stack, store
 from sotol.backends.cpu.vectors.tiles import load_rows, outer, store_rows, vector_row, zeros
 from sotol.quant import Layout
 
 PIECE_TOKENS = 128  # their activations stay in the second-level cache while the panels of a piece are read
-AHEAD = 8192  # bytes between what one token reads and what it prefetches: a quarter of a small first-level cache
 REGISTER_TOKENS = {4: 4, 8: 4, 16: 8}  # tokens of a register tile, by f32 lanes of the hardware's registers
 BYTES_CHUNK, VALUES_CHUNK = 1024, 256  # inputs of a chunk, as bytes and as f32; rounded to blocks, at least one
 
@@ -120,29 +117,18 @@ def int8_product(target: Target, kind: str):
     several = _by_chunks(target, chunk, bytes_unpacker(target, panel), _bytes_tile(target, panel), widest)
     if widest:
         several = _with_amx(panel, several)
-    one = _packed_tile(panel, _group_adder(target, panel), GROUP, 1)
-    return _one_or_several(None, one, several)
+    return _one_or_several(int8_of_one(target, panel), several)
 
 
-def _one_or_several(four, one, several):
-    """product(…), as of `int8_product`, of one token by tiles of panels, and of more by `several`.
-
-    four(w, apart, width, x, quant, out), one(…): four panels, `apart` bytes from one to the next, or one. four may be
-    None.
-    """
-    together = 1 if four is None else 4
-    side_by_side = one if four is None else four
+def _one_or_several(one, several):
+    """product(…), as of `int8_product`, of those for one token and for more."""
 
     @njit(error_model="numpy")
     def product(w, panels, apart, width, tokens):
         if tokens.number > 1:
             several(w, panels, apart, width, tokens)
-            return
-        whole = panels // together * together
-        for n in range(0, whole, together):
-            side_by_side(w + n * apart, apart, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n)
-        for n in range(whole, panels):
-            one(w + n * apart, apart, width, tokens.x, tokens.quant, tokens.out + VECTOR_BYTES * n)
+        else:
+            one(w, panels, apart, width, tokens)
 
     return product
 
@@ -158,13 +144,11 @@ def f32_product(target: Target, kind: str):
 
         chunk = Chunk(VALUES_CHUNK, 1, ROWS * size, 4, VECTOR_BYTES)
         several = _by_chunks(target, chunk, in_place, _values_tile(load_values, size))
-        four, one = (_float_tile(load_values, ROWS * size, n) for n in (4, 1))
-        return _one_or_several(four, one, several)
+        return _one_or_several(floats_of_one(load_values, ROWS * size), several)
     panel = panel_of(Layout.parse(kind))
     chunk = chunk_of(panel, VALUES_CHUNK, VECTOR_BYTES, 4)
     several = _by_chunks(target, chunk, values_unpacker(target, panel), _values_tile(load, 4))
-    four, one = (_packed_tile(panel, _values_adder(target, panel, n), 4 * GROUP, n) for n in (4, 1))
-    return _one_or_several(four, one, several)
+    return _one_or_several(values_of_one(target, panel), several)
 
 
 class Chunk(NamedTuple):
@@ -243,97 +227,11 @@ def _with_amx(panel: Panel, product):
     return configured
 
 
-def _adders(panel: Panel, adder):
-    """For the first and the last subgroup of a group: what `adder` makes, to add its scaled dots to the sums."""
-    return [adder(panel.width, n, minimum=panel.minimum, zeros=panel.zeros) for n in (0, panel.subgroups - 1)]
-
-
-def _group_adder(target: Target, panel: Panel):
-    """add(sums, factors, unit, apart, g, x, quant): one token's sums of a panel, with group g of a unit."""
-    codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
-    read, dots = scale_reader(target, panel), group_dots(target.dot, 1, codes_of(panel), panel.width, packed=True)
-    add_first, add_last = _adders(panel, dots_adder)
-
-    @njit(error_model="numpy")
-    def add_group(sums, factors, unit, _apart, g, x, quant):
-        at = unit + codes_at + g * group_bytes
-        found = dots(at, 0, x, 0, quant, 0)
-        scale, minimum, zero = read(factors, unit, 0)
-        sums = add_first(sums, found, scale, minimum, zero, quant, 0)
-        if subgroups == 2:
-            found = dots(at, 1, x, 0, quant, 0)
-            scale, minimum, zero = read(factors, unit, 1)
-            sums = add_last(sums, found, scale, minimum, zero, quant, 0)
-        return sums
-
-    return add_group
-
-
-def _packed_tile(panel: Panel, add_group, x_bytes: int, panels: int):
-    """tile(w, apart, width, x, quant, out), as of `_one_or_several`, from packed codes.
-
-    add_group: of `_group_adder` or `_values_adder`, for so many panels. x_bytes: of a group's activations.
-    """
-    units, groups, header, unit_bytes = panel.units, panel.groups, panel.header_bytes, panel.unit_bytes
-    values, factor_stride = panel.values, panel.subgroups * panel.factor_stride
-    each = panel.size // (units * groups)  # bytes to prefetch for a group: with its share of scales and factors
-
-    @njit(error_model="numpy")
-    def tile(w, apart, width, x, quant, out):
-        sums, ahead = zeros(1, panels), w + AHEAD // panels
-        for _block in range(0, width, values):
-            for u in range(units):
-                for g in range(groups):
-                    for n in range(panels):
-                        prefetch(ahead + n * apart, each)
-                    ahead += each
-                    sums = add_group(sums, w + u * factor_stride, w + header + u * unit_bytes, apart, g, x, quant)
-                    x += x_bytes
-                    quant += QUANT_RECORD
-            w += header + units * unit_bytes
-        store_rows(sums, out, 0)
-
-    return tile
-
-
-def _float_tile(load_values, each: int, panels: int):
-    """tile(…), as of `_one_or_several`, from floats. each: bytes of an input of 16 rows."""
-    row = _row_of(load_values, panels)
-
-    @njit(error_model="numpy")
-    def tile(w, apart, width, x, _quant, out):
-        sums = zeros(1, panels)
-        for _ in range(width):
-            for n in range(panels):
-                prefetch(w + n * apart + AHEAD // panels, each)
-            sums = outer(sums, x, 0, row(w, apart))
-            x += 4
-            w += each
-        store_rows(sums, out, 0)
-
-    return tile
-
-
-def _row_of(load_values, panels: int):
-    """row(address, apart) -> Tile(1, panels): what load_values gives there and, for four panels, further on."""
-    make = vector_row(panels)
-
-    @njit(error_model="numpy")
-    def one(at, _apart):
-        return make(load_values(at))
-
-    @njit(error_model="numpy")
-    def four(at, apart):
-        return make(load_values(at), load_values(at + apart), load_values(at + 2 * apart), load_values(at + 3 * apart))
-
-    return four if panels == 4 else one
-
-
 def _bytes_tile(target: Target, panel: Panel):
     """make_tile of `_by_chunks` for int8 activations and groups of `unpack.bytes_unpacker`."""
     subgroups, subgroup_bytes, size = panel.subgroups, scales_bytes(panel), unpacked_bytes(panel)
     each = panel.size // (panel.units * panel.groups)  # bytes to prefetch for each group
-    add_first, add_last = _adders(panel, stored_adder)
+    add_first, add_last = adders(panel, stored_adder)
 
     def make(count):
         dots = group_dots(target.dot, count, codes_of(panel), panel.width, packed=False)
@@ -364,47 +262,9 @@ def _bytes_tile(target: Target, panel: Panel):
 # ---- f32 activations
 
 
-def _values_adder(target: Target, panel: Panel, panels: int):
-    """add(sums, factors, unit, apart, g, x, quant): as of `_group_adder`, for f32 activations and so many panels."""
-    codes_at, group_bytes, subgroups = panel.codes_at, panel.group_bytes, panel.subgroups
-    add = value_adder(target.dot, codes_of(panel), panel.width, minimum=panel.minimum, zeros=panel.zeros)
-    terms = _terms_of(scale_reader(target, panel), panels)
-
-    @njit(error_model="numpy")
-    def add_group(sums, factors, unit, apart, g, x, _quant):
-        at = unit + codes_at + g * group_bytes
-        scales, minimums, zero_points = terms(factors, unit, 0, apart)
-        sums = add(sums, at, apart, 0, scales, minimums, zero_points, x)
-        if subgroups == 2:
-            scales, minimums, zero_points = terms(factors, unit, 1, apart)
-            sums = add(sums, at, apart, 1, scales, minimums, zero_points, x)
-        return sums
-
-    return add_group
-
-
-def _terms_of(read, panels: int):
-    """terms(factors, unit, subgroup, apart): what `read` (`unpack.scale_reader`) gives, a column for each panel."""
-    row = vector_row(panels)
-
-    @njit(error_model="numpy")
-    def one(factors, unit, subgroup, _apart):
-        scale, minimum, zero = read(factors, unit, subgroup)
-        return row(scale), row(minimum), row(zero)
-
-    @njit(error_model="numpy")
-    def four(factors, unit, subgroup, apart):
-        a, b = read(factors, unit, subgroup), read(factors + apart, unit + apart, subgroup)
-        c = read(factors + 2 * apart, unit + 2 * apart, subgroup)
-        d = read(factors + 3 * apart, unit + 3 * apart, subgroup)
-        return row(a[0], b[0], c[0], d[0]), row(a[1], b[1], c[1], d[1]), row(a[2], b[2], c[2], d[2])
-
-    return four if panels == 4 else one
-
-
 def _values_tile(load_values, size: int):
     """make_tile of `_by_chunks` for f32 activations and weights of `size` bytes, 16 rows of an input side by side."""
-    row = _row_of(load_values, 1)
+    row = vector_row(1)
 
     def make(count):
         @njit(error_model="numpy")
@@ -412,7 +272,7 @@ def _values_tile(load_values, size: int):
             x, x_row = tokens.x, tokens.x_row
             sums = load_rows(count, 1, tokens.out, tokens.out_row) if more else zeros(count, 1)
             for _ in range(inputs):
-                sums = outer(sums, x, x_row, row(weights, 0))
+                sums = outer(sums, x, x_row, row(load_values(weights)))
                 x += 4
                 weights += ROWS * size
             store_rows(sums, tokens.out, tokens.out_row)
