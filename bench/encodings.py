@@ -4,6 +4,8 @@
     python -m bench.encodings [ENCODING ...] [--width 4096] [--megabytes 256] [--threads N] [--rounds 10] [--peers]
         [--json FILE]
 
+FP8 and NF4 are SafeTensors' floats of eight and four bits, which files of GGUF lack.
+
 A program is a chain of square matrices in one encoding, more than caches hold. Everything is measured in turn, round
 after round, since machines drift; the best of each counts. Run it on a quiet machine.
 
@@ -43,7 +45,7 @@ from sotol.program import ops
 from sotol.program.fuse import quantize_inputs
 from sotol.program.program import Program, StepInput
 from sotol.program.step import Limits, Step
-from sotol.quant import ENCODINGS
+from sotol.quant import ENCODINGS, Encoding, Layout, UInt8Array, encoding_named
 
 __all__ = ["Speed", "chain", "measure"]
 
@@ -51,6 +53,11 @@ TOKENS = 128  # of a step that is limited by arithmetic
 ENVIRONMENTS = "sotol", "llama", "ik"  # of the engines beside which it is measured
 PEERS = "llama.cpp", "ik_llama.cpp"
 DECODE, PREFILL = ROWS_BESIDE = "decode 64 after 8", "prefill 512"
+SCHEMES = {
+    "FP8": Layout(8, 128, numbers="e4m3", factor="f32"),
+    "NF4": Layout(4, 64, numbers="nf4", factor="f32"),
+}
+ENCODED = [name for name, encoding in ENCODINGS.items() if encoding.encode]
 ROWS = 64  # that are encoded; a matrix has them in random order
 
 
@@ -72,10 +79,8 @@ class Speed(NamedTuple):
 
 def chain(encoding: str, width: int, matrices: int) -> tuple[Program, Sequence[Weight]]:
     """x W0' W1' ... for rows x of a table, and the matrices [width, width]."""
-    known, rng = ENCODINGS[encoding], np.random.default_rng(0)
-    if known.encode is None:
-        raise ValueError(f"{encoding} has no encoder")
-    rows = known.encode((rng.standard_normal((ROWS, width)) / math.sqrt(width)).astype(np.float32))
+    known, rng = known_encoding(encoding), np.random.default_rng(0)
+    rows = _random_rows(encoding, width, rng)
     table = rng.standard_normal((TOKENS, width)).astype(np.float32)
     program = Program()
     x = ops.embed(Weight.from_values("table", table, "F32"), StepInput(program, "tokens", ("T",)))
@@ -86,6 +91,21 @@ def chain(encoding: str, width: int, matrices: int) -> tuple[Program, Sequence[W
         x = ops.linear(x, weights[-1])
     program.results["result"] = x
     return quantize_inputs(program), weights
+
+
+def known_encoding(name: str) -> Encoding:
+    """Of an encoding or a scheme by name."""
+    return encoding_named(SCHEMES[name].key()) if name in SCHEMES else ENCODINGS[name]
+
+
+def _random_rows(name: str, width: int, rng: np.random.Generator) -> UInt8Array:
+    """ROWS rows of a matrix. Schemes, which have no encoder here: of codes and factors that are finite."""
+    known = known_encoding(name)
+    if name in SCHEMES:
+        return rng.integers(0, 64, (ROWS, width // known.values * known.size), dtype=np.uint8)
+    if known.encode is None:
+        raise ValueError(f"{name} has no encoder")
+    return known.encode((rng.standard_normal((ROWS, width)) / math.sqrt(width)).astype(np.float32))
 
 
 def step_of(tokens: int) -> Step:
@@ -114,7 +134,7 @@ def measure(encodings: Sequence[str], width: int, least: int, threads: int, roun
                     begin = perf_counter()
                     runner.run(step)
                     seconds[tokens] = min(seconds[tokens], perf_counter() - begin)
-        encoding = ENCODINGS[name]
+        encoding = known_encoding(name)
         yield Speed(
             name,
             8 * encoding.size / encoding.values,
@@ -171,8 +191,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    able = [name for name, encoding in ENCODINGS.items() if encoding.encode]
-    parser.add_argument("encodings", nargs="*", metavar="ENCODING", help=f"of {', '.join(able)} (all)")
+    parser.add_argument("encodings", nargs="*", metavar="ENCODING", help=f"of {', '.join([*ENCODED, *SCHEMES])} (all)")
     parser.add_argument("--width", type=int, default=4096, help="rows and columns of a matrix (4096)")
     parser.add_argument("--megabytes", type=int, default=256, help="of matrices in the chain, at least (256)")
     parser.add_argument("--threads", type=int, default=default_threads(), help="(the physical cores)")
@@ -180,7 +199,8 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="measure models beside llama.cpp and ik_llama.cpp instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     options = parser.parse_args()
-    if wrong := set(options.encodings) - {*able}:
+    able = ENCODED if options.peers else [*ENCODED, *SCHEMES]
+    if wrong := set(options.encodings).difference(able):
         parser.error(f"no such encoding to measure: {', '.join(sorted(wrong))}")
     busy = [busy_cores()]
     names, out = options.encodings or able, console()

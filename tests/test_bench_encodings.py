@@ -10,8 +10,9 @@ from sotol.backends.cpu import CpuRunner
 from sotol.program.step import Limits
 
 
-def test_the_chain_is_the_product_of_its_matrices() -> None:
-    program, weights = chain("Q8_0", 64, 3)
+@pytest.mark.parametrize(("encoding", "width"), [("Q8_0", 64), ("FP8", 128), ("NF4", 64)])
+def test_the_chain_is_the_product_of_its_matrices(encoding: str, width: int) -> None:
+    program, weights = chain(encoding, width, 3)
     table = program.weights()[0].decode().astype(np.float64)
     with closing(CpuRunner(program, Limits(128, 1, 128, 128, ()), threads=1)) as runner:
         got = runner.run(step_of(5))["result"].copy()

@@ -1,11 +1,13 @@
 """One arithmetic: a model's logits are the same bits whatever the threads, chunks, company and CPU level."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
 import pytest
 from tests.support.checkpoints import mixed_encodings, random_checkpoint, wide_sizes
+from tests.support.floats import unusual_floats
 from tests.support.levels import LEVELS
 from tests.support.running import limits_for, make_step, run_text
 
@@ -72,6 +74,17 @@ def test_threads(program: Program, text: list[int], threads: int, precision: str
     assert np.isfinite(whole).all()
     assert np.unique(whole.argmax(axis=1)).size > 5  # the text matters
     same_bits(whole, logits(program, text, [LENGTH], threads=threads, precision=precision))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets floats as glibc does")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_how_the_program_has_its_floats(program: Program, text: list[int], threads: int) -> None:
+    """Another library may round otherwise, or flush subnormal numbers, in the thread that runs steps."""
+    whole, quantized = logits(program, text, [LENGTH]), quantize_inputs(program)
+    with unusual_floats(), closing(CpuRunner(quantized, limits_for(quantized, 256), threads=threads)) as runner:
+        assert np.float32(1e-39) * np.float32(1) == 0
+        same_bits(whole, run_text(runner, text, [LENGTH]))
+    assert np.float32(1e-39) * np.float32(1) > 0
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])

@@ -14,7 +14,16 @@ so two runs never have the same.
 from numba import njit
 
 from sotol.backends.cpu.layout import CACHE_LINE, TAPE_ENTRY
-from sotol.backends.cpu.vectors.arguments import atomic_load, atomic_store, cycles, relax, run_kernel, yield_thread
+from sotol.backends.cpu.vectors.arguments import (
+    atomic_load,
+    atomic_store,
+    cycles,
+    relax,
+    restore_floats,
+    run_kernel,
+    use_standard_floats,
+    yield_thread,
+)
 from sotol.backends.cpu.vectors.simd import load_i64, store_i64
 
 SPINS = 2000  # before a waiting thread yields its core to other threads: about 50 us
@@ -65,6 +74,14 @@ def walk(tape: int, lines: int, ops: int, epoch: int, times: int) -> int:
     tape: for each op its kernel, its arguments, and whether it is the last of its phase: [ops, 3]. times: 0, or the
     address of ops + 1 words that receive the cycle counter before the first op and after each.
     """
+    old = use_standard_floats()
+    result = _walk(tape, lines, ops, epoch, times)
+    restore_floats(old)
+    return result
+
+
+@njit(error_model="numpy")
+def _walk(tape: int, lines: int, ops: int, epoch: int, times: int) -> int:
     if times:
         store_i64(times, cycles())
     first = 0
@@ -84,9 +101,6 @@ def walk(tape: int, lines: int, ops: int, epoch: int, times: int) -> int:
     return 0
 
 
-_walk = njit(error_model="numpy")(walk)
-
-
 def work(team: int, own: int, seen: int, patience: int, index: int) -> int:
     """What a helper thread runs: walks every tape that begins; returns the last epoch after `patience` idle yields.
 
@@ -95,6 +109,7 @@ def work(team: int, own: int, seen: int, patience: int, index: int) -> int:
     address only after it has set this, so whoever replaces the record and then sees 0 can free the old one.
     """
     idle = 0
+    use_standard_floats()
     while True:
         epoch = atomic_load(team)
         if epoch < 0:

@@ -8,11 +8,16 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, lower_getattr_generic, models, register_model
 
 from sotol.backends.cpu.layout import Field
-from sotol.backends.cpu.vectors.simd import F32, I64, Builder, Value, call, load_ir, offset
+from sotol.backends.cpu.vectors.simd import F32, I8, I32, I64, Builder, Value, call, load_ir, offset
+
+# Control words with which floats are as IEEE 754 has them by default, and exceptions stop nothing.
+MXCSR = 0x1F80  # x86: Intel 64 Software Developer's Manual, volume 1, 10.2.3
+FPCR = 0  # ARM: Arm Architecture Reference Manual, FPCR
 
 
 class Arguments(types.Type):
@@ -106,8 +111,8 @@ def relax(_context: Any) -> Any:
     """Tell the core that this thread is spinning, so that it saves power."""
 
     def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
-        if b.module.triple.startswith(("aarch64", "arm64")):
-            call(b, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(ir.IntType(32), 1))
+        if _is_arm(b):
+            call(b, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(I32, 1))
         else:
             call(b, "llvm.x86.sse2.pause", ir.VoidType())
         return c.get_dummy_value()
@@ -120,7 +125,7 @@ def yield_thread(_context: Any) -> Any:
     """Yield this core to another thread: `sched_yield` of POSIX (`linking.py` has its name on other systems)."""
 
     def generate(c: Any, b: Builder, _s: Any, _args: Any) -> Value:
-        call(b, "sched_yield", ir.IntType(32))
+        call(b, "sched_yield", I32)
         return c.get_dummy_value()
 
     return types.void(), generate
@@ -134,6 +139,51 @@ def cycles(_context: Any) -> Any:
         return call(b, "llvm.readcyclecounter", I64)
 
     return types.int64(), generate
+
+
+@intrinsic
+def use_standard_floats(_context: Any) -> Any:
+    """Round to nearest and keep subnormal numbers, in this thread; gives what was set before, for `restore_floats`.
+
+    A program may have had it otherwise, and new threads have it as the thread that starts them.
+    """
+
+    def generate(_c: Any, b: Builder, _s: Any, _args: Any) -> Value:
+        if _is_arm(b):
+            old = call(b, "llvm.aarch64.get.fpcr", I64)
+            call(b, "llvm.aarch64.set.fpcr", ir.VoidType(), ir.Constant(I64, FPCR))
+            return old
+        place = cgutils.alloca_once(b, I32)
+        call(b, "llvm.x86.sse.stmxcsr", ir.VoidType(), b.bitcast(place, I8.as_pointer()))
+        old = b.load(place)
+        _set_mxcsr(b, ir.Constant(I32, MXCSR))
+        return b.zext(old, I64)
+
+    return types.int64(), generate
+
+
+@intrinsic
+def restore_floats(_context: Any, _old: Any) -> Any:
+    """Set again what `use_standard_floats` found."""
+
+    def generate(c: Any, b: Builder, _s: Any, args: Any) -> Value:
+        if _is_arm(b):
+            call(b, "llvm.aarch64.set.fpcr", ir.VoidType(), args[0])
+        else:
+            _set_mxcsr(b, b.trunc(args[0], I32))
+        return c.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+def _set_mxcsr(b: Builder, value: Value) -> None:
+    place = cgutils.alloca_once(b, I32)
+    b.store(value, place)
+    call(b, "llvm.x86.sse.ldmxcsr", ir.VoidType(), b.bitcast(place, I8.as_pointer()))
+
+
+def _is_arm(b: Builder) -> bool:
+    return b.module.triple.startswith(("aarch64", "arm64"))
 
 
 @intrinsic

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
+from sotol.backends.cpu.layout import LANES
 from sotol.backends.cpu.vectors.codes import Codes, join, looked_up
-from sotol.backends.cpu.vectors.simd import F32, I32, VF, VI, Builder, Value, call, constant, fma_ir
+from sotol.backends.cpu.vectors.simd import F32, I16, I32, VF, VI, Builder, Value, call, constant
 from sotol.quant import NUMBERS, Float32Array
 
 __all__ = ["four_numbers"]
-
-SIGN = -(1 << 31)
 
 
 class Small(NamedTuple):
@@ -45,7 +44,7 @@ def four_numbers(b: Builder, v: Value, codes: Codes, form: str) -> list[Value]:
     form: a key of `codes.LOOKUPS`.
     """
     if codes.floats in EIGHTS:
-        return [_widened(b, b.bitcast(v, VI), i, EIGHTS[codes.floats]) for i in range(4)]
+        return _widened(b, v, EIGHTS[codes.floats])
     if codes.floats and form in PERMUTES:
         return _permuted(b, v, NUMBERS[codes.floats], *PERMUTES[form])
     if codes.floats:
@@ -93,16 +92,19 @@ def _from_table(b: Builder, v: Value, floats: str, form: str) -> list[Value]:
     return numbers
 
 
-def _widened(b: Builder, words: Value, i: int, kind: Small) -> Value:
-    """Byte i of each word, a finite float of 8 bits, as f32.
+def _widened(b: Builder, v: Value, kind: Small) -> list[Value]:
+    """Floats of 8 bits, finite ones, as f32.
 
-    Exponent and mantissa move to their places, where the bias is another. The exponent 0 has no leading 1, and the same
-    size as 1: twice the number that was read, less the 1. Exact, and without subnormal f32, which are slow.
+    Sign, exponent and mantissa move to their places in the upper 16 bits of a f32, two floats at once. Its bias is
+    another, so it is too small by a power of two, and subnormal where it was before: a multiplication mends both,
+    exactly, since kernels keep subnormal numbers (`arguments.use_standard_floats`).
     """
-    top = b.shl(words, constant(VI, 24 - 8 * i)) if i < 3 else words  # the sign in the highest bit, then the exponent
-    bits = ((1 << (kind.exponent + kind.mantissa)) - 1) << (23 - kind.mantissa)
-    magnitude = b.and_(b.lshr(top, constant(VI, 8 - kind.exponent)), constant(VI, bits))
-    normal = b.bitcast(b.add(magnitude, constant(VI, (127 - kind.bias) << 23)), VF)
-    subnormal = fma_ir(b, normal, constant(VF, 2.0), constant(VF, -(2.0 ** (1 - kind.bias))))
-    value = b.select(b.icmp_unsigned("<", magnitude, constant(VI, 1 << 23)), subnormal, normal)
-    return b.bitcast(b.or_(b.bitcast(value, VI), b.and_(top, constant(VI, SIGN))), VF)
+    shorts, moved = ir.VectorType(I16, 2 * LANES), 8 - kind.exponent
+    odd = b.bitcast(v, shorts)  # bytes 1 and 3 of a word, in the upper halves of 16 bits
+    kept = constant(shorts, ((1 << 7) - 1 << kind.exponent) - (1 << 15))  # the sign, and not its copies by the shift
+    found = []
+    for pairs in (b.shl(odd, constant(shorts, 8)), odd):
+        words = b.bitcast(b.and_(b.ashr(pairs, constant(shorts, moved)), kept), VI)
+        halves = b.shl(words, constant(VI, 16)), b.and_(words, constant(VI, -(1 << 16)))
+        found.append([b.fmul(b.bitcast(word, VF), constant(VF, 2.0 ** (127 - kind.bias))) for word in halves])
+    return [found[byte % 2][byte // 2] for byte in range(4)]
