@@ -274,7 +274,7 @@ def arm_assembly(read: Callable[[Any, Any], Weights]) -> str:
     word, triple = ir.IntType(64), "aarch64-unknown-linux-gnu"
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 3), "dots")
     builder = ir.IRBuilder(function.append_basic_block())
-    (sums,) = DOTS["sdot"](builder, read(builder, function.args[0]), range(8), [function.args[1]], 4)
+    ((sums,),) = DOTS["sdot"](builder, [read(builder, function.args[0])], range(8), [function.args[1]], 4, [])
     store_ir(builder, sums, function.args[2])
     builder.ret_void()
     llvm.initialize_all_targets()

@@ -12,6 +12,7 @@ __all__ = [
     "LATENT",
     "MOST_EXPERTS",
     "MOST_TAPS",
+    "PANELS_TOGETHER",
     "PLANES",
     "QUAD_BLOCKS",
     "QUANT_RECORD",
@@ -28,7 +29,10 @@ __all__ = [
 LANES = 16  # f32 of a vector on every CPU; rows of a panel
 VECTOR_BYTES = 4 * LANES
 GROUP = 32  # inputs that share an activation scale (`program.ops.GROUP`), and whose weights are packed together
-QUANT_RECORD = 16  # bytes of an activation group's record: f32 scale, sum of its 32 int8, sums of either half
+# Bytes of an activation group's record: its scale, the sum of its 32 int8 and those of either half, as f32; then -128
+# times these sums, as i32. (A power of two would have rows' records compete for the same lines of the cache.)
+QUANT_RECORD = 28
+PANELS_TOGETHER = 2  # of which a product of many tokens makes one tile, on some CPUs: pieces have a multiple
 WIDEST_HEAD = 576  # channels: attention keeps query rows and their sums on the stack
 MOST_EXPERTS = 1024  # of a layer: routing keeps a token's scores on the stack
 MOST_TAPS = 8  # of a convolution: its inputs before a step's are on the stack

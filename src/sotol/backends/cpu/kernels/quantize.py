@@ -19,6 +19,7 @@ from sotol.backends.cpu.vectors.simd import (
     splat,
     store_bytes,
     store_f32,
+    store_i32,
     to_int,
 )
 
@@ -29,8 +30,8 @@ PIECE_ROWS = 4
 def quantize_group(first, second, out, record):
     """A group's 32 f32, as two vectors, to 32 int8 at out.
 
-    At record (QUANT_RECORD bytes): their scale and, as f32, the sums of the int8: all, first half, second half. If any
-    input is NaN, so is the scale: adding 0 * the sum sees to it, since the maximum may have skipped a NaN.
+    At record (`layout.QUANT_RECORD`): their scale, and the sums of the int8: all, first half, second half. If any input
+    is NaN, so is the scale: adding 0 * the sum sees to it, since the maximum may have skipped a NaN.
     """
     most = lane_max(maximum(absolute(first), absolute(second)))
     inverse = splat(np.float32(127) / most if most > np.float32(0) else np.float32(0))
@@ -40,9 +41,9 @@ def quantize_group(first, second, out, record):
     low_sum, high_sum = lane_sum(low), lane_sum(high)  # of small integers: exact
     total = low_sum + high_sum
     store_f32(record, most / np.float32(127) + total * np.float32(0))
-    store_f32(record + 4, total)
-    store_f32(record + 8, low_sum)
-    store_f32(record + 12, high_sum)
+    for i, sum_ in enumerate((total, low_sum, high_sum)):
+        store_f32(record + 4 + 4 * i, sum_)
+        store_i32(record + 16 + 4 * i, np.int32(np.float32(-128) * sum_))
 
 
 def quantize(_target: Target) -> Kernel:

@@ -10,7 +10,7 @@ from sotol.backends.cpu.layout import GROUP, LANES, VECTOR_BYTES
 from sotol.backends.cpu.panels import ROWS, Panel
 from sotol.backends.cpu.target import Target
 from sotol.backends.cpu.vectors.codes import Codes
-from sotol.backends.cpu.vectors.dots import byte_storer, load_zeros, value_storer
+from sotol.backends.cpu.vectors.dots import BEGINNING, byte_storer, load_zeros, value_storer
 from sotol.backends.cpu.vectors.factors import factor_loader, multiplier_loader
 from sotol.backends.cpu.vectors.simd import f16_loader, load, load_bfloats, splat, store
 
@@ -22,6 +22,12 @@ VALUES_BYTES = GROUP * VECTOR_BYTES  # of a group as f32
 def codes_of(panel: Panel) -> Codes:
     """How a panel's codes become numbers."""
     return Codes(panel.bits, panel.table, panel.bias, panel.floats)
+
+
+def dot_codes(target: Target, panel: Panel, *, unpacked: bool) -> Codes:
+    """The same, for dot products of packed or unpacked groups: bytes that exceed numbers by 128, where that is free."""
+    middle = target.dot in BEGINNING and (unpacked or bool(panel.table))
+    return codes_of(panel)._replace(middle=middle)
 
 
 def float_loader(target: Target, kind: str):
@@ -75,7 +81,7 @@ def bytes_unpacker(target: Target, panel: Panel):
     codes_at, group_bytes, values = panel.codes_at, panel.group_bytes, panel.values
     subgroups, factor_stride = panel.subgroups, panel.subgroups * panel.factor_stride
     has_minimum, has_zeros, subgroup_bytes = panel.minimum, panel.zeros, scales_bytes(panel)
-    read, put = scale_reader(target, panel), byte_storer(target.dot, codes_of(panel))
+    read, put = scale_reader(target, panel), byte_storer(target.dot, dot_codes(target, panel, unpacked=True))
     zero_at, size = VECTOR_BYTES * (1 + has_minimum), unpacked_bytes(panel)
 
     @njit(error_model="numpy")

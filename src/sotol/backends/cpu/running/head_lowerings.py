@@ -3,7 +3,7 @@
 T tokens, H heads, N outputs, K inputs.
 """
 
-from sotol.backends.cpu.layout import QUANT_RECORD, padded
+from sotol.backends.cpu.layout import PANELS_TOGETHER, QUANT_RECORD, padded
 from sotol.backends.cpu.running.lower import Call, Lowering, Site, piece_panels, width_of
 from sotol.formats.weights import Weight
 from sotol.program import ops
@@ -26,8 +26,9 @@ def _head_linear(s: Site) -> list[Call]:
         quant_head = width // ops.GROUP * QUANT_RECORD
         quant_row = heads * quant_head
     return [s.call("head_linear", weight.encoding.kind, kind, rows=s.rows, heads=heads, width=width, outputs=outputs,
-                   panels=panels, count=count, panel_bytes=size, piece_panels=piece_panels(count, size), x=s.at(x),
-                   x_row=x_row, x_head=x_head, quant=quant, quant_row=quant_row, quant_head=quant_head, out=s.out,
+                   panels=panels, count=count, panel_bytes=size,
+                   piece_panels=piece_panels(count, size, PANELS_TOGETHER), x=s.at(x), x_row=x_row, x_head=x_head,
+                   quant=quant, quant_row=quant_row, quant_head=quant_head, out=s.out,
                    out_row=4 * s.stored)]  # fmt: skip
 
 

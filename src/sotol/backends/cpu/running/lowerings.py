@@ -3,7 +3,7 @@
 T tokens, R rows with logits, N outputs, K inputs. Adding an op means one function here and one row in LOWERINGS.
 """
 
-from sotol.backends.cpu.layout import LANES, QUANT_RECORD, VECTOR_BYTES, WIDEST_HEAD, padded
+from sotol.backends.cpu.layout import LANES, PANELS_TOGETHER, QUANT_RECORD, VECTOR_BYTES, WIDEST_HEAD, padded
 from sotol.backends.cpu.running.expert_lowerings import EXPERT_LOWERINGS
 from sotol.backends.cpu.running.head_lowerings import HEAD_LOWERINGS
 from sotol.backends.cpu.running.lower import Call, Lowering, Site, piece_panels, residual_of, width_of
@@ -80,7 +80,7 @@ def _linear(s: Site, linear: Node | None = None, residual: int = 0) -> list[Call
     width = weight.shape[1]
     if x.kind == "int8":
         kind, x_row, quant = "int8", width, s.at(x) + s.places.limit(str(x.shape[0])) * width
-        quant_row, piece = width // ops.GROUP * QUANT_RECORD, piece_panels(count, size)
+        quant_row, piece = width // ops.GROUP * QUANT_RECORD, piece_panels(count, size, PANELS_TOGETHER)
     else:
         kind, x_row, quant, quant_row, piece = "f32", 4 * padded(width), 0, 0, piece_panels(count, size, together=4)
     return [s.call("linear", weight.encoding.kind, kind, rows=s.rows, width=width, panels=panels, count=count,

@@ -73,22 +73,22 @@ def end_tiles(_context: Any) -> Any:
 
 
 def tile_dots(width: int, bias: int) -> Any:
-    """dots(weights, subgroup, x, x_stride, quant, quant_stride) -> the address of exact sums of (q - bias) * x.
+    """dots(weights, apart, subgroup, x, x_stride, quant, quant_stride) -> the address of exact sums of (q - bias) * x.
 
-    As `dots.group_dots` for 16 tokens and weights as bytes. But the sums are in memory, i32 [tokens, 16 rows], until
-    the same call runs again: in registers they would leave no room for anything else.
+    As `dots.group_dots` for 16 tokens, one panel and weights as bytes. But the sums are in memory, i32 [tokens, 16
+    rows], until the same call runs again: in registers they would leave no room for anything else.
     """
 
     @intrinsic(prefer_literal=True)
     def dots(
-        _context: Any, _weights: Any, subgroup: Any, _x: Any, _x_stride: Any, _quant: Any, _quant_stride: Any
+        _context: Any, _weights: Any, _apart: Any, subgroup: Any, _x: Any, _x_stride: Any, _quant: Any, _stride: Any
     ) -> Any:
         first = subgroup.literal_value * width  # input of the group
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             line, sums = ir.Constant(I64, LINE), stack_ir(b, LINE * TOKENS)
             _do(b, "tilezero", SUMS)
-            _do(b, "tileloadd64", INPUTS, at=_pointer(b, offset(b, args[2], first)), stride=args[3])
+            _do(b, "tileloadd64", INPUTS, at=_pointer(b, offset(b, args[3], first)), stride=args[4])
             if bias:
                 _do(b, "tdpbssd", SUMS, INPUTS, BIASES)  # signed times signed
             _do(b, "tileloadd64", WEIGHTS, at=_pointer(b, offset(b, args[0], LINE // 4 * first)), stride=line)
@@ -96,6 +96,7 @@ def tile_dots(width: int, bias: int) -> Any:
             _do(b, "tilestored64", SUMS, at=_pointer(b, sums), stride=line)
             return sums
 
-        return types.int64(types.int64, subgroup, types.int64, types.int64, types.int64, types.int64), generate
+        words = [types.int64] * 4
+        return types.int64(types.int64, types.int64, subgroup, *words), generate
 
     return dots

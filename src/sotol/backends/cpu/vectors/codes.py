@@ -33,35 +33,51 @@ class Codes(NamedTuple):
 
     Dot products take unsigned bytes that exceed the numbers by a bias. Codes without a table are such bytes; a table's
     numbers, which are signed, become so by adding what makes the least of them 0: the fewer bits the bytes have, the
-    more products fit into 16 bits. Or 128, where they need all 8 bits: some CPUs do without a bias then.
+    more products fit into 16 bits. Or 128, where they need all 8 bits: some CPUs do without a bias then. And where
+    `middle` says so, for all that have a bias.
     """
 
     bits: int  # of a code
     table: tuple[int, ...] = ()  # of an int8 for each code, of up to 4 bits; empty: codes are the unsigned bytes
     bias: int = 0  # without a table: code minus number
     floats: str = ""  # the floats that codes stand for (`quant.NUMBERS`), which dot products of bytes can't take
+    middle: bool = False  # whether numbers that may be negative become bytes by adding 128, whatever their range
 
     @property
     def byte_bits(self) -> int:
         """The bits that an unsigned byte uses."""
+        if self.byte_bias == 128:
+            return 8
         return (max(self.table) - min(self.table)).bit_length() if self.table else self.bits
 
     @property
     def byte_bias(self) -> int:
         """Unsigned byte minus number."""
+        if self.middle and (self.table or self.bias):
+            return 128
         if not self.table:
             return self.bias
-        return 128 if self.byte_bits == 8 else -min(self.table)
+        return 128 if max(self.table) - min(self.table) > 127 else -min(self.table)
 
 
 def packed_bytes(b: Builder, address: Value, codes: Codes, form: str) -> Weights:
     """The vectors of a packed group as unsigned bytes. form: a key of `LOOKUPS`, where there is a table."""
-    packed = packed_codes(b, address, codes.bits)
+    packed, more = packed_codes(b, address, codes.bits), codes.byte_bias - codes.bias
     if not codes.table:
-        return packed
+        return _added(b, packed, more) if more else packed
     found = [number + codes.byte_bias for number in codes.table]
     table = [number - 256 if number > 127 else number for number in found]  # as the signed bytes that LLVM expects
     return lambda j, row, rows: looked_up(b, packed(j, row, rows), table, form)
+
+
+def _added(b: Builder, weights: Weights, more: int) -> Weights:
+    """The same, each byte larger by so much."""
+
+    def read(j: int, row: int, rows: int) -> Value:
+        v = weights(j, row, rows)
+        return b.add(v, constant(v.type, more))
+
+    return read
 
 
 def looked_up(b: Builder, v: Value, table: list[int], form: str) -> Value:

@@ -6,6 +6,7 @@ integers, so the same bits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -36,11 +37,24 @@ from sotol.backends.cpu.vectors.simd import (
 )
 from sotol.backends.cpu.vectors.tiles import Rows, Tile, row_address, rows_of, tile_of
 
-# ---- forms: (builder, weights, vectors, addresses of each token's int8 inputs, bits of a weight) -> 16 x i32 per token
-# The sum of q * x, or of (q - 128) * x for the forms in _SIGNED_BYTES where weights have 8 bits. The outer loop is over
-# vectors of weights, the inner one over tokens: a vector stays in a register while all tokens use it.
+# ---- forms: (builder, weights of each panel, vectors, addresses of each token's int8 inputs, bits of a weight,
+# beginnings) -> for each token, of each panel, 16 x i32: the sum of q * x, or of (q - 128) * x for the forms in
+# _SIGNED_BYTES where weights have 8 bits. Those in BEGINNING add it to the token's beginning, an i32, if there are any.
+# The outer loop is over vectors of weights, the inner one over tokens: a vector stays in a register while all tokens
+# use it, and a token's inputs while all panels do.
 
-Form = Callable[[Builder, Weights, Sequence[int], list[Value], int], list[Value]]
+Form = Callable[[Builder, list[Weights], Sequence[int], list[Value], int, list[Value]], list[list[Value]]]
+OnePanel = Callable[[Builder, Weights, Sequence[int], list[Value], int], list[Value]]  # the same without beginnings
+
+
+def _by_panel(form: OnePanel) -> Form:
+    def each(
+        b: Builder, panels: list[Weights], vectors: Sequence[int], tokens: list[Value], bits: int, _beginnings: Any
+    ) -> list[list[Value]]:
+        found = [form(b, weights, vectors, tokens, bits) for weights in panels]
+        return [list(dots) for dots in zip(*found, strict=True)]
+
+    return each
 
 
 def _inputs(b: Builder, address: Value, j: int, lanes: int) -> Value:
@@ -64,22 +78,32 @@ def _generic(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[
 def _vnni(name: str, lanes: int) -> Form:
     """VPDPBUSD: adds four products of an unsigned with a signed byte to each lane of i32."""
 
-    def form(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Value], _bits: int) -> list[Value]:
-        kind, registers = ir.VectorType(I32, lanes), range(0, LANES, lanes)
-        # Two chains of sums, since an instruction takes several cycles before the next can use its sum.
-        sums = [[[ir.Constant(kind, None)] * len(registers) for _ in range(2)] for _ in tokens]
+    def form(
+        b: Builder, panels: list[Weights], vectors: Sequence[int], tokens: list[Value], _bits: int,
+        beginnings: list[Value],
+    ) -> list[list[Value]]:  # fmt: skip
+        kind, parts = ir.VectorType(I32, lanes), LANES // lanes
+        registers = [(weights, first) for weights in panels for first in range(0, LANES, lanes)]
+        # An instruction takes several cycles before the next can use its sum: so that eight are under way, few tokens
+        # have two chains of sums.
+        chains = 1 if len(tokens) * len(registers) >= 8 else 2
+        sums = [[[ir.Constant(kind, None)] * len(registers) for _ in range(chains)] for _ in tokens]
+        if beginnings:
+            for of_token, beginning in zip(sums, beginnings, strict=True):
+                of_token[0] = [splat_ir(b, beginning, kind)] * len(registers)
         for j in vectors:
-            rows = [weights(j, first, lanes) for first in registers]
+            rows = [weights(j, first, lanes) for weights, first in registers]
             for t, x in enumerate(tokens):
-                four, chain = _inputs(b, x, j, lanes), sums[t][j % 2]
+                four, chain = _inputs(b, x, j, lanes), sums[t][j % chains]
                 for k, w in enumerate(rows):
                     chain[k] = call(b, name, kind, chain[k], w, four)
-        return [join(b, [b.add(p, q) for p, q in zip(*chains, strict=True)]) for chains in sums]
+        whole = [[reduce(b.add, of_register) for of_register in zip(*of_token, strict=True)] for of_token in sums]
+        return [[join(b, row[at : at + parts]) for at in range(0, len(row), parts)] for row in whole]
 
     return form
 
 
-def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> Form:
+def _pairs(lanes: int, multiply: str, widen: str, negate: str = "") -> OnePanel:
     """VPMADDUBSW: sums of two products in 16 bits, which saturates: so as many are added as stay exact, then widened.
 
     Two products of weights below 2**bits with int8 inputs are at most 2 (2**bits - 1) 127. With 8 bits even these would
@@ -136,60 +160,68 @@ def _sdot(b: Builder, weights: Weights, vectors: Sequence[int], tokens: list[Val
 
 
 DOTS: dict[str, Form] = {
-    "generic": _generic,
-    "avx2": _pairs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx2.psign.b"),
-    "avx512": _pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
+    "generic": _by_panel(_generic),
+    "avx2": _by_panel(_pairs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx2.psign.b")),
+    "avx512": _by_panel(_pairs(16, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512")),
     "avxvnni": _vnni("llvm.x86.avx512.vpdpbusd.256", 8),
     "vnni": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),
     "amx": _vnni("llvm.x86.avx512.vpdpbusd.512", 16),  # for fewer tokens than a tile of `amx.py` has
-    "sdot": _sdot,
+    "sdot": _by_panel(_sdot),
 }
+BEGINNING = {"avxvnni", "vnni", "amx"}
 _SIGNED_BYTES = {"avx2", "avx512", "sdot"}  # forms that compute with q - 128 where weights have 8 bits
 
 
-def group_dots(form: str, tokens: int, codes: Codes, width: int, *, packed: bool) -> Any:
-    """dots(weights, subgroup, x, x_stride, quant, quant_stride) -> Tile(tokens, 1): exact sums of numbers * x, as f32.
+def group_dots(form: str, tokens: int, panels: int, codes: Codes, width: int, *, packed: bool) -> Any:
+    """dots(weights, apart, subgroup, x, x_stride, quant, quant_stride) -> Tile(tokens, panels).
 
-    With AMX and 16 tokens it returns the address of the sums instead.
+    Exact sums of numbers * x, as f32. With AMX and 16 tokens it returns the address of the sums instead.
 
-    weights: the address of a group, packed codes or bytes that `byte_storer` stored; subgroup (a literal): 0, or 1 for
-    the second `width` of its 32 inputs; x: the tokens' int8 of this group, x_stride bytes apart; quant: their records
-    (QUANT_RECORD bytes each), quant_stride apart.
+    weights: the address of a group, packed codes or bytes that `byte_storer` stored, of the first panel; apart: bytes
+    from one panel's to the next one's; subgroup (a literal): 0, or 1 for the second `width` of its 32 inputs; x: the
+    tokens' int8 of this group, x_stride bytes apart; quant: their records (QUANT_RECORD bytes each), quant_stride
+    apart.
     """
     if form == "amx" and tokens == amx.TOKENS:
         return amx.tile_dots(width, codes.byte_bias)
     bits = codes.byte_bits
-    # What the form's weights exceed the numbers by.
+    # What the form's weights exceed the numbers by. 128 times the inputs' sum is known, so sums can begin at it.
     bias = codes.byte_bias - (128 if bits == 8 and form in _SIGNED_BYTES else 0)
+    begun = form in BEGINNING and bias == 128
 
     @intrinsic(prefer_literal=True)
-    def dots(_context: Any, _weights: Any, subgroup: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any) -> Any:
+    def dots(
+        _context: Any, _weights: Any, apart: Any, subgroup: Any, x: Any, x_stride: Any, quant: Any, quant_stride: Any
+    ) -> Any:
         count, sums_at = width // 4, inputs_sum_at(width, subgroup.literal_value)
         vectors = list(range(subgroup.literal_value * count, (subgroup.literal_value + 1) * count))
         if packed and count == VECTORS and 4 in PLANES[codes.bits]:
             vectors = [0, 4, 1, 5, 2, 6, 3, 7]  # neighbours share the bytes that they are packed in
-        tile = Tile(tokens, 1)
+        tile = Tile(tokens, panels)
 
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            weights = packed_bytes(b, args[0], codes, form) if packed else stored_bytes(b, args[0])
-            inputs = [row_address(b, args[2], args[3], r) for r in range(tokens)]
+            places = [row_address(b, args[0], args[1], n) for n in range(panels)]
+            weights = [packed_bytes(b, at, codes, form) if packed else stored_bytes(b, at) for at in places]
+            inputs = [row_address(b, args[3], args[4], r) for r in range(tokens)]
+            records = [row_address(b, args[5], args[6], r) for r in range(tokens)]
+            beginnings = [load_ir(b, offset(b, at, 12 + sums_at), I32) for at in records] if begun else []
             rows = []
-            for r, total in enumerate(DOTS[form](b, weights, vectors, inputs, bits)):
-                dot = b.sitofp(total, VF)
-                if bias:
+            for at, totals in zip(records, DOTS[form](b, weights, vectors, inputs, bits, beginnings), strict=True):
+                found = [b.sitofp(total, VF) for total in totals]
+                if bias and not begun:
                     # |q x| sums stay below 2**24, so this fma is exact: the integer sum of (q - bias) * x.
-                    inputs_sum = load_ir(b, offset(b, row_address(b, args[4], args[5], r), sums_at), F32)
-                    dot = fma_ir(b, splat_ir(b, inputs_sum, VF), constant(VF, -float(bias)), dot)
-                rows.append([dot])
+                    inputs_sum = splat_ir(b, load_ir(b, offset(b, at, sums_at), F32), VF)
+                    found = [fma_ir(b, inputs_sum, constant(VF, -float(bias)), dot) for dot in found]
+                rows.append(found)
             return tile_of(b, rows)
 
-        return tile(types.int64, subgroup, types.int64, types.int64, types.int64, types.int64), generate
+        return tile(types.int64, types.int64, subgroup, types.int64, types.int64, types.int64, types.int64), generate
 
     return dots
 
 
 def inputs_sum_at(width: int, subgroup: int) -> int:
-    """Where a token's record has the sum of its int8 inputs of a subgroup: see `kernels/quantize.py`."""
+    """Where a token's record has the sum of its int8 inputs of a subgroup, as f32; -128 times it is 12 bytes on."""
     return 4 if width == GROUP else 8 + 4 * subgroup
 
 
@@ -209,19 +241,19 @@ def byte_storer(form: str, codes: Codes) -> Any:
     return store_bytes
 
 
-def _by_token(b: Builder, kind: types.Type, dots: Value) -> Iterator[Value]:
-    """The dots of each token in turn, as f32: from registers, or from memory after AMX."""
+def _by_token(b: Builder, kind: types.Type, dots: Value) -> Iterator[list[Value]]:
+    """The dots of each token in turn, of each panel, as f32: from registers, or from memory after AMX."""
     if isinstance(kind, Tile):
-        yield from (dot for (dot,) in rows_of(b, kind, dots))
+        yield from rows_of(b, kind, dots)
     else:
-        yield from (b.sitofp(load_ir(b, offset(b, dots, VECTOR_BYTES * t), VI), VF) for t in range(amx.TOKENS))
+        yield from ([b.sitofp(load_ir(b, offset(b, dots, VECTOR_BYTES * t), VI), VF)] for t in range(amx.TOKENS))
 
 
 def dots_adder(width: int, subgroup: int, *, minimum: bool, zeros: bool) -> Any:
     """add(sums, dots, scale, minimum, zero, quant, stride): a subgroup's dots, scaled and added to the tokens' sums.
 
     sums[t] += token scale * (scale * (dots[t] - zero * total) + minimum * total), where total is the sum of the token's
-    int8 inputs of this subgroup. minimum, zeros: whether the encoding has such terms.
+    int8 inputs of this subgroup. minimum, zeros: whether the encoding has such terms. Of one panel.
     """
     total_at = inputs_sum_at(width, subgroup)
 
@@ -231,7 +263,9 @@ def dots_adder(width: int, subgroup: int, *, minimum: bool, zeros: bool) -> Any:
     ) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
             terms = args[2], args[3] if minimum else None, args[4] if zeros else None
-            return _added(b, rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), terms, args[5], args[6], total_at)
+            return _added(
+                b, rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), [terms], args[5], args[6], total_at
+            )
 
         return sums(sums, dots, f32x16, f32x16, f32x16, types.int64, types.int64), generate
 
@@ -239,38 +273,50 @@ def dots_adder(width: int, subgroup: int, *, minimum: bool, zeros: bool) -> Any:
 
 
 def stored_adder(width: int, subgroup: int, *, minimum: bool, zeros: bool) -> Any:
-    """add(sums, dots, terms, quant, stride): the same with scale, minimum and zero, those that are, at an address."""
+    """add(sums, dots, terms, apart, quant, stride): the same of some panels.
+
+    terms: the address of the first one's scale, minimum and zero, those that are; the next one's are `apart` bytes on.
+    """
     total_at = inputs_sum_at(width, subgroup)
 
     @intrinsic
-    def add_dots(_context: Any, sums: Any, dots: Any, _terms: Any, quant: Any, stride: Any) -> Any:
+    def add_dots(_context: Any, sums: Any, dots: Any, _terms: Any, _apart: Any, quant: Any, stride: Any) -> Any:
         def generate(_c: Any, b: Builder, _s: Any, args: Any) -> Value:
-            least = load_ir(b, offset(b, args[2], VECTOR_BYTES), VF) if minimum else None
-            zero = load_ir(b, offset(b, args[2], VECTOR_BYTES * (1 + minimum)), VF) if zeros else None
-            terms = load_ir(b, args[2], VF), least, zero
-            return _added(b, rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), terms, args[3], args[4], total_at)
+            terms = []
+            for at in (row_address(b, args[2], args[3], n) for n in range(sums.columns)):
+                least = load_ir(b, offset(b, at, VECTOR_BYTES), VF) if minimum else None
+                zero = load_ir(b, offset(b, at, VECTOR_BYTES * (1 + minimum)), VF) if zeros else None
+                terms.append((load_ir(b, at, VF), least, zero))
+            return _added(b, rows_of(b, sums, args[0]), _by_token(b, dots, args[1]), terms, args[4], args[5], total_at)
 
-        return sums(sums, dots, types.int64, types.int64, types.int64), generate
+        return sums(sums, dots, types.int64, types.int64, types.int64, types.int64), generate
 
     return add_dots
 
 
 def _added(
-    b: Builder, sums: Rows, dots: Iterator[Value], terms: Sequence[Value], quant: Value, stride: Value, total_at: int
-) -> Value:
-    """The tile of sums with dots. terms: scale, minimum and zero, None where there is none; the rest as of `add`."""
-    scale, minimum, zero = terms
+    b: Builder, sums: Rows, dots: Iterator[list[Value]], terms: Sequence[Sequence[Value]], quant: Value, stride: Value,
+    total_at: int,
+) -> Value:  # fmt: skip
+    """The tile of sums with dots. terms: scale, minimum and zero of each panel, None where there is none; the rest as
+    of `add`.
+    """
+    has_totals = any(term is not None for of_panel in terms for term in of_panel[1:])
     rows = []
-    for r, ((old,), dot) in enumerate(zip(sums, dots, strict=True)):
+    for r, (old, found) in enumerate(zip(sums, dots, strict=True)):
         at = row_address(b, quant, stride, r)
-        value, token = dot, splat_ir(b, load_ir(b, at, F32), VF)
-        if minimum is not None or zero is not None:
-            total = splat_ir(b, load_ir(b, offset(b, at, total_at), F32), VF)
-        if zero is not None:  # exact: integers below 2**24
-            value = fma_ir(b, b.fneg(zero), total, value)
-        value = b.fmul(scale, value) if minimum is None else fma_ir(b, scale, value, b.fmul(minimum, total))
-        rows.append([fma_ir(b, value, token, old)])
+        token = splat_ir(b, load_ir(b, at, F32), VF)
+        total = splat_ir(b, load_ir(b, offset(b, at, total_at), F32), VF) if has_totals else None
+        new = [_scaled(b, dot, total, *of_panel) for dot, of_panel in zip(found, terms, strict=True)]
+        rows.append([fma_ir(b, value, token, before) for value, before in zip(new, old, strict=True)])
     return tile_of(b, rows)
+
+
+def _scaled(b: Builder, dot: Value, total: Value, scale: Value, minimum: Value, zero: Value) -> Value:
+    """scale * (dot - zero * total) + minimum * total, without what is None."""
+    if zero is not None:  # exact: integers below 2**24
+        dot = fma_ir(b, b.fneg(zero), total, dot)
+    return b.fmul(scale, dot) if minimum is None else fma_ir(b, scale, dot, b.fmul(minimum, total))
 
 
 def value_storer(form: str, codes: Codes, width: int, *, minimum: bool, zeros: bool) -> Any:
