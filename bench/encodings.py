@@ -15,7 +15,6 @@ in turns, as in `peers.py`: how many times faster sotol is.
 
 import argparse
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -40,6 +39,7 @@ from sotol.backends.cpu.panels import packed_shape
 from sotol.backends.cpu.running.threads import default_threads
 from sotol.backends.cpu.target import host_target
 from sotol.cli.output import as_json, console, show
+from sotol.cli.streams import say
 from sotol.formats.weights import Weight
 from sotol.program import ops
 from sotol.program.fuse import quantize_inputs
@@ -153,7 +153,7 @@ def beside(encodings: Sequence[str], threads: int, rounds: int) -> Iterator[tupl
         for name in encodings:
             path = Path(folder) / f"{name}.gguf"
             write_model(path, "llama", name)
-            job = Job(path, threads, rounds, ROWS_BESIDE, engines, variables(None), Patience(60), _say)
+            job = Job(path, threads, rounds, ROWS_BESIDE, engines, variables(None), Patience(60), say)
             yield name, measure_beside(job, {}, left_out)
             path.unlink()
 
@@ -183,10 +183,6 @@ def _show_beside(encodings: Sequence[str], threads: int, rounds: int) -> Mapping
         numbers[name] = [asdict(result) for result in results]
     show(console(), table)
     return numbers
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
 
 
 def main() -> None:

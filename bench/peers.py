@@ -27,6 +27,7 @@ from bench.table import markdown
 from sotol.backends.cpu.running.threads import default_threads
 from sotol.backends.cpu.target import host_target, levels
 from sotol.catalog import find_model
+from sotol.cli.streams import say
 from sotol.errors import SotolError
 from sotol.formats import read_gguf
 
@@ -134,7 +135,7 @@ def main() -> None:
         parser.error(str(error))
     pythons, left_out = found_pythons()
     for name, why in left_out.items():
-        _say(f"{name} is left out: {why}")
+        say(f"{name} is left out: {why}")
     results, versions = list[Result](), dict[str, str]()
     patience, environment = Patience(options.patience), variables(options.level)
     target = options.json
@@ -144,21 +145,17 @@ def main() -> None:
     kept: dict[str, Any] = {}
     for model in models:
         for i, threads in enumerate(options.threads or [default_threads()]):
-            _say(f"{model.name}, threads: {threads}")
+            say(f"{model.name}, threads: {threads}")
             asked = rows if i == 0 else [row for row in rows if row != TOKENIZE]  # it has one thread
-            job = Job(model, threads, options.rounds, asked, pythons, environment, patience, _say)
+            job = Job(model, threads, options.rounds, asked, pythons, environment, patience, say)
             results += measure(job, versions, left_out)
             kept = record(options, results, versions, left_out)
             if target is not None:
                 target.parent.mkdir(exist_ok=True)
                 target.write_text(json.dumps(kept, indent=1) + "\n")
     if target is not None:
-        _say(f"all numbers are in {target}")
+        say(f"all numbers are in {target}")
     print(markdown(kept))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

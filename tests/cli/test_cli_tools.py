@@ -6,6 +6,7 @@ import pytest
 from tests.cli.conftest import Sotol
 from tests.support.tiny_model import tiny_model
 
+from sotol.cli.tool_options import work
 from sotol.formats import read_gguf, read_model
 
 
@@ -68,3 +69,10 @@ def test_info_of_what_was_made(sotol: Sotol, tmp_path: Path) -> None:
     assert "at a context of 32 tokens" in shown
     assert "runs in sotol  yes" in shown
     assert read_model(folder).metadata["model_type"] == "llama"
+
+
+@pytest.mark.parametrize(("quiet", "said"), [(False, "sotol: interrupted: no file was written\n"), (True, "")])
+def test_an_interrupt_is_told(quiet: bool, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), work(quiet=quiet, color=False):
+        raise KeyboardInterrupt
+    assert capsys.readouterr() == ("", said)

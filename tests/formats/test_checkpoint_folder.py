@@ -122,6 +122,22 @@ def test_a_config_that_is_missing(folder: Path) -> None:
             read_folder(path)
 
 
+def test_what_is_no_models_folder(folder: Path) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(FormatError, match=r"model\.safetensors: .*; it is a pointer of Git LFS: get the file itself"):
+        read_folder(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model-00001-of-00001.bin").touch()
+    with pytest.raises(FormatError, match=r"has no \.safetensors file: its weights are pickles"):
+        read_folder(folder)
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    with pytest.raises(FormatError, match=r"adapter_model\.safetensors: is an adapter \(LoRA\) for another model"):
+        read_folder(folder / "adapter_model.safetensors")
+
+
 # ---- repositories with several models
 
 

@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,3 +120,22 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "m") as folder:
         (folder / "config.json").write_text("{}")
     assert (tmp_path / "m" / "config.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes can't be asked for there")
+def test_what_a_killed_run_left_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, other = tmp_path / f"a.{gone.pid}.partial", tmp_path / f"b.{gone.pid}.partial"
+    runs, folder = tmp_path / f"a.{os.getppid()}.partial", tmp_path / f"f.{gone.pid}.old"
+    for path in (left, other, runs, tmp_path / "a.partial", tmp_path / "a.1x.partial"):
+        path.write_bytes(b"")
+    folder.mkdir()
+    with WholeFile(tmp_path / "a"), whole_folder(tmp_path / "f"):
+        pass
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{left} is left of a run that was killed: it can be removed",
+        f"{folder} is what was at {tmp_path / 'f'} before a run that was killed: rename it, or remove it",
+    ]
+    assert left.exists()
+    assert folder.exists()

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.testclient import TestClient
 
-from sotol import QueueFullError, SotolError, TemplateError
-from sotol.server.answering import answer, dumps, refusal, sse
+from sotol import FormatError, QueueFullError, SotolError, TemplateError
+from sotol.server.answering import answer, dumps, handled, refusal, sse
 from sotol.server.calls import INVALID, call_arguments
 from sotol.server.problems import Dialect, Problem, dialect_of, problem_of, refusing
 
@@ -66,6 +70,21 @@ def test_what_an_exception_stands_for() -> None:
     assert [problem and problem.status for problem in found] == [400, 500, None]
     problem = Problem(418, "x")
     assert problem_of(problem) is problem
+
+
+@pytest.mark.parametrize(("error", "traced"), [(FormatError("m.gguf: is cut"), False), (KeyError("bug"), True)])
+def test_of_a_file_that_is_at_fault_the_log_has_a_line(
+    error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(_request: Request) -> Response:
+        raise error
+
+    app = Starlette(routes=[handled("/x", handler, "openai", "GET", lambda _scope: None)])
+    answered = TestClient(app).get("/x")
+    assert (answered.status_code, "m.gguf: is cut" in answered.text) == (500, not traced)
+    [record] = [record for record in caplog.records if record.name == "sotol.server"]
+    assert (record.exc_info is not None) is traced
+    assert vars(record)["fields"] == ({} if traced else {"error": "m.gguf: is cut"})
 
 
 def test_a_wrong_value_is_blamed_on_its_field() -> None:

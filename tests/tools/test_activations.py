@@ -1,5 +1,6 @@
 """Importance matrices that are collected, against sums over all that the reference multiplies."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,20 @@ def test_at_most_so_many_windows(tmp_path: Path) -> None:
     path = tiny_model(tmp_path)
     assert collected(path, most=1).chunks == 1
     assert collected(path).chunks == len(windows_of(Tokenizer.from_gguf(path), TEXT, SIZE)[0]) > 1
+
+
+def test_what_another_run_has_summed_is_added_to(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path)
+    one = collected(path, most=1)
+    both = collected(path, most=1, earlier=one._replace(datasets=("s",)))
+    assert (both.chunks, both.datasets) == (2, ("s", "t"))
+    for name, sums in one.sums.items():
+        np.testing.assert_allclose(both.sums[name], 2 * sums, rtol=1e-6)  # float32 in between
+        np.testing.assert_array_equal(both.counts[name], 2 * one.counts[name])
+    first = next(iter(one.sums))
+    for other in ({}, {**one.sums, first: one.sums[first][:, 1:]}):
+        with pytest.raises(ModelError, match=f"x: is of another model: {re.escape(first)} is not in it"):
+            collected(path, earlier=one._replace(sums=other, file="x"))
 
 
 def test_a_model_that_is_broken(tmp_path: Path) -> None:

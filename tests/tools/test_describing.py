@@ -89,6 +89,12 @@ def test_each_part_is_told_by_itself(tmp_path: Path) -> None:
     assert [part for part, said in found.items() if not said["runs"]] == ["chat template"]
 
 
+def test_what_is_no_model_lacks_nothing_of_one(tmp_path: Path) -> None:
+    facts = describe(*read_any(tiny_model(tmp_path, {"general.type": "imatrix", "general.architecture": "none"})))
+    assert (facts["problems"], facts["can_run"]) == (["is an importance matrix, and no model"], {})
+    assert describe(*read_any(tiny_model(tmp_path, {"general.type": ["imatrix"]})))["can_run"] != {}
+
+
 def test_blocks_that_are_skipped_are_named(tmp_path: Path) -> None:
     path = tiny_model(tmp_path, {"llama.block_count": 2, "llama.nextn_predict_layers": 1})
     (skipped,) = describe(*read_any(path))["skipped"]

@@ -48,7 +48,14 @@ def test_the_models_own_ways_are_recognised(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2", "gpt-4o", "tekken", "deepseek-v3"])
 def test_byte_level_vocabularies(name: str, tmp_path: Path) -> None:
     _, judge = byte_bpe(name)
-    folder = folder_of(tmp_path / "m", judge, eos_token="<|im_end|>", bos_token="<bos>", pad_token="<|endoftext|>")
+    folder = folder_of(
+        tmp_path / "m",
+        judge,
+        eos_token="<|im_end|>",
+        bos_token="<bos>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+    )
     given = gguf_vocabulary(folder, judge.get_vocab_size() + 5, "llama")
     fields, ids = given.metadata, judge.get_vocab()
     assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", name)
@@ -65,6 +72,7 @@ def test_byte_level_vocabularies(name: str, tmp_path: Path) -> None:
     assert tokens[-1] == f"[PAD{len(ids) + 4}]"
     assert (types[-1], types[ids["<think>"]], types[ids["<|im_end|>"]]) == (5, 4, 3)
     assert fields["tokenizer.ggml.padding_token_id"] == ids["<|endoftext|>"]
+    assert fields["tokenizer.ggml.unknown_token_id"] == ids["<|endoftext|>"]
 
 
 def test_added_tokens_that_the_model_has_not_are_left_out(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_what_can_not_be_done_is_said(model: Path, tmp_path: Path) -> None:
         merge_parts(parts[0], tmp_path / "again.gguf")
 
 
+def test_what_is_read_is_never_replaced(model: Path, tmp_path: Path) -> None:
+    parts = split_file(model, tmp_path / "p", part_weights=8)
+    before = [part.read_bytes() for part in parts]
+    with pytest.raises(SotolError, match=r"p-00002-of-\d+\.gguf: is what is read, and would be lost"):
+        merge_parts(parts[0], parts[1], force=True)
+    with pytest.raises(SotolError, match=r"p-00001-of-\d+\.gguf: is what is read, and would be lost"):
+        split_file(parts[0], tmp_path / "p", part_weights=8, force=True)
+    assert [part.read_bytes() for part in parts] == before
+
+
 def test_ctrl_c_leaves_no_part(model: Path, tmp_path: Path) -> None:
     def stop(_: str, done: int, total: int) -> None:
         if done > total // 2:

@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 
 from sotol.catalog import find_model
-from sotol.cli.bars import bars
-from sotol.cli.interrupts import terminable
 from sotol.cli.options import NoColor, Quiet, Threads, complete_model
-from sotol.cli.tool_options import Force, tell
+from sotol.cli.tool_options import Force, tell, work
 
 __all__ = ["convert"]
 
@@ -25,7 +23,10 @@ def convert(
         ),
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The .gguf file to write, or the folder.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="OUT", readable=False, help="The .gguf file to write, or the folder.", show_default=False
+        ),
     ],
     encoding: Annotated[
         str | None,
@@ -48,6 +49,6 @@ def convert(
     """
     from sotol.tools.converting import convert as converted  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
+    with work(quiet=quiet, color=not no_color, sizes=True) as progress:
         done = converted(find_model(model), out, encoding, force=force, threads=threads, progress=progress)
     tell([done.path], f"{done.weights} weights, {done.encoding}", done.remarks, quiet=quiet)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from sotol.cli.interrupts import INTERRUPTED, TERMINATED, Terminated
-from sotol.cli.other_names import OTHER_NAMES
+from sotol.cli.other_names import OTHER_COMMANDS, OTHER_NAMES
 from sotol.cli.streams import LONGEST, drop, listen, refused, say
 from sotol.errors import SotolError, plain
 
@@ -48,6 +48,15 @@ class Commands(TyperGroup):
         except typer.Exit as end:
             return end.exit_code
         return 0
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As Typer's, but errors know what other programs call the same, too."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            if (near := OTHER_COMMANDS.get(args[0])) is not None:
+                error.message = f"No such command {args[0]!r}. Did you mean {near!r}?"
+            raise
 
     def _completed(self, name: str) -> int:
         """Tell a shell what may come next; its script (`sotol completion`) says in the environment what is typed."""

@@ -2,13 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from sotol.cli.bars import bars
-from sotol.cli.interrupts import terminable
+import typer
+
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, Quiet, Threads
 from sotol.cli.output import as_json, write_piece
 from sotol.cli.reading import read_text
-from sotol.cli.tool_options import Force, ModelOption, OutputOption, TextFile, WindowCount, WindowSize, one_model
+from sotol.cli.tool_options import Force, ModelOption, OutputOption, TextFile, WindowCount, WindowSize, one_model, work
 
 __all__ = ["imatrix"]
 
@@ -17,6 +18,10 @@ def imatrix(
     model: Model = None,
     named: ModelOption = None,
     file: TextFile = None,
+    add: Annotated[
+        Path | None,
+        typer.Option("--add", metavar="FILE", readable=False, help="A matrix of this model to add to: of other texts."),
+    ] = None,
     output: OutputOption = Path("imatrix.gguf"),
     size: WindowSize = 512,
     most: WindowCount = None,
@@ -36,14 +41,15 @@ def imatrix(
         raise ValueError("give a text to read, with -f FILE")
     path, text = one_model(model, named), read_text(str(file))
     from sotol.tools.activations import collect  # noqa: PLC0415  (NumPy: `sotol --help` does without)
-    from sotol.tools.importance import write_importance  # noqa: PLC0415
+    from sotol.tools.importance import read_importance, write_importance  # noqa: PLC0415
     from sotol.tools.outputs import check_outputs  # noqa: PLC0415
 
-    check_outputs([output], force=force)
-    with terminable(), bars(quiet=quiet, color=not no_color) as progress:
+    check_outputs([output], force=force, inputs=[path, file])
+    earlier = None if add is None else read_importance(add)
+    with work(quiet=quiet, color=not no_color) as progress:
         found = collect(
-            path, text, dataset=file.name, size=size, most=most, precision=precision.value, threads=threads,
-            progress=progress,
+            path, text, dataset=file.name, size=size, most=most, earlier=earlier, precision=precision.value,
+            threads=threads, progress=progress,
         )  # fmt: skip
         write_importance(output, found)
     facts = {"file": str(output), "weights": len(found.sums), "windows": found.chunks, "window_size": found.chunk_size}

@@ -79,7 +79,7 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
         *([("answers", _answers(facts["answers"]))] if facts["answers"] else []),
         *([("memory", _memory(facts["memory"]))] if facts["memory"] else []),
         *(("skipped", part) for part in facts["skipped"]),
-        ("runs in sotol", "yes" if facts["runs"] else "no: " + "; ".join(facts["problems"])),
+        ("runs in sotol", _runs(facts)),
         *(
             (f"- {part}", "yes" if found["runs"] else "no: " + "; ".join(found["missing"]))
             for part, found in ({} if facts["runs"] else facts["can_run"]).items()
@@ -101,6 +101,13 @@ def _show(facts: dict[str, Any], *, color: bool) -> None:
         kernels = f"kernel ({facts['level'] or 'no level of this CPU'})"
         table("weights", rows, ("encoding", "weights", "parameters", "size", "bits each", "share", kernels))
     table("metadata", [(key, _cell(value)) for key, value in facts["metadata"].items()] or [("none", "")])
+
+
+def _runs(facts: dict[str, Any]) -> str:
+    """Whether it runs; why not, where no line for each part follows that says so."""
+    if facts["runs"]:
+        return "yes"
+    return "no" if facts["can_run"] else "no: " + "; ".join(facts["problems"])
 
 
 def _answers(found: dict[str, Any]) -> str:

@@ -5,10 +5,8 @@ from typing import Annotated
 import typer
 
 from sotol.catalog import find_model
-from sotol.cli.bars import bars
-from sotol.cli.interrupts import terminable
 from sotol.cli.options import NoColor, Quiet, complete_model
-from sotol.cli.tool_options import Force, Output, tell
+from sotol.cli.tool_options import Force, Output, tell, work
 
 __all__ = ["merge"]
 
@@ -31,6 +29,6 @@ def merge(
     """Write the parts of a split GGUF file as one file. The parts stay."""
     from sotol.tools.parts import merge_parts  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
-    with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
+    with work(quiet=quiet, color=not no_color, sizes=True) as progress:
         path = merge_parts(find_model(part), out, force=force, progress=progress)
     tell([path], "merged", quiet=quiet)

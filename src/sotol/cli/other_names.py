@@ -1,6 +1,19 @@
-"""Names of options elsewhere, which sotol takes for its own."""
+"""Names of options elsewhere, which sotol takes for its own, and of commands, which it names the own of."""
 
-__all__ = ["OTHER_NAMES", "normalised"]
+__all__ = ["OTHER_COMMANDS", "OTHER_NAMES", "normalised"]
+
+# What ollama, llm, mlx-lm and llama.cpp call commands.
+OTHER_COMMANDS = {
+    **dict.fromkeys(("chat", "generate", "prompt", "cli"), "run"),
+    **dict.fromkeys(("models", "ls"), "list"),
+    **dict.fromkeys(("download", "get"), "pull"),
+    **dict.fromkeys(("remove", "delete"), "rm"),
+    "unload": "stop",
+    "inspect": "info",
+    "ppl": "perplexity",
+    "help": "--help",
+    "version": "--version",
+}
 
 # What ollama, llama.cpp, llm and transformers call the same options.
 OTHER_NAMES = {
@@ -29,6 +42,7 @@ OTHER_NAMES = {
     "served-model-name": "alias",
     "outtype": "encoding",
     "chunks": "windows",
+    "in-file": "add",
     "save-all-logits": "save-logits",
     "split-max-size": "max-size",
     "split-max-tensors": "max-tensors",

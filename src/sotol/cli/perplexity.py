@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sotol.cli.bars import bars
-from sotol.cli.interrupts import terminable
 from sotol.cli.options import Json, Model, NoColor, Precision, PrecisionOption, Quiet, Threads
 from sotol.cli.output import as_json, write_piece
 from sotol.cli.reading import read_text
 from sotol.cli.streams import say
-from sotol.cli.tool_options import Force, ModelOption, TextFile, WindowCount, WindowSize, one_model
+from sotol.cli.tool_options import Force, ModelOption, TextFile, WindowCount, one_model, work
 
 if TYPE_CHECKING:
     from sotol.tools.choices import Choices
@@ -26,19 +24,37 @@ def perplexity(
     model: Model = None,
     named: ModelOption = None,
     file: TextFile = None,
-    size: WindowSize = 512,
+    size: Annotated[
+        int | None,
+        typer.Option("--ctx", "-c", min=8, metavar="N", help="Tokens of a window of the text; 512 if not given."),
+    ] = None,
     most: WindowCount = None,
     save_logits: Annotated[
         Path | None,
-        typer.Option("--save-logits", metavar="FILE", help="Write the predictions, for --baseline of another model."),
+        typer.Option(
+            "--save-logits",
+            metavar="FILE",
+            readable=False,
+            help="Write the predictions, for --baseline of another model.",
+        ),
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", metavar="FILE", help="Predictions to compare with, on the text that they are of."),
+        typer.Option(
+            "--baseline",
+            metavar="FILE",
+            readable=False,
+            help="Predictions to compare with, on the text that they are of.",
+        ),
     ] = None,
     choices: Annotated[
         Path | None,
-        typer.Option("--choices", metavar="FILE", help="Questions with several endings, such as HellaSwag's, in JSON."),
+        typer.Option(
+            "--choices",
+            metavar="FILE",
+            readable=False,
+            help="Questions with several endings, such as HellaSwag's, in JSON.",
+        ),
     ] = None,
     threads: Threads = None,
     precision: PrecisionOption = Precision.INT8,
@@ -57,9 +73,12 @@ def perplexity(
         raise ValueError("give a text with -f FILE, or --baseline FILE, or --choices FILE, one of them")
     if choices is not None and save_logits is not None:
         raise ValueError("--save-logits goes with a text, not with --choices")
+    if baseline is not None and size is not None:
+        raise ValueError("--ctx goes with a text or --choices: windows are those of the --baseline")
+    size = 512 if size is None else size
     path = one_model(model, named)
     if choices is not None:
-        with terminable(), bars(quiet=quiet, color=not no_color) as progress:
+        with work(quiet=quiet, color=not no_color) as progress:
             found = _asked(
                 path, choices, None if quiet or json else say, most, size=size, precision=precision.value,
                 threads=threads, progress=progress,
@@ -71,13 +90,13 @@ def perplexity(
     from sotol.tools.perplexity import perplexity as measured  # noqa: PLC0415  (NumPy: `sotol --help` does without)
 
     if save_logits is not None:
-        check_outputs([save_logits], force=force)
+        check_outputs([save_logits], force=force, inputs=[path, file, baseline])
 
     def told(window: int, scores: "Scores") -> None:
         if not quiet and not json:
             say(f"[{window + 1}] {_short(scores)}")
 
-    with terminable(), bars(quiet=quiet, color=not no_color) as progress:
+    with work(quiet=quiet, color=not no_color) as progress:
         scores = measured(
             path, text, size=size, most=most, save=save_logits, baseline=baseline, precision=precision.value,
             threads=threads, progress=progress, told=told,
@@ -112,8 +131,8 @@ def _short(scores: "Scores") -> str:
 
 def _said(scores: "Scores") -> str:
     lines = [
-        f"perplexity {scores.perplexity:.4f} ± {scores.error:.4f}, {scores.tokens:,} tokens in {scores.windows} windows"
-        f" of {scores.size}"
+        f"perplexity {scores.perplexity:.4f} ± {scores.error:.4f}, {scores.tokens:,} tokens in"
+        f" {scores.windows} windows of {scores.size}"
     ]
     if (d := scores.divergence) is not None:
         percentiles = ", ".join(f"{at} % {value:.6f}" for at, value in d.percentiles.items())

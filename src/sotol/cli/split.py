@@ -6,11 +6,9 @@ from typing import Annotated
 import typer
 
 from sotol.catalog import find_model
-from sotol.cli.bars import bars
-from sotol.cli.interrupts import terminable
 from sotol.cli.options import NoColor, Quiet, complete_model
 from sotol.cli.parameters import parse_size
-from sotol.cli.tool_options import Force, tell
+from sotol.cli.tool_options import Force, tell, work
 from sotol.errors import plain
 
 __all__ = ["split"]
@@ -51,7 +49,7 @@ def split(
     most = None if max_size is None else parse_size("max-size", max_size)
     if most is not None and most < LEAST:
         raise ValueError(f"max-size is {plain(max_size)}, {most} bytes: a part has {LEAST:,} at least; give it as 2GB")
-    with terminable(), bars(quiet=quiet, color=not no_color, sizes=True) as progress:
+    with work(quiet=quiet, color=not no_color, sizes=True) as progress:
         parts = split_file(
             find_model(model), prefix, part_bytes=most, part_weights=max_tensors, force=force, progress=progress
         )

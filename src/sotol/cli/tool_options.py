@@ -1,20 +1,26 @@
 """What commands that write files, or read texts in windows, have in common: options, and what they say at the end."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from sotol.catalog import find_model
+from sotol.cli.bars import bars
+from sotol.cli.interrupts import terminable
 from sotol.cli.output import size_of, write_piece
 from sotol.cli.streams import say
 from sotol.errors import plain
 
+if TYPE_CHECKING:
+    from sotol.progress import Progress
+
 __all__ = [
     "Force", "ModelOption", "Output", "OutputOption", "SourceModel", "TextFile", "WindowCount", "WindowSize",
-    "one_model", "tell",
+    "one_model", "tell", "work",
 ]  # fmt: skip
 
 SourceModel: TypeAlias = Annotated[
@@ -24,14 +30,20 @@ SourceModel: TypeAlias = Annotated[
 ModelOption: TypeAlias = Annotated[
     str | None, typer.Option("--model", "-m", metavar="MODEL", help="The model, in another place.")
 ]
-Output: TypeAlias = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)]
-OutputOption: TypeAlias = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")]
+Output: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="OUT", readable=False, help="The file to write.", show_default=False)
+]
+OutputOption: TypeAlias = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", readable=False, help="The file to write.")
+]
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="Replace what is there already, when the new is whole.")
 ]
 TextFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="FILE", help="The text, UTF-8; - is standard input.", show_default=False),
+    typer.Option(
+        "--file", "-f", metavar="FILE", readable=False, help="The text, UTF-8; - is standard input.", show_default=False
+    ),
 ]
 WindowSize: TypeAlias = Annotated[
     int, typer.Option("--ctx", "-c", min=8, metavar="N", help="Tokens of a window of the text.")
@@ -47,6 +59,18 @@ def one_model(model: str | None, option: str | None) -> Path:
     if model is not None and option is not None:
         raise ValueError(f"two models are given, {plain(model)} and {plain(option)}: give one of them")
     return find_model(model if option is None else option)
+
+
+@contextmanager
+def work(*, quiet: bool, color: bool, sizes: bool = False) -> Iterator["Progress | None"]:
+    """Bars for what takes long and may write a file; Ctrl-C or SIGTERM leaves none behind, and that is said."""
+    try:
+        with terminable(), bars(quiet=quiet, color=color, sizes=sizes) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        if not quiet:
+            say("sotol: interrupted: no file was written")
+        raise
 
 
 def tell(paths: Sequence[Path], what: str, remarks: Sequence[str] = (), *, quiet: bool = False) -> None:

@@ -47,6 +47,9 @@ OTHER_PARTS = tuple(
 )  # fmt: skip
 OTHER_PREFIXES = tuple(f"{part}." for part in OTHER_PARTS)
 MARKS = (".qweight", "_scale")  # of names of tensors that belong to quantised weights
+NO_CONFIG = "config.json is missing, which says what model the weights are of"
+ADAPTER_FILE = "adapter_config.json"  # of the package peft
+ADAPTER = "is an adapter (LoRA) for another model, and no model: merge it into that one, as by peft's merge_and_unload"
 QUERIES = ".self_attn.q_proj.weight"
 
 
@@ -58,7 +61,7 @@ def read_folder(path: Path) -> Checkpoint:
     folder = Folder(path if path.is_dir() else path.parent)
     config = folder.json("config.json")
     if config is None:
-        raise FormatError(f"{folder.path}: config.json is missing, which says what model the weights are of")
+        raise FormatError(f"{path}: {ADAPTER if folder.find(ADAPTER_FILE) else NO_CONFIG}")
     shards, table = shards_of(folder) if path.is_dir() else (shards_with(folder, path.name), None)
     metadata, weights = dict(config), read_shards(folder, shards, table)
     text = text_config(config, str(folder.path / "config.json"))

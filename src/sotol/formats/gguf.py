@@ -17,6 +17,7 @@ import numpy as np
 from sotol.errors import FormatError
 from sotol.formats.cursor import Cursor
 from sotol.formats.files import ModelFile
+from sotol.formats.other_files import seen_instead
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.quant import BY_TYPE, Encoding
 
@@ -166,7 +167,8 @@ def check_header(cursor: Cursor) -> None:
     start = cursor.take(4, "the magic bytes")
     magic = cursor.data[start : cursor.at]
     if magic != MAGIC:
-        cursor.fail("the magic bytes", f"{bytes(magic)!r} is not {MAGIC!r}: this is not a GGUF file", 0)
+        other = seen_instead(bytes(cursor.data[:8]))
+        cursor.fail("the magic bytes", f"{bytes(magic)!r} is not {MAGIC!r}: this is not a GGUF file{other}", 0)
     version = cursor.u32("the version")
     if version not in VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")

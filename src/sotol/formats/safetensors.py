@@ -20,6 +20,7 @@ import numpy as np
 from sotol.errors import FormatError, plain
 from sotol.formats.files import ModelFile
 from sotol.formats.folder import Folder
+from sotol.formats.other_files import seen_instead
 from sotol.formats.strict_json import parse_object
 from sotol.formats.weights import Weight
 from sotol.quant import ENCODINGS, Encoding
@@ -87,7 +88,10 @@ def read_header(file: ModelFile) -> tuple[int, dict[str, object]]:
     file.copy_to(first, 0)
     length = int.from_bytes(first[:8].tobytes(), "little")
     if first[8] != ord("{"):
-        raise FormatError(f"{path}: byte 8 is not {{, with which a header begins: this is not a SafeTensors file")
+        other = seen_instead(first.tobytes())
+        raise FormatError(
+            f"{path}: byte 8 is not {{, with which a header begins: this is not a SafeTensors file{other}"
+        )
     if length > MAX_HEADER_BYTES:
         raise FormatError(f"{path}: the header's length is {length}, more than the {MAX_HEADER_BYTES} that sotol reads")
     if length > size - 8:
@@ -177,7 +181,13 @@ def shards_of(folder: Folder) -> tuple[list[str], Mapping[str, str] | None]:
         return read_index(folder, index)
     names = folder.named("*" + SUFFIX)
     if not names:
-        raise FormatError(f"{folder.path}: has no {SUFFIX} file: give a folder with config.json and such files")
+        pickled = any(map(folder.named, ("pytorch_model*.bin", "*.pth", "*.pt")))
+        hint = (
+            "its weights are pickles: get or save them as SafeTensors"
+            if pickled
+            else "give a folder with config.json and such files"
+        )
+        raise FormatError(f"{folder.path}: has no {SUFFIX} file: {hint}")
     sets = {(m["stem"], int(m["count"])) for name in names if (m := SHARD.fullmatch(name))}
     chosen = [one for one in sets if one[0] == "model"] or sorted(sets)
     if len(chosen) == 1:

@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all: written beside their place, renamed when all is on the disk."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,10 @@ from sotol.errors import SotolError, explained
 
 __all__ = ["WholeFile", "check_replaceable", "check_room", "whole_folder"]
 
+LEFT = {
+    "partial": "left of a run that was killed: it can be removed",
+    "old": "what was at {} before a run that was killed: rename it, or remove it",
+}
 MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model", ".txt", ".md"}  # of the files of a model's folder
 
 
@@ -27,6 +32,7 @@ class WholeFile:
         self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         with explained(f"writing {path}"):
             check_replaceable(path)
+            tell_what_is_left(path)
             self._file = self._partial.open("wb")
         self.finished = False
 
@@ -84,6 +90,34 @@ def check_replaceable(path: Path) -> None:
         raise SotolError(f"{path}: is a device or a pipe: give the path of a file")
 
 
+def tell_what_is_left(path: Path) -> None:
+    """Warn of what runs that were killed have left beside a path: nobody else would know whose it is.
+
+    It is not removed here: on a disk that several machines share, the process may run on another one.
+    """
+    if os.name != "posix":  # elsewhere nothing tells whether a process is there without touching it
+        return
+    beside = list[Path]()
+    with suppress(OSError):  # a folder may be written to, but not read
+        beside = sorted(path.absolute().parent.iterdir())
+    for other in beside:
+        number, _, what = other.name.removeprefix(f"{path.name}.").partition(".")
+        if f"{path.name}.{number}.{what}" != other.name or not number.isdecimal() or what not in LEFT or runs(number):
+            continue
+        logging.getLogger("sotol").warning("%s is %s", other, LEFT[what].format(path))
+
+
+def runs(number: str) -> bool:
+    """Whether there is a process with this number, on this machine."""
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Let a rename outlive a loss of power, where folders can be opened."""
     if os.name == "posix":
@@ -126,6 +160,7 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             raise SotolError(f"{path}: is there already: give another path, or --force")
         if there and not is_model_folder(path):
             raise SotolError(f"{path}: has more than a model's files, so it is not replaced: give another path")
+        tell_what_is_left(path)
         partial, old = (path.with_name(f"{path.name}.{os.getpid()}.{what}") for what in ("partial", "old"))
         partial.mkdir()
     try:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from sotol.errors import FormatError, ModelError, ModelNotFoundError
 from sotol.server.body import ClientGone
 from sotol.server.problems import Dialect, Problem, problem_body, problem_of, problem_status
 from sotol.server.running import Run, watching
@@ -128,8 +129,13 @@ class Streamed(Response):
 
 
 def _problem(error: Exception, path: str) -> Problem:
-    """What to tell the client; what is nobody's request's fault goes to the log."""
+    """What to tell the client; what is nobody's request's fault goes to the log, and where it arose.
+
+    But not of a model's file that is at fault: its message says all.
+    """
     problem = problem_of(error)
     if problem is None or problem.status == 500:
-        log.error("%s failed", path, exc_info=error)
+        known = isinstance(error, FormatError | ModelError | ModelNotFoundError)
+        fields = {"error": str(error)} if known else {}
+        log.error("%s failed", path, exc_info=None if known else error, extra={"fields": fields})
     return problem or Problem(500, INTERNAL)

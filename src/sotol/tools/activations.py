@@ -72,6 +72,15 @@ class Watch:
                 self._sums[name] = np.zeros((watched.experts, watched.columns))
                 self._counts[name] = np.zeros(watched.experts)
 
+    def begin_with(self, earlier: Importance) -> None:
+        """Add to the sums of an earlier run, once the program is known. ModelError if they are of another model."""
+        for name, sums in self._sums.items():
+            known, counts = earlier.sums.get(name), earlier.counts.get(name)
+            if known is None or counts is None or (known.size, counts.size) != (sums.size, self._counts[name].size):
+                raise ModelError(f"{earlier.file}: is of another model: {name} is not in it, or has another shape")
+            sums += known.reshape(sums.shape)
+            self._counts[name] += counts.reshape(-1)
+
     def take(self, results: Results) -> None:
         """Add what a step had."""
         for watched in self._watched:
@@ -85,12 +94,12 @@ class Watch:
                 self._sums[name] += squares
                 self._counts[name] += counts
 
-    def importance(self, chunks: int, chunk_size: int, dataset: str) -> Importance:
+    def importance(self, chunks: int, chunk_size: int, datasets: tuple[str, ...]) -> Importance:
         """What was summed; ModelError if it is not finite."""
         for name, sums in self._sums.items():
             if not np.isfinite(sums).all():
                 raise ModelError(f"what goes into {name} is not finite: the model, or its quantisation, is broken")
-        return Importance(_narrow(self._sums), _narrow(self._counts), chunks, chunk_size, (dataset,))
+        return Importance(_narrow(self._sums), _narrow(self._counts), chunks, chunk_size, datasets)
 
 
 def _narrow(numbers: Mapping[str, Float64Array]) -> dict[str, Float32Array]:
@@ -127,17 +136,21 @@ def _of_experts(x: Array, choice: Int32Array, watched: Watched) -> tuple[Float64
 
 
 def collect(
-    path: Path, text: str, *, dataset: str, size: int = 512, most: int | None = None, precision: str = "int8",
-    threads: int | None = None, backend: str = "cpu", progress: Progress | None = None,
+    path: Path, text: str, *, dataset: str, size: int = 512, most: int | None = None,
+    earlier: Importance | None = None, precision: str = "int8", threads: int | None = None, backend: str = "cpu",
+    progress: Progress | None = None,
 ) -> Importance:  # fmt: skip
     """The importance matrix of a model over a text, read in windows of `size` tokens, at most `most` of them.
 
-    dataset: the text's name. Errors as of `open_windows` and `windows_of`.
+    dataset: the text's name. earlier: a matrix of other texts, to which is added. Errors as of `Watch`, `open_windows`
+    and `windows_of`.
     """
     watch = Watch()
     with open_windows(
         path, size, precision=precision, threads=threads, name=backend, watch=watch.add_to, progress=progress
     ) as model:
+        if earlier is not None:
+            watch.begin_with(earlier)
         windows: Sequence[Int32Array] = list(windows_of(model.tokenizer, text, size, most)[1])
         for done, window in enumerate(windows):
             if progress is not None:
@@ -146,4 +159,5 @@ def collect(
                 watch.take(results)
         if progress is not None:
             progress("reading windows", len(windows), len(windows))
-    return watch.importance(len(windows), size, dataset)
+    known, texts = (0, ()) if earlier is None else (earlier.chunks, earlier.datasets)
+    return watch.importance(known + len(windows), size, (*texts, dataset))

@@ -36,7 +36,7 @@ def convert(
     if to_gguf:
         if out.suffix != ".gguf":
             raise SotolError(f"{out}: a folder becomes a GGUF file: give a name that ends in .gguf")
-        check_outputs([out], force=force)
+        check_outputs([out], force=force, inputs=[model])
         return folder_to_gguf(model, out, target, progress, threads=threads)
     if out.suffix == ".gguf":
         raise SotolError(f"{out}: a GGUF file becomes a folder: give the name of one")

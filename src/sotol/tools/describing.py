@@ -11,7 +11,7 @@ from sotol.answers.finding import find_format
 from sotol.errors import FormatError, SotolError
 from sotol.formats import Checkpoint, is_hub_model, read_gguf, read_model
 from sotol.formats.gguf import UnknownWeight
-from sotol.models import ARCHITECTURES, architecture_of, described
+from sotol.models import ARCHITECTURES, OTHER_FILES, architecture_of, described
 from sotol.models.binding.drafts import draft_names
 from sotol.models.binding.metadata import Metadata
 from sotol.tokenizers import Tokenizer
@@ -55,13 +55,16 @@ def describe(
     no_kernels = _without_kernels(encodings, unknown)
     missing = [_problem(checkpoint, problem) for problem in missing_of(checkpoint)]
     parts = {
-        "architecture": [] if architecture in ARCHITECTURES else [f"architecture {architecture!r:.60} is unknown"],
+        "architecture": [] if architecture in ARCHITECTURES else missing,
         "weights": no_kernels,
-        "program": missing,
+        "program": missing if architecture in ARCHITECTURES else ["its architecture is unknown"],
         "tokenizer": no_tokenizer,
         "chat template": no_template,
     }
-    problems = [*no_tokenizer, *no_template, *(no_kernels if unknown or not missing else ()), *missing]
+    if str(data.get("general.type")) in OTHER_FILES:  # what a model has, it need not have
+        parts, problems = {}, missing
+    else:
+        problems = [*no_tokenizer, *no_template, *(no_kernels if unknown or not missing else ()), *missing]
     parameters = sum(math.prod(weight.shape) for weight in checkpoint.weights.values())
     stored = sum(weight.nbytes for weight in checkpoint.weights.values())
     return {

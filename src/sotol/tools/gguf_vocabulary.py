@@ -195,9 +195,11 @@ def _common(folder: Folder, found: _Found, logits: int) -> dict[str, object]:
             types[vocabulary.unknown] = TokenType.UNKNOWN
     texts += [f"[PAD{i}]" for i in range(len(texts), logits)]
     types = np.concatenate([types, np.full(logits - len(types), TokenType.UNUSED, np.int32)])
-    padding = read_settings(folder).text_of("pad_token")
-    named = {"bos": vocabulary.bos, "eos": vocabulary.eos, "unknown": vocabulary.unknown,
-             "padding": None if padding is None else vocabulary.ids.get(padding)}  # fmt: skip
+    settings = read_settings(folder)
+    named = {"bos": vocabulary.bos, "eos": vocabulary.eos, "unknown": vocabulary.unknown}
+    for name, setting in (("padding", "pad_token"), ("unknown", "unk_token")):
+        if named.get(name) is None and (text := settings.text_of(setting)) is not None:
+            named[name] = vocabulary.ids.get(text)
     return {
         "tokens": texts,
         "token_type": types.tolist(),

@@ -44,8 +44,12 @@ def hub_vocabulary(metadata: Mapping[str, object], tokenizer: Tokenizer) -> tupl
     for i, text in enumerate(vocabulary.tokens):
         if not text.isascii() and NOT_UTF8.search(text):
             raise ModelError(f"token {i} has bytes that are not UTF-8: tokenizer.json can't have it")
-    kept = {text: i for text, i in vocabulary.ids.items() if not _is_padding(vocabulary, i)}
-    added = [_added(vocabulary, i) for i in kept.values() if vocabulary.types[i] in (*HIDDEN, TokenType.USER_DEFINED)]
+    filling = {text for text in vocabulary.of_type(TokenType.UNUSED) if PADDING.fullmatch(text)}
+    kept = {text: i for text, i in vocabulary.ids.items() if text not in filling}
+    added = [
+        *(_added(text, i, special=True) for text, i in vocabulary.of_type(*HIDDEN).items()),
+        *(_added(text, i, special=False) for text, i in vocabulary.of_type(TokenType.USER_DEFINED).items()),
+    ]
     parts = KINDS[vocabulary.model](vocabulary, kept, tokenizer.space_prefix)
     before = [tokenizer.bos] if tokenizer.adds_bos else []
     behind = [tokenizer.eos] if tokenizer.adds_eos else []
@@ -74,14 +78,10 @@ def hub_vocabulary(metadata: Mapping[str, object], tokenizer: Tokenizer) -> tupl
     return whole, config
 
 
-def _is_padding(vocabulary: Vocabulary, token: int) -> bool:
-    return vocabulary.types[token] == TokenType.UNUSED and PADDING.fullmatch(vocabulary.tokens[token]) is not None
-
-
-def _added(vocabulary: Vocabulary, token: int) -> dict[str, Any]:
+def _added(text: str, token: int, *, special: bool) -> dict[str, Any]:
     return {
-        "id": token, "content": vocabulary.tokens[token], "single_word": False, "lstrip": False, "rstrip": False,
-        "normalized": False, "special": vocabulary.types[token] in HIDDEN,
+        "id": token, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+        "special": special,
     }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _with_byte_tokens(
 def _merges_of_scores(vocabulary: Vocabulary, kept: Mapping[str, int]) -> list[tuple[str, str]]:
     """Merges that have the effect of scores: those that make the best token come first."""
     # Tokens with spaces are found in texts before spaces become ▁, so nothing is merged to them.
-    able = {text: i for text, i in kept.items() if vocabulary.types[i] in MERGED and " " not in text}
+    able = {text: i for text, i in vocabulary.of_type(*MERGED).items() if text in kept and " " not in text}
     merges = list[tuple[str, str]]()
     for text in sorted(able, key=lambda text: (-vocabulary.scores[able[text]], able[text])):
         halves = ((text[:at], text[at:]) for at in range(1, len(text)))

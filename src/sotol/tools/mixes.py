@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from sotol.errors import meant
 from sotol.formats.weights import Weight
 from sotol.models.binding.metadata import Metadata
 from sotol.quant import ENCODINGS
+from sotol.tools.mix_names import encoders, no_encoder, no_mix
 
 __all__ = ["FILE_TYPES", "MIXES", "OTHER_FILE_TYPE", "Facts", "Mix", "facts_of", "fitting", "plan", "quantisable"]
 
@@ -232,7 +232,6 @@ KINDS = {
 }  # fmt: skip
 VALUES = ("attn_v", "attn_qkv", "attn_kv_b")
 EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
-SHORT_NAMES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}  # of mixes, as llama.cpp's tool has them
 LAYER = re.compile(r"blk\.(\d+)\.")
 LARGE = 80  # layers of models of about 70 billion parameters, whose values are few
 
@@ -291,49 +290,16 @@ def plan(
     return chosen
 
 
-def mix_name(text: str) -> str:
-    """The name of a mix that somebody wrote, in any case; ValueError for what is none."""
-    name = text.upper()
-    name = SHORT_NAMES.get(name, name)
-    if name not in MIXES:
-        raise _no_mix(text)
-    return name
-
-
-def encoding_name(text: str) -> str:
-    """The same of an encoding that weights can be given."""
-    if text.upper() not in encoders():
-        raise _no_encoder(text)
-    return text.upper()
-
-
-def encoders() -> list[str]:
-    """The encodings that weights can be given."""
-    return [name for name, known in ENCODINGS.items() if known.encode is not None]
-
-
-def _no_mix(text: str) -> ValueError:
-    name = text.upper()
-    hint = f"it is an encoding: --encoding {name}" if name in encoders() else meant(name, list(MIXES))
-    return ValueError(f"there is no mix {text!r:.40}: {hint}")
-
-
-def _no_encoder(text: str) -> ValueError:
-    name = text.upper()
-    hint = f"it is a mix: --mix {name}" if name in MIXES else meant(name, encoders())
-    return ValueError(f"there is no encoder for {text!r:.40}: {hint}")
-
-
 def _check_names(
     weights: Sequence[Weight], mix: str | None, encodings: Sequence[str], patterns: Sequence[tuple[str, str]]
 ) -> None:
     """ValueError for a mix or an encoding that is none, and a pattern that no weight's name is like."""
     if mix is not None and mix not in MIXES:
-        raise _no_mix(mix)
+        raise no_mix(mix, list(MIXES))
     able = encoders()
     for wanted in (*encodings, *(name for _, name in patterns)):
         if wanted not in able:
-            raise _no_encoder(wanted)
+            raise no_encoder(wanted, list(MIXES))
     for pattern, _ in patterns:
         if not any(_alike(weight.name, pattern) for weight in weights):
             raise ValueError(f"no weight has a name like {pattern!r:.80}")

@@ -34,7 +34,8 @@ def split_file(
         raise SotolError(
             f"{file}: {len(weights)} weights are no more than one part may have: there is nothing to split"
         )
-    check_outputs((part_path(prefix, number, count) for number in range(1, count + 1)), force=force)
+    names = (part_path(prefix, number, count) for number in range(1, count + 1))
+    check_outputs(names, force=force, inputs=checkpoint.parts)
     return _write(checkpoint, prefix, progress, part_bytes, part_weights)
 
 
@@ -43,7 +44,7 @@ def merge_parts(part: Path, out: Path, *, force: bool = False, progress: Progres
     checkpoint = read_gguf(part)
     if len(checkpoint.parts) < 2:
         raise SotolError(f"{part}: is no part of a split model: there is nothing to merge")
-    check_outputs([out], force=force)
+    check_outputs([out], force=force, inputs=checkpoint.parts)
     return _write(checkpoint, out, progress)[0]
 
 
