@@ -235,6 +235,7 @@ RULES: Mapping[str, Callable[[Node, Setting], Cost]] = MappingProxyType(
         "remember": _remember,
         "remember_latent": _remember,
         "reorder": _each(0),
+        "reorder_choices": _each(0),
         "reshape": _each(0),
         "rms_norm": _each(3),
         "rope": _each(2),

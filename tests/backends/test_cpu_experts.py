@@ -255,6 +255,20 @@ def test_spread(target: Target, seed: int, tokens: int, width: int, k: int) -> N
     check(inputs, tokens, target)
 
 
+@pytest.mark.parametrize("each", [False, True])
+@quickly
+@given(seed=seeds, tokens=st.integers(1, 21), width=st.sampled_from([1, 5, 16, 33, 96, 100]), k=st.integers(1, 9))
+def test_rows_in_the_orders_of_experts(target: Target, each: bool, seed: int, tokens: int, width: int, k: int) -> None:
+    """each: a choice has a row of its own."""
+    inputs = Inputs()
+    choice, _ = chosen(inputs, some_choices(seed, tokens, 9, k), 9)
+    x = inputs.rows(numbers(seed, tokens, width * (k if each else 1)), "x")
+    orders = np.argsort(numbers(seed + 1, 9, width), axis=1).astype(np.int32)
+    rows = x.reshape("T", k, width) if each else x
+    ops.reorder_choices(rows, choice, Constant("order", orders)).reshape("T", k * width)
+    check(inputs, tokens, target, tolerance=0)
+
+
 @quickly
 @given(seed=seeds, tokens=st.integers(1, 21), k=st.integers(1, 9))
 def test_weights_times_a_number_of_each_expert(target: Target, seed: int, tokens: int, k: int) -> None:
@@ -310,6 +324,22 @@ def test_choices_among_other_experts_are_refused(target: Target) -> None:
     choice, _ = chosen(inputs, some_choices(0, 3, 9, 2), 9)
     ops.expert_linear(inputs.rows(numbers(0, 3, 5), "x"), choice, weight(numbers(1, 8, 6, 5)))
     with pytest.raises(ModelError, match="expert_linear: w has 8 experts, and 9 can be chosen"):
+        cpu(inputs.program, [single_step(3)], target)
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        (np.full((9, 5), 5, np.int32), "reorder_choices needs constant orders of 5 numbers"),
+        (np.full((9, 5), -1, np.int32), "reorder_choices needs constant orders of 5 numbers"),
+        (np.zeros((8, 5), np.int32), "reorder_choices: order has 8 experts, and 9 can be chosen"),
+    ],
+)
+def test_orders_that_are_none_are_refused(target: Target, orders: npt.NDArray[np.int32], said: str) -> None:
+    inputs = Inputs()
+    choice, _ = chosen(inputs, some_choices(0, 3, 9, 2), 9)
+    ops.reorder_choices(inputs.rows(numbers(0, 3, 5), "x"), choice, Constant("order", orders))
+    with pytest.raises(ModelError, match=said):
         cpu(inputs.program, [single_step(3)], target)
 
 

@@ -21,7 +21,8 @@ KEYS = [
     ("expert_linear", "q4_32x1_m", "int8"), ("fit", "Q4_K", 1), ("grid", "IQ3_XXS"),
     ("gate_rows",), ("glu", "silu"), ("glu_quantize", "silu"), ("head_linear", "q4_32x1_m", "int8"), ("join",),
     ("layer_norm",), ("linear", "q4_32x1_m", "int8"), ("moving_average",), ("pack", "Q4_1"), ("part",), ("quantize",),
-    ("reorder",), ("rms_norm",), ("rms_norm_quantize",), ("rope", "pairs"), ("round", "Q5_1"), ("rows",), ("scale",),
+    ("reorder",), ("reorder_choices",), ("rms_norm",),
+    ("rms_norm_quantize",), ("rope", "pairs"), ("round", "Q5_1"), ("rows",), ("scale",),
     ("scale_by_position",), ("scale_choices",), ("selective_scan",), ("soft_cap",), ("sort_choices",), ("spread",),
     ("store_cache", "f16", "f16"), ("time_steps",),
 ]  # fmt: skip

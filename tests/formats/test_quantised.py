@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from tests.support.float_codes import e4m3
 from tests.support.folders import DTYPES, Typed, write_tensors
-from tests.support.quantised import SCHEMES, Scheme, bfloats, fp8_blocks, put_together
+from tests.support.quantised import SCHEMES, put_together
+from tests.support.quantised_floats import fp8_blocks
+from tests.support.quantised_parts import Scheme, bfloats
 
 from sotol.errors import FormatError, ModelError, SotolError
 from sotol.formats.checkpoint_folder import read_folder
@@ -205,6 +207,7 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
         ".weight_g_idx",
         ".input_scale",
         ".input_global_scale",
+        ".input_activation_scale",
         ".weight_format",
         ".weight_zero_point",
         *(f".{key}" for key in (*SAID, "quant_scale", "quant_zero")),
@@ -266,6 +269,24 @@ def test_a_setting_that_sotol_does_not_know_is_named(tmp_path: Path, name: str) 
         ("mlx 4 bits of 64", {"mode": "nf4"}, "mode is 'nf4'"),
         ("mlx mxfp4", {"group_size": 64}, "mxfp4 has 4 bits and groups of 32, not 4 and 64"),
         ("modelopt nvfp4", {"quant_algo": "W4A8_AWQ"}, "quant_algo is 'W4A8_AWQ'"),
+        ("gemma 4 bits", {"num_bits": 3, "module_quant_configs": {}}, "w has 3 bits, and is packed"),
+        ("gemma 4 bits", {"module_quant_configs": {"(a+)+$": {"num_bits": 2}}}, r"pattern '\(a\+\)\+\$': sotol reads"),
+        ("gemma 4 bits", {"module_quant_configs": {"[b-a]": {"num_bits": 2}}}, "sotol reads simpler ones"),
+        ("gemma 4 bits", {"module_quant_configs": {r"\d+\d+x": {"num_bits": 2}}}, "sotol reads simpler ones"),
+        ("gemma 4 bits", {"module_quant_configs": {"a" * 201: {"num_bits": 2}}}, "sotol reads simpler ones"),
+        ("gemma 4 bits", {"module_quant_configs": {str(i): {} for i in range(101)}}, "has 101 patterns"),
+        ("gemma 4 bits", {"module_quant_configs": {"w": {"group": 2}}}, "does not know what 'group'"),
+        ("gemma 4 bits", {"module_quant_configs": {"w": 4}}, "module_quant_configs.w is 4, not an object|w is 4, not"),
+        ("bitnet 2 bits", {"quantization_mode": "online"}, "quantization_mode is 'online'; sotol supports 'offline'"),
+        ("quark fp8", {"algo_config": [{"name": "quarot"}]}, "name is 'quarot'; sotol supports 'gptq', 'awq'"),
+        ("quark fp8", {"algo_config": ["quarot"]}, "not a list of objects"),
+        (
+            "quark fp8",
+            {"global_quant_config": {"weight": {"dtype": "int4"}}},
+            "dtype is 'int4'; sotol supports 'fp8_e4m3'",
+        ),
+        ("quark mxfp4", {"export": {"weight_format": "fake_quantized"}}, "weight_format is 'fake_quantized'"),
+        ("bitnet 2 bits", {"use_rms_norm": True}, "use_rms_norm is True"),
         ("compressed 4 bits", {"format": "marlin-24"}, "format is 'marlin-24'"),
         ("compressed 4 bits", {"transform_config": {"R1": {}}}, "neither sparse nor transformed"),
         (
@@ -336,6 +357,7 @@ def test_numbers_that_no_factor_may_be(tmp_path: Path) -> None:
         ("mlx mxfp4", ".scales", 255, "not a number"),
         ("mlx mxfp8", ".scales", 255, "not a number"),
         ("gptq 8 bits", ".qzeros", 255, "a zero point of 256"),
+        ("bitnet 2 bits", ".weight", 12, "has a code of 3"),
     ):
         scheme = SCHEMES[name]
         made = scheme.make(np.random.default_rng(12), 96, 256)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.folders import write_tensors
-from tests.support.quantised import SCHEMES, fp8_blocks
+from tests.support.quantised import SCHEMES
+from tests.support.quantised_floats import fp8_blocks
 
 from sotol.errors import ModelError
 from sotol.formats.checkpoint_folder import read_folder
@@ -104,3 +105,42 @@ def test_biases_of_zeros_beside_gptq(tmp_path: Path) -> None:
     for bias, kept in ((np.zeros(96, np.float16), False), (np.ones(96, np.float16), True)):
         tensors = {"w" + suffix: x for suffix, x in {**made.tensors, ".bias": bias}.items()}
         assert ("w.bias" in read_of(tmp_path, tensors, scheme.config)) == kept
+
+
+# What tools of other schemes write: tensors of a weight, and settings. All are refused by the method's name.
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, object]]] = {
+    "aqlm": ({".codes": np.zeros((4, 16, 1), np.int8), ".codebooks": np.zeros((1, 256, 1, 8), np.float16)},
+             {"in_group_size": 8, "out_group_size": 1, "num_codebooks": 1, "nbits_per_codebook": 8}),
+    "vptq": ({".indices": np.zeros((1, 4, 16), np.int32), ".centroids.weight": np.zeros((1, 64), np.float16)},
+             {"config_for_layers": {}, "enable_proxy_error": False}),
+    "spqr": ({".dense_weights": np.zeros(64, np.int64), ".row_offsets": np.zeros(17, np.int32)}, {"bits": 3}),
+    "higgs": ({".weight": np.zeros((16, 16), np.int16), ".scales": np.zeros((16, 1), np.float16)}, {"bits": 4, "p": 2}),
+    "fp_quant": ({".qweight": np.zeros((16, 16), np.uint8), ".scales": np.zeros((16, 1), np.uint8)},
+                 {"forward_dtype": "mxfp4", "hadamard_group_size": 32}),
+    "eetq": ({".weight": np.zeros((16, 16), np.int8), ".weight_scales": np.zeros(16, np.float16)},
+             {"weights": "int8", "modules_to_not_convert": None}),
+    "quanto": ({".weight._data": np.zeros((16, 16), np.int8), ".weight._scale": np.zeros((16, 1), np.float16)},
+               {"weights": "int8", "activations": None}),
+    "torchao": ({".weight_qdata": np.zeros((16, 16), np.int8), ".weight_scale": np.zeros((16, 1), np.float32)},
+                {"quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_data": {}}}}),
+    "sinq": ({".W_q": np.zeros((16, 8), np.uint8)}, {"nbits": 4, "method": "sinq"}),
+    "fouroversix": ({".quantized_weight_values": np.zeros((16, 8), np.uint8)}, {"dtype": "nvfp4"}),
+    "nvfp4": ({".weight": np.zeros((16, 8), np.uint8), ".weight_sf": np.zeros((1, 4), np.int32)}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_other_schemes_are_refused_by_their_names(tmp_path: Path, method: str) -> None:
+    tensors, said = OTHERS[method]
+    with pytest.raises(ModelError, match=rf"quantized by '{method}'; sotol supports .* or in floats$"):
+        read_of(tmp_path, {NAME + suffix: x for suffix, x in tensors.items()}, {"quant_method": method, **said})
+
+
+def test_settings_of_a_training_for_few_bits(tmp_path: Path) -> None:
+    """Gemma 4's -qat-q4_0-unquantized say no method, and have floats; with codes, the method is missing."""
+    said = {"version": "0.6.0", "num_bits": 4}
+    values = np.ones((32, 64), np.float32)
+    weights = read_of(tmp_path, {f"{NAME}.weight": values}, said)
+    np.testing.assert_array_equal(weights[f"{NAME}.weight"].decode(), values)
+    with pytest.raises(ModelError, match="quantized by None; sotol supports"):
+        read_of(tmp_path, {f"{NAME}.weight": values.astype(np.int8)}, said)

@@ -17,7 +17,8 @@ import numpy as np
 from tests.support.folders import DTYPES, Typed, write_tensors
 from tests.support.fuzzing import Broken, run
 from tests.support.mutating import mutated, spoilt
-from tests.support.quantised import SCHEMES, Made
+from tests.support.quantised import SCHEMES
+from tests.support.quantised_parts import Made
 
 from sotol.errors import SotolError
 from sotol.formats.checkpoint_folder import read_folder

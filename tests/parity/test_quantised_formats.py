@@ -107,6 +107,7 @@ COMPRESSED: dict[str, dict[str, Any]] = {
     "float-quantized 8": {"num_bits": 8, "type": "float", "strategy": "channel"},
     "naive-quantized 8": {"num_bits": 8, "strategy": "tensor"},
     "nvfp4-pack-quantized 4": {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16},
+    "mxfp8-quantized 8": {"num_bits": 8, "type": "float", "strategy": "group", "group_size": 32},
     "mxfp4-pack-quantized 4": {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32},
 }
 
@@ -130,7 +131,7 @@ def test_compressed_tensors(tmp_path: Path, name: str) -> None:
         whole = 448 * 6 / x.abs().max()
         state |= {"weight_scale": (scale * whole).to(torch.float8_e4m3fn).to(torch.float32)}
         state["weight_global_scale"] = whole.reshape(1)
-    if form.startswith("mxfp4"):
+    if form.startswith("mx"):
         state["weight_scale"] = torch.exp2(torch.ceil(torch.log2(scale)))
     if not args.symmetric:
         state["weight_zero_point"] = torch.randint(-8, 8, (96, groups), generator=rng, dtype=torch.int8)
@@ -195,3 +196,26 @@ def test_gpt_oss(tmp_path: Path) -> None:
     theirs = mxfp4.convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2).numpy()
     for part, rows in (("gate", slice(0, None, 2)), ("up", slice(1, None, 2)), ("down", slice(None))):
         np.testing.assert_array_equal(weights[f"experts.{part}_proj"].decode(), theirs[:, rows])
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_gemmas_own(tmp_path: Path, bits: int) -> None:
+    """transformers' QuantizedLinear, and its numbers."""
+    gemma = pytest.importorskip("transformers.integrations.gemma_quant", reason="transformers is too old")
+    layer, generator = gemma.QuantizedLinear(128, 64, num_bits=bits), torch.Generator().manual_seed(4)
+    low, high = (-128, 128) if bits == 8 else (0, 256)
+    layer.weight.data = torch.randint(low, high, layer.weight.shape, generator=generator).to(layer.weight.dtype)
+    layer.weight_scale.data = torch.rand((64, 1), generator=generator)
+    tensors = {f"w.{name}": x for name, x in layer.state_dict().items()}
+    check(read(tmp_path, tensors, {"quant_method": "gemma", "num_bits": bits}), layer._dequantize_weights().detach())
+
+
+@pytest.mark.parametrize("kind", ["bitlinear", "autobitlinear"])
+def test_bitnet(tmp_path: Path, kind: str) -> None:
+    """What transformers packs, of both linear classes."""
+    bitnet = pytest.importorskip("transformers.integrations.bitnet", reason="transformers is too old")
+    codes = torch.randint(-1, 2, (64, 128), generator=torch.Generator().manual_seed(5))
+    scale = torch.tensor([1.75], dtype=torch.bfloat16)
+    want = codes * scale.float() if kind == "autobitlinear" else codes / scale.float()
+    tensors = {"w.weight": bitnet.pack_weights(codes.clone()), "w.weight_scale": scale}
+    check(read(tmp_path, tensors, {"quant_method": "bitnet", "linear_class": kind}), want)

@@ -77,6 +77,29 @@ def test_inputs_go_into_the_order_of_their_weights() -> None:
     assert not start.program.nodes
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_inputs_go_into_the_order_of_every_expert(each: bool) -> None:
+    """Or all of them have the same: what is shared is by input, choice and orders."""
+    start, rng = Inputs(), np.random.default_rng(9)
+    one = rng.permutation(64).astype(np.int32)
+    order = np.stack([rng.permutation(64).astype(np.int32) for _ in range(3)]) if each else one
+    gate, up = (replace(Weight.from_values(name, values(3, 8, 64, seed=seed), "Q8_0"), order=order)
+                for name, seed in (("gate", 1), ("up", 2)))  # fmt: skip
+    x, scores = start.rows(values(5, 64), "x"), np.argsort(values(5, 3, seed=3), axis=1).astype(np.float32)
+    none = Constant("none", np.zeros(3, np.float32))
+    chosen = ops.choose_experts(start.rows(scores, "scores"), none, k=2, scores="softmax")
+    choice, _ = cast("tuple[Tensor, Tensor]", chosen)
+    total = ops.expert_linear(x, choice, gate) + ops.expert_linear(x, choice, up)
+    start.program.results["result"] = total.reshape("T", 16)
+    found = reorder_inputs(start.program)
+    assert [node.op.name for node in found.nodes].count("reorder_choices") == 1
+    assert all(weight.order is None for weight in found.weights())
+    taken = np.argsort(-scores, axis=1)[:, :2]
+    summed = gate.decode().astype(np.float64) + up.decode()
+    want = np.einsum("tk,tcnk->tcn", values(5, 64).astype(np.float64), summed[taken]).reshape(5, 16)
+    np.testing.assert_allclose(reference(found, [single_step(5)]), want, rtol=1e-12)
+
+
 def test_a_program_without_such_weights_stays() -> None:
     start = Inputs()
     ops.linear(start.rows(values(5, 64), "x"), matrix("w", "Q8_0", 1))

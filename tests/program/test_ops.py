@@ -70,6 +70,10 @@ CASES: dict[str, Callable[[int, int, int], Case]] = {
     "rows": lambda t, m, n: ((numbers(t, n), np.zeros(m, np.int32)), {}),
     "choose_experts": lambda t, m, n: ((numbers(t, m + n), numbers(m + n)), {"k": m, "scores": "softmax"}),
     "expert_linear": lambda t, m, n: ((numbers(t, n), chosen(t, m), numbers(2 * m, n + 1, n)), {}),
+    "reorder_choices": lambda t, m, n: (
+        (numbers(t, n), chosen(t, m), np.stack([np.roll(np.arange(n, dtype=np.int32), i) for i in range(2 * m)])),
+        {},
+    ),
     "add_expert_bias": lambda t, m, n: ((numbers(t, m, n), chosen(t, m), numbers(2 * m, n)), {}),
     "scale_choices": lambda t, m, _: ((numbers(t, m), chosen(t, m), numbers(2 * m)), {}),
     "combine": lambda t, m, n: ((numbers(t, m, n), numbers(t, m)), {}),

@@ -5,97 +5,40 @@ factors, since it is the layout that is tested. Nothing of sotol's reading is us
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tests.support.float_codes import E2M1, FP4, NF4, e4m3, e5m2
+from tests.support.float_codes import FP4, NF4
 from tests.support.folders import Typed, tiny_folder, write_tensors
+from tests.support.quantised_floats import (
+    compressed_mxfp4,
+    compressed_nvfp4,
+    fp8_blocks,
+    fp8_powers,
+    fp8_rows,
+    fp8_tensor,
+    mlx_mxfp4,
+    mlx_mxfp8,
+    mlx_nvfp4,
+    modelopt_nvfp4,
+    quark,
+    quark_mxfp4,
+)
+from tests.support.quantised_parts import Array, Made, Scheme, bfloats, pack, scales
 
 from sotol.formats.checkpoint_folder import read_folder
 from sotol.formats.weights import Checkpoint
 
-__all__ = ["SCHEMES", "Made", "Scheme", "bfloats", "float_codes", "model", "pack", "put_together"]
+__all__ = ["FP8", "SCHEMES", "gemma", "gptq", "model", "put_together"]
 
-Array = npt.NDArray[Any]
 # The linear maps of a llama's layer, as [outputs, inputs]: 128 channels, 4 heads of 32, 2 of keys, 256 wide.
 LINEAR = {
     "self_attn.q_proj": (128, 128), "self_attn.k_proj": (64, 128), "self_attn.v_proj": (64, 128),
     "self_attn.o_proj": (128, 128), "mlp.gate_proj": (256, 128), "mlp.up_proj": (256, 128), "mlp.down_proj": (128, 256),
 }  # fmt: skip
-
-
-class Made(NamedTuple):
-    """One matrix of a scheme."""
-
-    tensors: Mapping[str, Any]  # by what follows its name: ".weight", ".scales", …
-    values: npt.NDArray[np.float32]  # [N, K]
-
-
-class Scheme(NamedTuple):
-    """How a scheme keeps a matrix, and what config.json says."""
-
-    make: Callable[[np.random.Generator, int, int], Made]
-    config: Mapping[str, object]
-    key: str = "quantization_config"
-
-
-def pack(codes: Array, bits: int) -> npt.NDArray[np.uint8]:
-    """Codes one after another, the first in the lowest bits: [..., n] -> [..., n * bits / 8] bytes."""
-    each = codes[..., None].astype(np.int64) >> np.arange(bits) & 1
-    return np.packbits(each.astype(np.uint8).reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
-
-
-def bfloats(values: Array) -> tuple[Typed, npt.NDArray[np.float32]]:
-    """Values cut to bfloat16: as a tensor, and what is left."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> np.uint32(16)
-    return Typed("BF16", bits.astype(np.uint16)), (bits << np.uint32(16)).view(np.float32)
-
-
-def spread(factors: Array, high: int, wide: int, shape: tuple[int, int]) -> Array:
-    """Each factor for so many rows and columns, cut to a matrix."""
-    return np.repeat(np.repeat(factors, high, axis=0), wide, axis=1)[: shape[0], : shape[1]]
-
-
-def scales(rng: np.random.Generator, *shape: int, each: float, width: int) -> npt.NDArray[np.float32]:
-    """Factors for which numbers of the deviation `each` become weights of a usual size, of either sign."""
-    sizes = rng.uniform(0.5, 1.5, shape) * 1.5 / (each * np.sqrt(width))
-    signed: npt.NDArray[np.float32] = (sizes * rng.choice([-1, 1], shape)).astype(np.float32)
-    return signed
-
-
-# ---- floats of 8 bits
-
-
-def float_codes(rng: np.random.Generator, n: int, k: int) -> npt.NDArray[np.uint8]:
-    """All codes of E4M3 that are not NaN, most of them of numbers around 1."""
-    usual = rng.integers(0x28, 0x40, (n, k)) | rng.integers(0, 2, (n, k)) << 7
-    every = rng.choice([x for x in range(0x60) if x & 0x7F != 0x7F], (n, k)) | rng.integers(0, 2, (n, k)) << 7
-    return np.where(rng.random((n, k)) < 0.1, every, usual).astype(np.uint8)
-
-
-def fp8_blocks(rng: np.random.Generator, n: int, k: int) -> Made:
-    """DeepSeek's and Qwen's: 128 x 128 share a factor."""
-    codes = float_codes(rng, n, k)
-    tensor, factors = bfloats(scales(rng, -(-n // 128), -(-k // 128), each=1.5, width=k))
-    values = e4m3(codes) * spread(factors, 128, 128, (n, k))
-    return Made({".weight": Typed("F8_E4M3", codes), ".weight_scale_inv": tensor}, values)
-
-
-def fp8_tensor(rng: np.random.Generator, n: int, k: int) -> Made:
-    """One factor, and one for activations, which is not used."""
-    codes, factor = float_codes(rng, n, k), scales(rng, 1, each=1.5, width=k)
-    tensors = {".weight": Typed("F8_E4M3", codes), ".weight_scale": factor[0], ".input_scale": np.float32(0.25)}
-    return Made(tensors, e4m3(codes) * factor)
-
-
-def fp8_rows(rng: np.random.Generator, n: int, k: int) -> Made:
-    """E5M2 with a factor for each row."""
-    codes = rng.integers(0x34, 0x44, (n, k), np.uint8) | rng.integers(0, 2, (n, k), np.uint8) << np.uint8(7)
-    factors = scales(rng, n, 1, each=1.5, width=k)
-    return Made({".weight": Typed("F8_E5M2", codes), ".weight_scale": factors}, e5m2(codes) * factors)
 
 
 # ---- MLX
@@ -119,71 +62,17 @@ def mlx(bits: int, group: int, kind: str = "bf16") -> Scheme:
     return Scheme(make, {"bits": bits, "group_size": group}, "quantization")
 
 
-def powers(rng: np.random.Generator, n: int, count: int, each: float, width: int) -> npt.NDArray[np.uint8]:
-    """E8M0."""
-    usual = int(np.round(np.log2(1.5 / (each * np.sqrt(width)))))
-    return rng.integers(127 + usual - 1, 127 + usual + 2, (n, count), np.uint8)
+def metal(bits: int, group: int) -> Scheme:
+    """transformers' own name for the affine mode's biases, and its settings."""
+    of = mlx(bits, group)
 
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        made = of.make(rng, n, k)
+        tensors = {name.replace(".biases", ".qbiases"): x for name, x in made.tensors.items()}
+        return Made(tensors, made.values)
 
-def times_powers(numbers: Array, exponents: Array, group: int) -> npt.NDArray[np.float32]:
-    n, k = numbers.shape
-    factors = np.exp2(exponents.astype(np.float64) - 127)[..., None]
-    values: npt.NDArray[np.float32] = (numbers.reshape(n, -1, group) * factors).reshape(n, k).astype(np.float32)
-    return values
-
-
-def mlx_mxfp4(rng: np.random.Generator, n: int, k: int) -> Made:
-    codes, exponents = rng.integers(0, 16, (n, k)), powers(rng, n, k // 32, 3, k)
-    values = times_powers(E2M1[codes], exponents, 32)
-    return Made({".weight": pack(codes, 4).view(np.uint32), ".scales": exponents}, values)
-
-
-def mlx_mxfp8(rng: np.random.Generator, n: int, k: int) -> Made:
-    codes, exponents = float_codes(rng, n, k), powers(rng, n, k // 32, 1.5, k)
-    values = times_powers(e4m3(codes), exponents, 32)
-    return Made({".weight": codes.view(np.uint32), ".scales": exponents}, values)
-
-
-def small_floats(rng: np.random.Generator, n: int, k: int) -> tuple[Array, Array, npt.NDArray[np.float32]]:
-    """Codes of E2M1, their E4M3, and the products."""
-    codes, factors = rng.integers(0, 16, (n, k)), rng.integers(0x10, 0x30, (n, k // 16), np.uint8)
-    values = E2M1[codes].reshape(n, -1, 16) * e4m3(factors)[..., None]
-    return codes, factors, values.reshape(n, k)
-
-
-def mlx_nvfp4(rng: np.random.Generator, n: int, k: int) -> Made:
-    codes, factors, values = small_floats(rng, n, k)
-    return Made({".weight": pack(codes, 4).view(np.uint32), ".scales": factors}, values)
-
-
-# ---- NVFP4, MXFP4
-
-
-def modelopt_nvfp4(rng: np.random.Generator, n: int, k: int) -> Made:
-    codes, factors, _ = small_floats(rng, n, k)
-    whole = np.float32(0.7 / np.sqrt(k))
-    tensors = {".weight": pack(codes, 4), ".weight_scale": Typed("F8_E4M3", factors), ".weight_scale_2": whole}
-    each = (e4m3(factors) * whole)[..., None] * E2M1[codes].reshape(n, -1, 16)
-    return Made({**tensors, ".input_scale": np.float32(0.1)}, each.reshape(n, k))
-
-
-def compressed_nvfp4(rng: np.random.Generator, n: int, k: int) -> Made:
-    codes, factors, _ = small_floats(rng, n, k)
-    whole = np.array([np.sqrt(k) / 0.7], np.float32)
-    each = (e4m3(factors) * (np.float32(1) / whole))[..., None] * E2M1[codes].reshape(n, -1, 16)
-    tensors = {
-        ".weight_packed": pack(codes, 4),
-        ".weight_scale": Typed("F8_E4M3", factors),
-        ".weight_global_scale": whole,
-        ".input_global_scale": whole,
-    }
-    return Made(tensors, each.reshape(n, k))
-
-
-def compressed_mxfp4(rng: np.random.Generator, n: int, k: int) -> Made:
-    made = mlx_mxfp4(rng, n, k)
-    tensors = {".weight_packed": made.tensors[".weight"].view(np.uint8), ".weight_scale": made.tensors[".scales"]}
-    return Made(tensors, made.values)
+    said = {"quant_method": "metal", "modules_to_not_convert": None, "dequantize": False}
+    return Scheme(make, {**said, "bits": bits, "group_size": group})
 
 
 # ---- GPTQ, AWQ
@@ -204,15 +93,15 @@ def ungrouped(codes: Array, zeros: Array, factors: Array, groups: Array) -> npt.
     return values
 
 
-def gptq(bits: int, group: int, *, shuffled: bool = False, version: int = 1) -> Scheme:
-    """AutoGPTQ's and GPTQModel's; shuffled: with act-order."""
+def gptq(bits: int, group: int, *, shuffled: bool = False, version: int = 1, seed: int = 0) -> Scheme:
+    """AutoGPTQ's and GPTQModel's; shuffled: with act-order, which is the seed's."""
 
     def make(rng: np.random.Generator, n: int, k: int) -> Made:
         size = k if group < 0 else group
         codes, zeros, factors = grouped(rng, n, k, bits, size)
         groups = np.arange(k, dtype=np.int32) // size
         if shuffled:  # the same for all maps of the same inputs, as they share what decides it
-            groups = np.random.default_rng(k).permutation(groups)
+            groups = np.random.default_rng(k + seed).permutation(groups)
         tensors = {
             ".qweight": np.ascontiguousarray(pack(codes, bits).view(np.int32).T),
             ".qzeros": pack(zeros - (version == 1), bits).view(np.int32),
@@ -358,6 +247,38 @@ def hqq(bits: int, group: int, *, kind: str = "bf16", words: int = 0, floats: bo
     return Scheme(make, {"quant_method": "hqq", "quant_config": said, "skip_modules": ["lm_head"]})
 
 
+# ---- Gemma's, BitNet's
+
+
+def gemma(bits: int) -> Scheme:
+    """A factor for each row; factors of activations are not used."""
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        codes, half = rng.integers(0, 1 << bits, (n, k)), 1 << (bits - 1)
+        factors = scales(rng, n, 1, each=max(2**bits / 3.5, 1), width=k)
+        weight = (codes - half).astype(np.int8) if bits == 8 else pack(codes, bits)
+        tensors = {".weight": weight, ".weight_scale": factors, ".input_activation_scale": np.float32(0.5)}
+        return Made(tensors, (codes - half).astype(np.float32) * factors)
+
+    said = {"num_bits": 4, "module_quant_configs": {r"layers\.\d+\.": {"num_bits": bits}, "^w$": {"num_bits": bits}}}
+    return Scheme(make, {"quant_method": "gemma", "quantize_embeddings": True, **said})
+
+
+def bitnet(kind: str) -> Scheme:
+    """Four quarters of the outputs in a byte; the factor divides, or multiplies (kind "autobitlinear")."""
+
+    def make(rng: np.random.Generator, n: int, k: int) -> Made:
+        codes, times = rng.integers(0, 3, (n, k), np.uint8), kind == "autobitlinear"
+        factor = np.float32(2.0 ** np.round(np.log2(np.sqrt(k)))) ** (-1 if times else 1)
+        quarters = codes.reshape(4, n // 4, k) << (2 * np.arange(4, dtype=np.uint8))[:, None, None]
+        tensor, (value,) = bfloats(np.array([factor]))
+        numbers = codes.astype(np.float32) - 1
+        values = numbers * value if times else numbers / value
+        return Made({".weight": np.bitwise_or.reduce(quarters), ".weight_scale": tensor}, values)
+
+    return Scheme(make, {"quant_method": "bitnet", "linear_class": kind, "quantization_mode": "offline"})
+
+
 AUTOROUND: dict[str, object] = {"quant_method": "auto-round", "bits": 4, "group_size": 64, "sym": False, "iters": 200}
 FP8: dict[str, object] = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
 NVFP4_FORM = "nvfp4-pack-quantized"
@@ -371,6 +292,11 @@ SCHEMES: dict[str, Scheme] = {
     "mlx mxfp4": Scheme(mlx_mxfp4, {"mode": "mxfp4", "bits": 4, "group_size": 32}, "quantization"),
     "mlx nvfp4": Scheme(mlx_nvfp4, {"mode": "nvfp4", "bits": 4, "group_size": 16}, "quantization"),
     "mlx mxfp8": Scheme(mlx_mxfp8, {"mode": "mxfp8", "bits": 8, "group_size": 32}, "quantization"),
+    "metal 4 bits of 64": metal(4, 64),
+    "mxfp8 in bytes": Scheme(
+        fp8_powers, {**FP8, "quant_method": "mxfp8", "weight_block_size": [1, 32], "scale_fmt": "ue8m0"}
+    ),
+    "compressed mxfp8": Scheme(fp8_powers, _compressed_config("mxfp8-quantized", 8, "float", group_size=32)),
     "modelopt nvfp4": Scheme(modelopt_nvfp4, {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}),
     "modelopt fp8": Scheme(fp8_tensor, {"quant_method": "modelopt", "quant_algo": "FP8"}),
     **{f"gptq {bits} bits": gptq(bits, 64) for bits in (2, 3, 4, 5, 6, 8)},
@@ -390,6 +316,8 @@ SCHEMES: dict[str, Scheme] = {
     "compressed bytes with zero points": compressed(8, 64, packed=False, zeros=True),
     "compressed floats": Scheme(fp8_rows, _compressed_config("float-quantized", 8, "float")),
     "compressed nvfp4": Scheme(compressed_nvfp4, _compressed_config(NVFP4_FORM, 4, "float", group_size=16)),
+    "quark fp8": Scheme(fp8_tensor, quark("fp8_e4m3", qscheme="per_tensor")),
+    "quark mxfp4": Scheme(quark_mxfp4, quark("fp4", qscheme="per_group", group_size=32, scale_format="e8m0")),
     "compressed mxfp4": Scheme(compressed_mxfp4, _compressed_config("mxfp4-pack-quantized", 4, "float")),
     "nf4": four_bits("nf4", nested=False),
     "nf4 with nested factors": four_bits("nf4", nested=True),
@@ -398,6 +326,9 @@ SCHEMES: dict[str, Scheme] = {
     **{f"hqq {bits} bits of 64": hqq(bits, 64) for bits in (1, 2, 3, 4, 8)},
     **{f"hqq {bits} bits of 32 in bytes": hqq(bits, 32, kind="float16", words=8) for bits in (5, 6)},
     "hqq 4 bits of 64 seen as bf16": hqq(4, 64, floats=True),
+    **{f"gemma {bits} bits": gemma(bits) for bits in (2, 4, 8)},
+    "bitnet 2 bits": bitnet("bitlinear"),
+    "bitnet 2 bits of factors that multiply": bitnet("autobitlinear"),
     "bitsandbytes int8": Scheme(eight_bits, {"quant_method": "bitsandbytes", "load_in_8bit": True}),
 }
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from tests.support.checkpoints import random_checkpoint
 from tests.support.folders import tiny_folder, write_tensors
+from tests.support.quantised import SCHEMES
+from tests.support.quantised import model as quantised_model
 from tests.support.tiny_model import CHATML, tiny_model
 
 from sotol.formats import read_gguf, write_gguf
@@ -60,6 +62,16 @@ def test_kernels_by_encoding(tmp_path: Path) -> None:
     assert facts["can_run"]["weights"] == {"runs": False, "missing": ["no kernel for Q8_1 (1 weights)"]}
     assert abs(sum(row["share"] for row in facts["encodings"]) - 1) < 1e-9
     assert facts["memory"] is None
+
+
+@pytest.mark.parametrize(("scheme", "activations"), [("fp8 of rows", "f32"), ("nf4", "f32"), ("awq", "int8")])
+def test_what_matrices_of_floats_and_of_whole_numbers_are_multiplied_with(
+    scheme: str, activations: str, tmp_path: Path
+) -> None:
+    own, _ = quantised_model(tmp_path, SCHEMES[scheme])
+    kernels = [row["kernel"] for row in describe(own)["encodings"] if row["encoding"] != "F32"]
+    assert kernels
+    assert all(kernel.endswith(activations) for kernel in kernels)
 
 
 def test_encodings_without_a_name_are_told(tmp_path: Path) -> None:

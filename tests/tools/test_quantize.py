@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tests.support.checkpoints import random_checkpoint
 from tests.support.folders import write_tensors
-from tests.support.quantised import SCHEMES, Scheme, bfloats
+from tests.support.quantised import SCHEMES
 from tests.support.quantised import model as quantised_model
+from tests.support.quantised_parts import Scheme, bfloats
 from tests.support.tiny_model import with_vocabulary
 
 from sotol.errors import ModelError, SotolError

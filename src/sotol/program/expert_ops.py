@@ -9,7 +9,9 @@ from sotol.arrays import Array
 from sotol.program.activations import sigmoid
 from sotol.program.program import op
 
-__all__ = ["add_expert_bias", "choose_experts", "combine", "expert_linear", "scale_choices", "spread"]
+__all__ = [
+    "add_expert_bias", "choose_experts", "combine", "expert_linear", "reorder_choices", "scale_choices", "spread",
+]  # fmt: skip
 
 
 @op("T E, E -> T k:i32, T k")
@@ -55,12 +57,23 @@ def choose_experts(
 @op("... M:any, T k:i32, E N M -> T k N")
 def expert_linear(x: Array, choice: Array, weight: Array) -> Array:
     """x times the transposes of the chosen experts' matrices. x: [T, M], the same for all choices, or [T, k, M]."""
-    each = np.broadcast_to(x[:, None] if x.ndim == 2 else x, (*choice.shape, x.shape[-1]))
+    each = _each(x, choice)
     out = np.empty((*choice.shape, weight.shape[1]), x.dtype)
     for expert in np.unique(choice):
         here = choice == expert
         out[here] = each[here] @ weight[expert].T
     return out
+
+
+def _each(x: Array, choice: Array) -> Array:
+    """A row for each choice: [T, k, M]."""
+    return np.broadcast_to(x[:, None] if x.ndim == 2 else x, (*choice.shape, x.shape[-1]))
+
+
+@op("... M, T k:i32, E M:i32 -> T k M")
+def reorder_choices(x: Array, choice: Array, order: Array) -> Array:
+    """For each choice, the numbers of a row in the order of its expert. x: as of `expert_linear`."""
+    return np.take_along_axis(_each(x, choice), order[choice], axis=-1)
 
 
 @op("T k N, T k:i32, E N -> T k N")

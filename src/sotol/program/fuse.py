@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from sotol.errors import ModelError
 from sotol.formats.weights import Weight
 from sotol.program import ops
@@ -44,31 +46,31 @@ def quantize_inputs(program: Program) -> Program:
 def reorder_inputs(program: Program) -> Program:
     """The program with a `reorder` before every product with a weight whose inputs have an order of their own.
 
-    It is the same program where no weight has. Products with the same input and order share one `reorder`. ModelError
-    for another use of such a weight. What is replaced loses its nodes, as of `fuse`.
+    Of experts, each with its own, it is a `reorder_choices`. It is the same program where no weight has an order.
+    Products with the same input and order share what does it. ModelError for another use of such a weight. What is
+    replaced loses its nodes, as of `fuse`.
     """
     ordered = [(i, x) for i, node in enumerate(program.nodes) for x in node.inputs if isinstance(x, Weight)]
     if all(x.order is None for _, x in ordered):
         return program
     new, moved = Program(), TensorMap()
-    made: dict[tuple[int, int, bytes], Tensor] = {}  # by (node, output) of the input in the new program, and the order
+    made: dict[tuple[object, ...], Tensor] = {}  # by what was put into an order, in the new program, and the order
     for i, node in enumerate(program.nodes):
         node = map_tensors(node, moved)
         weight = next((x for x in node.inputs if isinstance(x, Weight) and x.order is not None), None)
         if weight is not None and weight.order is not None:
             x = node.inputs[0]
-            if weight.order.ndim > 1:
-                raise ModelError(
-                    f"{weight.name}: each expert has its inputs in an order of its own (GPTQ's act-order), which sotol"
-                    " can't run: make a file of it with `sotol convert` or `sotol quantize --allow-requantize`"
-                )
-            if node.op is not ops.linear or not isinstance(x, Tensor):
+            if node.op not in (ops.linear, ops.expert_linear) or not isinstance(x, Tensor):
                 raise ModelError(f"{weight.name} has its inputs in an order of their own: {node.op.name} can't read it")
-            key = x.index, x.output, weight.order.tobytes()
+            choice = node.inputs[1:-1]
+            op, order = (ops.reorder_choices if choice else ops.reorder), weight.order
+            if choice and order.ndim == 1:
+                order = np.tile(order, (weight.shape[0], 1))
+            key = x.index, x.output, *(c.index for c in choice if isinstance(c, Tensor)), order.tobytes()
             if key not in made:
-                inputs = x, Constant(f"{weight.name}, order", weight.order)
-                made[key] = new.add(Node(ops.reorder, inputs, {}, ops.reorder.results_of(inputs, {}), node.layer))[0]
-            node = node._replace(inputs=(made[key], replace(weight, order=None)))
+                inputs = x, *choice, Constant(f"{weight.name}, order", order)
+                made[key] = new.add(Node(op, inputs, {}, op.results_of(inputs, {}), node.layer))[0]
+            node = node._replace(inputs=(made[key], *choice, replace(weight, order=None)))
         moved.record(i, new.add(node))
     new.results = {name: moved(x) for name, x in program.results.items()}
     program.nodes.clear()  # as in `fuse`

@@ -22,7 +22,15 @@ from sotol.program.attention_ops import (
     rope,
     scale_by_position,
 )
-from sotol.program.expert_ops import add_expert_bias, choose_experts, combine, expert_linear, scale_choices, spread
+from sotol.program.expert_ops import (
+    add_expert_bias,
+    choose_experts,
+    combine,
+    expert_linear,
+    reorder_choices,
+    scale_choices,
+    spread,
+)
 from sotol.program.program import OPS, op
 from sotol.program.recurrent_ops import convolve, delta_rule, moving_average, selective_scan, time_steps
 
@@ -57,6 +65,7 @@ __all__ = [
     "remember",
     "remember_latent",
     "reorder",
+    "reorder_choices",
     "reshape",
     "rms_norm",
     "rope",

@@ -15,7 +15,6 @@ from sotol.formats.safetensors_writer import NewTensor
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.binding.bind import Config, Table, bind, letters_of
 from sotol.models.binding.changes import undone
-from sotol.models.binding.sources import as_floats
 from sotol.tools.encoding import planned
 from sotol.tools.encoding_threads import EncodingThreads
 from sotol.tools.gguf_names import full_name
@@ -102,11 +101,7 @@ def _unchanged(bound: Mapping[str, Weight], table: Table, name: str, config: Con
     if change is None:
         return bound[name]
     layer, weight = LAYER.search(name), bound[name]
-    letters = letters_of(config)(int(layer[1]) if layer else None)
-    try:
-        return undone(change)(weight, letters)
-    except ValueError:  # blocks that are cut by what moves
-        return undone(change)(as_floats(weight), letters)
+    return undone(change)(weight, letters_of(config)(int(layer[1]) if layer else None))
 
 
 def _tensor(name: str, ours: str, weights: Sequence[Weight], target: str, encoders: EncodingThreads) -> NewTensor:

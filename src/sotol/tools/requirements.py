@@ -39,7 +39,9 @@ def kernel_of(encoding: Encoding, *, matrices: bool) -> str | None:
         return "float32 numbers"
     if encoding.integer is None:
         return f"linear {encoding.kind} f32" if encoding.kind in FLOATS else None
-    return None if panel_problems(encoding.integer) else f"linear {encoding.kind} int8"
+    if panel_problems(encoding.integer):
+        return None
+    return f"linear {encoding.kind} {'int8' if encoding.whole else 'f32'}"
 
 
 def missing_of(checkpoint: Checkpoint) -> list[str]:

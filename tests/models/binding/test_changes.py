@@ -72,8 +72,20 @@ def test_tiled_heads_and_inputs(encoding: str) -> None:
     changed = tiled_inputs("g", "v", "e")(columns, LETTERS)
     assert changed.encoding is columns.encoding
     np.testing.assert_array_equal(changed.decode(), heads_tiled(columns.decode().T).T)
-    with pytest.raises(ValueError, match="w: heads of 32 are not whole blocks of Q4_K"):
-        tiled_inputs("g", "v", "e")(matrix(5, 768, encoding="Q4_K"), {**LETTERS, "v": 24})
+
+
+@pytest.mark.parametrize(("encoding", "heads"), [("Q8_0", 12), ("Q4_K", 16)])
+def test_inputs_of_heads_that_are_no_whole_blocks(encoding: str, heads: int) -> None:
+    """Heads of 16: no bit moves, and activations will be put into the order that numbers have."""
+    tile, letters = tiled_inputs("g", "v", "e"), {**LETTERS, "e": 16, "v": heads}
+    columns = matrix(5, 16 * heads, encoding=encoding)
+    changed = tile(columns, letters)
+    assert changed.order is not None
+    np.testing.assert_array_equal(changed.rows(), columns.rows())
+    plain = tile(Weight.from_values("w", columns.decode(), "F32"), letters)
+    assert plain.order is None
+    np.testing.assert_array_equal(changed.decode(), plain.decode())
+    np.testing.assert_array_equal(undone(tile)(changed, letters).decode(), columns.decode())
 
 
 def test_inputs_of_an_order_of_their_own_keep_it() -> None:

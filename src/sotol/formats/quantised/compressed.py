@@ -22,7 +22,7 @@ __all__ = ["join_compressed"]
 
 FORMATS = (
     "dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
-    "mxfp4-pack-quantized", "mixed-precision",
+    "mxfp4-pack-quantized", "mxfp8-quantized", "mixed-precision",
 )  # fmt: skip
 BITS = (2, 3, 4, 5, 6, 8)
 

@@ -5,7 +5,7 @@ Settings: transformers' FineGrainedFP8Config and FbgemmFp8Config, vLLM's Fp8Conf
 "Dequantization"). Factors of activations are not used: activations stay floats of 32 bits.
 """
 
-from sotol.formats.quantised.grids import FLOATS, put_floats
+from sotol.formats.quantised.grids import FLOATS, POWERS, put_floats
 from sotol.formats.quantised.settings import Settings
 from sotol.formats.quantised.tensors import FACTOR_KINDS, Tensors
 
@@ -19,7 +19,7 @@ ACTIVATIONS = (
 
 
 def join_fp8(settings: Settings, tensors: Tensors) -> None:
-    """The weights of a checkpoint whose quant_method is "fp8"."""
+    """The weights of a checkpoint whose quant_method is "fp8", or "mxfp8": blocks of a row's 32 numbers."""
     settings.expect("fmt", "e4m3", "e5m2")
     settings.expect("activation_scheme", "dynamic", "static")
     settings.expect("dequantize", False)
@@ -42,10 +42,12 @@ def join_fbgemm(settings: Settings, tensors: Tensors) -> None:
 def join_floats(tensors: Tensors, block: tuple[int, int] | None) -> None:
     """All weights of 8-bit floats. block: the rows and inputs that share a factor, where both are limited."""
     tensors.drop(*ACTIVATIONS)
-    kinds = (*FACTOR_KINDS, "F8_E8M0")
+    kinds = (*FACTOR_KINDS, *POWERS)
     scales = ("_scale_inv", "_scale")
     for name in tensors.of(*FLOATS):
         codes = tensors.take(name, *FLOATS)
+        if name.endswith("_scale"):  # of NVFP4: whoever runs that has taken those that belong to a weight
+            raise tensors.fail(codes.name, "has factors of a weight that is not there, or lacks its other factors")
         scale = next((found for suffix in scales if (found := tensors.find(name + suffix, *kinds)) is not None), None)
         if scale is None:
             raise tensors.fail(name, f"is {codes.encoding.name}, but no {name}_scale_inv or {name}_scale is there")

@@ -15,10 +15,14 @@ from sotol.formats.weights import Weight
 from sotol.quant import BlockParts, Layout, UInt8Array
 from sotol.quant.curves import DOUBLED_E2M1
 
-__all__ = ["FLOATS", "Grid", "bfloat_powers", "finite", "grid_of", "put_floats", "put_mxfp4", "put_nvfp4", "width_of"]
+__all__ = [
+    "FLOATS", "POWERS", "Grid", "bfloat_powers", "finite", "grid_of", "put_floats", "put_mxfp4", "put_nvfp4",
+    "width_of",
+]  # fmt: skip
 
 FLOATS = {"F8_E4M3": "e4m3", "F8_E5M2": "e5m2"}  # a tensor's type -> the key of quant.NUMBERS
 FINITE = {"F8_E4M3": 0x7F, "F8_E5M2": 0x7C}  # the least code, without its sign, of no finite number
+POWERS = ("F8_E8M0", "U8")  # types of tensors of powers of two
 Shape = tuple[int, ...]
 
 
@@ -80,7 +84,7 @@ def put_floats(tensors: Tensors, name: str, codes: Weight, scale: Weight, block:
     """A weight of 8-bit floats times factors: OCP 8-bit Floating Point v1.0, E4M3 or E5M2."""
     grid = grid_of(tensors, scale, codes.shape, block)
     size = width_of(tensors, codes.name, codes.shape[-1], grid.wide)
-    powers = scale.encoding.name == "F8_E8M0"
+    powers = scale.encoding.name in POWERS
     factor = "bf16" if powers else FACTOR_KINDS[scale.encoding.name]
     layout, path = Layout(8, size, numbers=FLOATS[codes.encoding.name], factor=factor), tensors.path
 

@@ -5,6 +5,9 @@ groups of `group_size` of a row's numbers, one after another (axis 1). `W_q` has
 the first in the highest bits: of 4 bits, row i has those of group i and of group i + half of all. `scale` and `zero`
 have a number for each group: a number is scale * (code - zero), so scale * code - scale * zero, in float32 to the bit
 where factors are of 16 bits. Everything else is a tensor of one number, or of a text's letters.
+
+Axis 1 is transformers' default (HqqConfig), and was since it has saved such models. Of axis 0, all numbers of a row
+have factors of their own, which other rows share: no blocks of a row do, so such weights can't be run from their bits.
 """
 
 from typing import NamedTuple

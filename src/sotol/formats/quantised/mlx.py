@@ -16,7 +16,7 @@ from sotol.formats.quantised.tensors import FACTOR_KINDS, Tensors, numbers, unpa
 from sotol.formats.weights import Weight
 from sotol.quant import BlockParts, Layout
 
-__all__ = ["join_mlx"]
+__all__ = ["join_metal", "join_mlx"]
 
 BITS = (1, 2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
@@ -54,6 +54,15 @@ def join_mlx(settings: Settings, tensors: Tensors, named: Callable[[str], str] =
             raise tensors.fail(codes.name, f"has rows of {codes.shape[-1]} words: no groups of {form}")
         shape, grid = (*codes.shape[:-1], width), (*codes.shape[:-1], width // form.group)
         PUT[form.mode](tensors, name, shape, grid, codes, form)
+
+
+def join_metal(settings: Settings, tensors: Tensors) -> None:
+    """The same of a checkpoint whose quant_method is "metal": transformers' MetalConfig, whose biases are `qbiases`."""
+    settings.ignore("modules_to_not_convert")
+    settings.expect("dequantize", False)
+    for name in tensors.ending(".qbiases"):
+        tensors.weights[f"{name}.biases"] = tensors.weights.pop(f"{name}.qbiases")
+    join_mlx(settings, tensors)
 
 
 def form_of(settings: Settings, usual: Form | None) -> Form:

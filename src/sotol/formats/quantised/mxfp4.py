@@ -5,15 +5,13 @@ byte, the first in its low half; `gate_up_proj_scales` [E, 2F, D / 32] is E8M0. 
 are the numbers of `gate_up_proj_bias` [E, 2F]. `down_proj` is [E, D, F] likewise.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sotol.formats.quantised.grids import put_mxfp4
 from sotol.formats.quantised.settings import Settings
 from sotol.formats.quantised.tensors import Tensors, numbers
-from sotol.formats.weights import Derived, Weight
-from sotol.quant import UInt8Array
+from sotol.formats.rearranged import rows_of
+from sotol.formats.weights import Weight
 
 __all__ = ["join_mxfp4"]
 
@@ -47,33 +45,9 @@ def put_part(tensors: Tensors, name: str, given: tuple[Weight, Weight, Weight | 
     codes, scale, bias = given
     experts, outputs, half = codes.shape
     count = len(range(begin, outputs, step))
-    own = [
-        Weight(x.name, x.encoding, (experts, count, x.shape[2]), EachOf(x, begin, step, count)) for x in (codes, scale)
-    ]
+    own = [rows_of(x, x.name, begin, step) for x in (codes, scale)]
     put_mxfp4(tensors, name, (experts, count, half * 2), *own)
     if bias is not None:
         cut = np.ascontiguousarray(numbers(bias)[:, begin::step])
         data = cut.view(np.uint8).reshape(-1)
         tensors.weights[f"{name}.bias"] = Weight.from_bytes(bias.name, bias.encoding, cut.shape, data)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EachOf(Derived):
-    """Rows begin, begin + step, … of each matrix of [E, A, B]."""
-
-    begin: int
-    step: int
-    each: int  # of a matrix
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0] * self.each, self.weight.row_bytes
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        """All rows between the first and the last are read."""
-        at = np.arange(first, end)
-        at = at // self.each * self.weight.shape[1] + self.begin + at % self.each * self.step
-        if len(at) == 0:
-            return np.empty((0, self.shape[1]), np.uint8)
-        wanted: UInt8Array = numbers(self.weight, int(at[0]), int(at[-1]) + 1).view(np.uint8)[at - at[0]]
-        return wanted

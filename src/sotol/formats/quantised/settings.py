@@ -31,6 +31,10 @@ class Settings:
         """The keys that nobody has asked for yet, sorted."""
         return sorted(self._values.keys() - self._seen)
 
+    def in_order(self) -> list[str]:
+        """All keys, as they come."""
+        return list(self._values)
+
     def get(self, key: str) -> object:
         """The value of a key, None where there is none or it is null."""
         self._seen.add(key)
@@ -72,6 +76,15 @@ class Settings:
         if not isinstance(value, Mapping):
             raise self.fail(f"{key} is {plain(repr(value), 60)}, not an object")
         return Settings(self.path, value, f"{self._where}.{plain(key, 60)}")
+
+    def each(self, key: str) -> "list[Settings]":
+        """The settings of each object of a list, or of a single one; none where there is none."""
+        value = self.get(key)
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        found = [Settings(self.path, x, f"{self._where}.{plain(key, 60)}") for x in items if isinstance(x, Mapping)]
+        if len(found) < len(items):
+            raise self.fail(f"{key} is {plain(repr(value), 60)}, not a list of objects")
+        return found
 
     def ignore(self, *keys: str) -> None:
         """Keys that are understood, and change nothing about the weights."""

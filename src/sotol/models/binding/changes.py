@@ -138,20 +138,21 @@ def tiled_heads(groups: str, heads: str, width: str = "") -> Undoable:
 
 
 def tiled_inputs(groups: str, heads: str, width: str) -> Undoable:
-    """The same of the inputs of a matrix [N, heads * width]. ValueError where a head is not whole blocks.
+    """The same of the inputs of a matrix [N, heads * width].
 
-    Inputs in an order of their own stay where they are: only their order is another.
+    Where heads are not whole blocks, or inputs have an order of their own already, numbers stay where they are, and
+    only their order is another: activations are put into it before the product.
     """
 
     def moved(weight: Weight, letters: Mapping[str, int], *, back: bool) -> Weight:
-        values = 1 if weight.order is not None else weight.encoding.values
-        if letters[width] % values:
-            raise ValueError(f"{weight.name}: heads of {letters[width]} are not whole blocks of {weight.encoding.name}")
-        tiled = _tiled(letters[groups], letters[heads], letters[width] // values)
-        blocks, places = (np.argsort(tiled), tiled) if back else (tiled, np.argsort(tiled))
-        if weight.order is not None:
-            return replace(weight, order=places[weight.order].astype(np.int32))
-        return replace(weight, source=Blocks(weight, blocks, weight.encoding.size), start=0)
+        values = weight.encoding.values
+        apart = weight.order is not None or letters[width] % values > 0
+        tiled = _tiled(letters[groups], letters[heads], letters[width] // (1 if apart else values))
+        order, places = (np.argsort(tiled), tiled) if back else (tiled, np.argsort(tiled))
+        if apart:
+            own = places if weight.order is None else places[weight.order]
+            return replace(weight, order=own.astype(np.int32))
+        return replace(weight, source=Blocks(weight, order, weight.encoding.size), start=0)
 
     return Undoable(partial(moved, back=False), partial(moved, back=True))
 

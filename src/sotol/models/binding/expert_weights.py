@@ -8,6 +8,7 @@ That form is GGUF's: ffn_gate_exps [E, F, D], ffn_up_exps and ffn_down_exps. Fil
     … transposed                   Llama 4, beside a router: …feed_forward.experts.gate_up_proj [E, D, 2F];
                                    down_proj [E, F, D]
     … with biases, too             GPT-OSS: the same, of …mlp.experts, gate and up in turns
+    … as a map of each expert      Unsloth's GPT-OSS: …experts.gate_up_projs.7 [2F, D], in turns; …experts.down_projs.7
 
 Rows stay where they are, in their encoding, and are put together as they are asked for.
 """
@@ -22,6 +23,7 @@ import numpy as np
 
 from sotol.errors import ModelError
 from sotol.formats.files import copy_bytes
+from sotol.formats.rearranged import rows_of
 from sotol.formats.weights import Weight
 from sotol.models.binding.sources import turned
 from sotol.quant import UInt8Array
@@ -31,10 +33,12 @@ __all__ = ["whole_experts"]
 # A weight of one expert: what comes before the expert's number, the number, what comes after.
 SINGLE = (
     re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d{1,5})(?P<after>\..+)"),
+    re.compile(r"(?P<before>.+\.experts\.(?:gate_up|down)_projs)\.(?P<number>\d{1,5})(?P<after>|\.bias)"),
     re.compile(r"(?P<before>blk\.\d+\.ffn_(?:gate|up|down))\.(?P<number>\d{1,5})(?P<after>)"),
 )
 JOINED = re.compile(r"(.+\.experts\.)gate_up_proj(\.bias|)|(blk\.\d+\.ffn_)gate_up_exps(\.bias|)")
 TURNED = re.compile(r"(.+\.feed_forward\.)experts\.(gate_up_proj|down_proj)")
+IN_TURNS = re.compile(r"(.+\.experts\.)(gate_up|down)_projs(\.bias|)")
 TURNED_BIAS = re.compile(r"(.+\.experts\.)(gate_up_proj|down_proj)_bias")
 MIXTRAL = {".w1": ".gate_proj", ".w2": ".down_proj", ".w3": ".up_proj"}
 # Words of checkpoints' files, Granite's, Mixtral's and MLX's, for what the tables of names have.
@@ -43,6 +47,7 @@ OLD_WORDS = {
     ".block_sparse_moe.output_linear": ".mlp.experts.down_proj",
     ".block_sparse_moe.router.layer": ".mlp.router",
     ".block_sparse_moe.": ".mlp.",
+    ".mlp.router.linear": ".mlp.router",
     ".switch_mlp.fc1": ".experts.up_proj",
     ".switch_mlp.fc2": ".experts.down_proj",
     ".switch_mlp.": ".experts.",
@@ -62,6 +67,8 @@ def whole_experts(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight
             _turn(whole, found[1] + "experts.", found[2])
         elif found := TURNED_BIAS.fullmatch(name):
             _turn_with_bias(whole, found[1], found[2])
+        elif found := IN_TURNS.fullmatch(name):
+            _take_turns(whole, found[1], found[2], found[3])
     for name in list(whole):
         if (found := JOINED.fullmatch(name)) and len(whole[name].shape) > 1:
             before, after = found[1] or found[3], found[2] or found[4] or ""
@@ -88,7 +95,7 @@ def _stacked(path: Path, weights: Mapping[str, Weight]) -> dict[str, Weight]:
         if found is None:
             whole[name] = weight
         else:
-            after = MIXTRAL.get(found["after"], found["after"]) or "_exps"
+            after = MIXTRAL.get(found["after"], found["after"]) or ("_exps" if name.startswith("blk.") else "")
             single.setdefault(found["before"] + after, {})[int(found["number"])] = weight
     for name, experts in single.items():
         if name in whole:
@@ -180,10 +187,26 @@ def _turn_with_bias(whole: dict[str, Weight], before: str, part: str) -> None:
     parts = {"down_proj": (0, 1)} if part == "down_proj" else {"gate_proj": (0, 2), "up_proj": (1, 2)}
     del whole[before + part]
     added = whole.pop(bias)
-    numbers = np.empty((added.row_count, added.row_bytes), np.uint8)
-    copy_bytes(added.rows(), numbers.reshape(-1))
     for name, (first, step) in parts.items():
         whole[before + name] = turned(matrix, f"{matrix.name}, {name}", range(first, matrix.shape[2], step))
-        own = np.ascontiguousarray(numbers.view(f"u{added.encoding.size}")[:, first::step])
-        cut = own.view(np.uint8).reshape(-1)
-        whole[f"{before}{name}.bias"] = Weight.from_bytes(f"{added.name}, {name}", added.encoding, own.shape, cut)
+        whole[f"{before}{name}.bias"] = _some_numbers(added, name, first, step)
+
+
+def _take_turns(whole: dict[str, Weight], before: str, part: str, after: str) -> None:
+    """Give matrices [E, 2F, D] whose rows are gate and up in turns, or biases [E, 2F], other experts' form."""
+    given = whole[f"{before}{part}_projs{after}"]
+    if len(given.shape) != (2 if after else 3) or (after and given.encoding.values != 1):
+        return  # whoever binds the weights says what is wrong
+    del whole[f"{before}{part}_projs{after}"]
+    for name, (first, step) in ({"down": (0, 1)} if part == "down" else {"gate": (0, 2), "up": (1, 2)}).items():
+        cut = _some_numbers if after else rows_of
+        own = given if step == 1 else cut(given, f"{given.name}, {name}", first, step)
+        whole[f"{before}{name}_proj{after}"] = own
+
+
+def _some_numbers(vectors: Weight, name: str, first: int, step: int) -> Weight:
+    """Numbers first, first + step, … of each of several vectors [E, N]."""
+    numbers = np.empty((vectors.row_count, vectors.row_bytes), np.uint8)
+    copy_bytes(vectors.rows(), numbers.reshape(-1))
+    own = np.ascontiguousarray(numbers.view(f"u{vectors.encoding.size}")[:, first::step])
+    return Weight.from_bytes(f"{vectors.name}, {name}", vectors.encoding, own.shape, own.view(np.uint8).reshape(-1))

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.formats.files import copy_bytes
+from sotol.formats.rearranged import columns_of
 from sotol.formats.weights import Derived, Weight
 from sotol.quant import Float32Array, UInt8Array, encoding_named
 
@@ -24,9 +25,7 @@ def turned(weight: Weight, name: str, columns: range) -> Weight:
 
     Numbers that lie in blocks along a row can't lie so along a column: they become float32.
     """
-    plain = weight if weight.encoding.values == 1 else as_floats(weight)
-    shape = plain.shape[0], len(columns), plain.shape[1]
-    return Weight(name, plain.encoding, shape, _Columns(plain, columns))
+    return columns_of(weight if weight.encoding.values == 1 else as_floats(weight), name, columns)
 
 
 def _bytes_of(weight: Weight, first: int, end: int) -> UInt8Array:
@@ -100,25 +99,3 @@ class _Decoded(Derived):
                 each = places[np.arange(first, end) // self.weight.shape[-2]]
                 values = np.take_along_axis(values, each, axis=1)
         return values.view(np.uint8)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns(Derived):
-    """Some columns of each matrix of [E, A, B], as rows: those of [E, columns, A]. The weight has blocks of one."""
-
-    columns: range
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0] * len(self.columns), self.weight.shape[1] * self.weight.encoding.size
-
-    def rows(self, first: int, end: int) -> UInt8Array:
-        """Every matrix that has some of these rows is read as a whole."""
-        columns, (_, count, _), each = self.columns, self.weight.shape, len(self.columns)
-        parts, kind = [np.empty((0, self.shape[1]), np.uint8)], f"u{self.weight.encoding.size}"
-        for number in range(first // each, -(-end // each)):
-            matrix = _bytes_of(self.weight, number * count, (number + 1) * count).view(kind)
-            found = matrix[:, columns.start : columns.stop : columns.step].T
-            own = found[max(first - number * each, 0) : min(end - number * each, each)]
-            parts.append(np.ascontiguousarray(own).view(np.uint8))
-        return np.concatenate(parts)

@@ -51,6 +51,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "rope": rope.rope,
     "choose_experts": routing.choose_experts,
     "reorder": elementwise.reorder,
+    "reorder_choices": elementwise.reorder_choices,
     "rows": elementwise.rows,
     "scale": elementwise.scale,
     "scale_by_position": elementwise.scale_by_position,

@@ -212,6 +212,22 @@ def reorder(_target: Target) -> Kernel:
     return Kernel("rows:count width row order x out", pieces, piece)
 
 
+def reorder_choices(_target: Target) -> Kernel:
+    """For each choice, a row in the order of its expert: the token's, or the choice's own. A piece is a token."""
+
+    def pieces(a):
+        return a.rows
+
+    def piece(a, p):
+        for choice in range(a.k):
+            order = a.order + 4 * a.width * load_i32(a.choices + 4 * (p * a.k + choice))
+            source, out = a.x + p * a.x_row + choice * a.x_choice, a.out + p * a.out_row + 4 * choice * a.width
+            for i in range(a.width):
+                store_f32(out + 4 * i, load_f32(source + 4 * load_i32(order + 4 * i)))
+
+    return Kernel("rows:count k width choices order x x_row x_choice out out_row", pieces, piece)
+
+
 def rows(_target: Target) -> Kernel:
     """x[index]. A piece is a row of the result."""
 

@@ -56,6 +56,15 @@ def _expert_linear(s: Site) -> list[Call]:
                    quant_bytes=quant_bytes, out=s.out, out_row=4 * s.stored)]  # fmt: skip
 
 
+def _reorder_choices(s: Site) -> list[Call]:
+    x, choice, order = s.node.inputs
+    assert isinstance(x, Tensor)
+    _, k, width = s.node.shape
+    return [s.call("reorder_choices", rows=s.rows, k=int(k), width=int(width), choices=s.at(choice),
+                   order=s.places.vector(order), x=s.at(x), x_row=4 * padded(width_of(x.shape)),
+                   x_choice=4 * int(width) * (len(x.shape) == 3), out=s.out, out_row=4 * s.stored)]  # fmt: skip
+
+
 def _add_expert_bias(s: Site) -> list[Call]:
     x, choice, bias = s.node.inputs
     _, k, width = s.node.shape
@@ -123,16 +132,32 @@ def _needs_choices(node: Node, weight: Operand) -> str | None:
     return None
 
 
-def _needs_expert_linear(node: Node, _context: int) -> str | None:
-    x, choice, weight = node.inputs
+def _needs_rows(node: Node) -> str | None:
+    x, choice, _ = node.inputs
     assert isinstance(x, Tensor)
     assert isinstance(choice, Tensor)
+    if x.shape[:-1] in (choice.shape[:1], choice.shape):
+        return None
+    return f"{node.op.name} needs a row for each token or each choice: not {list(x.shape)}"
+
+
+def _needs_expert_linear(node: Node, _context: int) -> str | None:
+    x, _, weight = node.inputs
+    assert isinstance(x, Tensor)
     assert isinstance(weight, Weight)
-    if x.shape[:-1] not in (choice.shape[:1], choice.shape):
-        return f"expert_linear needs a row for each token or each choice: not {list(x.shape)}"
+    if problem := _needs_rows(node):
+        return problem
     if x.kind not in ("int8", "f32") or (x.kind == "int8" and not weight.encoding.whole):
         return f"expert_linear can't read {x.kind}: only a product with whole weights reads int8"
     return _needs_choices(node, weight)
+
+
+def _needs_reorder_choices(node: Node, _context: int) -> str | None:
+    """Indices are read as they are."""
+    order, width = node.inputs[2], int(node.shape[-1])
+    if not isinstance(order, Constant) or order.value.min() < 0 or order.value.max() >= width:
+        return f"reorder_choices needs constant orders of {width} numbers"
+    return _needs_rows(node) or _needs_choices(node, order)
 
 
 def _needs_expert_numbers(node: Node, _context: int) -> str | None:
@@ -144,6 +169,7 @@ EXPERT_LOWERINGS: dict[str, Lowering] = {
     "combine": Lowering(_combine),
     "combine_add": Lowering(_combine_add),
     "expert_linear": Lowering(_expert_linear, _needs_expert_linear),
+    "reorder_choices": Lowering(_reorder_choices, _needs_reorder_choices),
     "choose_experts": Lowering(_choose_experts, _needs_choose_experts),
     "scale_choices": Lowering(_scale_choices, _needs_expert_numbers),
     "spread": Lowering(_spread),
