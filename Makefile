@@ -8,6 +8,8 @@
 # make bench  sotol and its peers side by side (docs/performance.md); BENCH="--threads 1" for options
 # make bench-serving  sotol and llama.cpp's server under load; BENCH="--rate inf" for options
 # make bench-vllm  vLLM's CPU build for `make bench`, 3.5 GB, kept in $(PEERS) with the other peers
+# make fuzz   hostile files for each parser, 75 seconds each; SECONDS_EACH=10, or CASES=1000000 for so many cases each
+#             PARSERS="gguf json" for some, SEED=1 for others
 # make test-levels  the kernels' tests at every CPU level of this machine; `make test` takes three of them
 # make test-arm  the same bits on an emulated ARM64, kept in $(ARM) (docs/arm.md)
 # make test-x86  the same bits at every x86 level, on emulated CPUs, kept in $(X86) (docs/x86.md)
@@ -25,6 +27,10 @@ X86 ?= $(HOME)/.cache/sotol-x86
 X86_LEVELS := avx2 avxvnni avx512 vnni amx
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SECONDS_EACH ?= 75
+SEED ?= 0
+PARSERS ?= json gguf gguf_parts safetensors index folder quantised hub sentencepiece tekken tokenizer templates answers \
+	importance baseline questions mixes load
+FUZZED = $(if $(CASES),--cases $(CASES),--seconds $(SECONDS_EACH))
 PROMPT ?= Explain in two sentences why the sky is blue.
 
 .PHONY: demo test lint unit wheel parity clients test-page page test-levels test-arm test-x86 fuzz bench bench-serving bench-vllm clean
@@ -93,15 +99,9 @@ test-x86: $(VENV)/tools $(X86)/ready
 	$(BIN)/python -m tests.emulated.results compare $(X86)/host.npz $(X86_LEVELS:%=$(X86)/%.npz)
 
 fuzz: $(VENV)/tools $(VENV)/suite/ready
-	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_load --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_templates --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_tokenizer --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_answers --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_constrain --seconds $(SECONDS_EACH) --suite $(VENV)/suite
-	$(BIN)/python -m tests.fuzz.fuzz_folder --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_quantised --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.fuzz_hub --seconds $(SECONDS_EACH)
+	failed=; for parser in $(PARSERS); do \
+		$(BIN)/python -m tests.fuzz.fuzz_$$parser $(FUZZED) --seed $(SEED) || failed=1; done; test -z "$$failed"
+	$(BIN)/python -m tests.fuzz.fuzz_constrain $(FUZZED) --seed $(SEED) --suite $(VENV)/suite
 
 bench: $(VENV)/tools $(VENV)/model $(PARITY)/ready $(PEERS)/ready
 	SOTOL_PARITY=$(PARITY) SOTOL_PEERS=$(PEERS) $(BIN)/python -m bench.peers $(BENCH)

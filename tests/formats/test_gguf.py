@@ -345,6 +345,23 @@ def test_a_file_that_lies_is_refused_at_once_and_by_name(tmp_path: Path, name: s
     assert peak < 500_000
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        whole([key("k" * 5000, 99, b"")], []),
+        whole([key("k", 0, b"\0")] * 2, [info("w" * 5000, (4,), 99)]),
+        whole([], [info("v" * 5000, (64,)), info("w" * 5000, (4,), 0, 224)], bytes(256)),
+    ],
+    ids=["of a key", "of a weight", "of two weights"],
+)
+def test_long_names_are_cut_in_messages(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "long.gguf"
+    path.write_bytes(content)
+    with pytest.raises(FormatError) as caught:
+        read_gguf(path)
+    assert len(str(caught.value).removeprefix(str(path))) < 1000
+
+
 def test_every_cut_of_a_valid_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.gguf"
     metadata = {"a": 1, "b": ["x", "yz"], "c": 1.5, "d": [[1], [True]], "e": "words"}

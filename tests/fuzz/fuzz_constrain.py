@@ -1,6 +1,6 @@
 """Random answers under JSON schemas are valid, and what is not supported is refused: with the official test suite.
 
-    python -m tests.fuzz.fuzz_constrain --seconds 60 [--suite FOLDER]
+    python -m tests.fuzz.fuzz_constrain --seconds 60 [--cases N] [--suite FOLDER]
 
 The suite (github.com/json-schema-org/JSON-Schema-Test-Suite) comes with the source distribution of `jsonschema`, in
 `json/tests`; `make fuzz` gets that. Without it, the schemas are those of `tests/support/api_schemas.py` alone.
@@ -56,11 +56,12 @@ def main() -> int:
     """Draw answers until the time is over; 1 if one was not valid."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cases", type=int, help="draw so many, however long it takes")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--suite", type=Path)
     options = parser.parse_args()
     model, rng = scripted_model(""), random.Random(options.seed)
-    grammars, counts, end = Grammars(model.tokenizer), Counter[str](), monotonic() + options.seconds
+    grammars, counts, begun = Grammars(model.tokenizer), Counter[str](), monotonic()
     accepted, refused = list[tuple[str, dict[str, Any]]](), Counter[str]()
     for name, schema in schemas(options.suite):
         try:
@@ -68,7 +69,7 @@ def main() -> int:
             accepted.append((name, schema))
         except ValueError as error:
             refused[str(error).partition(": ")[2]] += 1
-    while monotonic() < end:
+    while counts.total() < options.cases if options.cases else monotonic() - begun < options.seconds:
         name, schema = rng.choice(accepted)
         constraint = grammars.compile(Sampling(schema=schema))
         assert constraint is not None
@@ -81,7 +82,9 @@ def main() -> int:
         if why is not None:
             print(f"seed {options.seed}: {name}: {json.dumps(schema)}\n{answer!r}\n{why}")  # noqa: T201
             return 1
-    print(f"constrain: {len(accepted)} schemas, {dict(counts)}; refused: {dict(refused)}")  # noqa: T201
+    tried, rate = counts.total(), counts.total() / (monotonic() - begun)
+    print(f"{len(accepted)} schemas; refused: {dict(refused)}")  # noqa: T201
+    print(f"fuzz_constrain: {tried} cases, {counts['complete']} complete, 0 broken promises, {rate:.0f} cases a second")  # noqa: T201
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2.filters
 import jinja2.tests
-from tests.support.fuzzing import Broken, run
+from tests.support.fuzzing import Bounds, Broken, run
 
 from sotol.errors import TemplateError
 from sotol.tokenizers import sandbox
@@ -306,4 +306,4 @@ def case(rng: random.Random, folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run("tests.fuzz.fuzz_templates", case, memory=MEMORY))
+    raise SystemExit(run("tests.fuzz.fuzz_templates", case, bounds=Bounds(memory=MEMORY)))

@@ -2,7 +2,7 @@
 
 A vocabulary is refused with one SotolError or gives ids; ids are its own, decode to the text again where it covers all
 bytes, and decode the same piece by piece. Plain text never has a token that ends a generation, unless the metadata
-names a word. 64 kB of any repetition take no longer than any other 64 kB.
+names a word. 128 kB of any repetition take no longer than any other 128 kB.
 Run `python -m tests.fuzz.fuzz_tokenizer --seconds 60 --seed 1`.
 """
 
@@ -11,7 +11,7 @@ import re
 import time
 from pathlib import Path
 
-from tests.support.fuzzing import Broken, run
+from tests.support.fuzzing import Broken, run, sentence
 
 from sotol.errors import SotolError
 from sotol.tokenizers import StreamDecoder, Tokenizer
@@ -43,8 +43,8 @@ JUNK: tuple[object, ...] = (
     [" "],
     [""],
 )
-LONG = 1 << 16  # characters
-SLOWEST = 1.5  # seconds for as many, where 0.05 are usual
+LONG = 1 << 17  # characters
+SLOWEST = 3.0  # seconds for as many, where 0.1 are usual
 
 Fields = dict[str, object]
 
@@ -157,18 +157,16 @@ def case(rng: random.Random, folder: Path) -> bool:
     try:
         tokenizer = Tokenizer.from_metadata({f"tokenizer.ggml.{k}": v for k, v in fields.items()}, "fuzzed")
     except SotolError as error:
-        if "\n" in str(error) or len(str(error)) > 1200:
-            raise Broken(f"not a message of one sentence: {str(error)[:300]!r}") from error
         if not broken:
             raise Broken(f"a good vocabulary is refused: {error}") from error
-        return False
-    for _ in range(4):
+        return sentence(error)
+    for _ in range(2):
         check(tokenizer, text(rng, 60), covers=complete and not broken, special=rng.random() < 0.3)
     ids = [rng.randrange(len(tokenizer)) for _ in range(40)]
     decoder = StreamDecoder(tokenizer)
     if "".join(map(decoder.push, ids)) + decoder.finish() != tokenizer.decode(ids):
         raise Broken(f"decoding {ids} piece by piece differs")
-    if rng.random() < 0.15:
+    if rng.random() < 0.01:
         hurry(tokenizer, rng)
     return True
 

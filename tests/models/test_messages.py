@@ -1,5 +1,7 @@
 """Whatever a file holds, messages about it are one short line."""
 
+import re
+
 import pytest
 from tests.support.checkpoints import random_checkpoint
 
@@ -19,6 +21,13 @@ def test_metadata(key: str, value: str) -> None:
     with pytest.raises(SotolError) as caught:
         trace_model(Checkpoint(made.path, {**made.metadata, key: value}, made.weights), 8)
     check(caught.value)
+
+
+def test_the_file_is_named_where_a_field_alone_is_wrong() -> None:
+    made = random_checkpoint("qwen3moe")
+    fields = {**made.metadata, "qwen3moe.expert_used_count": 1000}
+    with pytest.raises(SotolError, match=f"^{re.escape(str(made.path))}: .*expert_used_count is 1000"):
+        trace_model(Checkpoint(made.path, fields, made.weights), 8)
 
 
 @pytest.mark.parametrize("name", [LONG, LINES])

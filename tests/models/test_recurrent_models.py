@@ -52,6 +52,12 @@ def test_the_kinds_of_a_nemotrons_layers_are_in_its_counts() -> None:
     assert layers_of(pattern) == ["scan", "attention", "", "scan"]
 
 
+@pytest.mark.parametrize("said", [["mamba", [[]]], ["mamba", None], ["mamba", {}], "M?", [], 7])
+def test_kinds_that_are_none_are_refused(said: object) -> None:
+    with pytest.raises(ModelError, match="layers_block_type"):
+        trace_model(hf_checkpoint("nemotron_h", layers_block_type=said), 32)
+
+
 def test_a_layer_of_convolutions_has_no_key_value_heads() -> None:
     keys: dict[str, object] = {"block_count": 3, "attention.head_count_kv": [0, 1, 0]}
     program = trace_model(random_checkpoint("lfm2", keys), 32)

@@ -260,6 +260,15 @@ def test_unigram_spells_no_control_token(both: Callable[[str], tuple[Tokenizer, 
     assert not {tokenizer.id_of(text) for text in ("<unk>", "<0x41>")} & set(tokenizer.encode("<unk> a<0x41>"))
 
 
+@pytest.mark.parametrize("count", [1, 2, 100_000])
+def test_a_run_of_unknown_characters_is_one_token(both: Callable[[str], tuple[Tokenizer, Judge]], count: int) -> None:
+    tokenizer, judge = both("unigram")
+    text = "the " + "\ua000\ua001" * count + " the"
+    ids = tokenizer.encode(text, add_special=False)
+    assert ids == judge.encode(text, add_special_tokens=False).ids
+    assert ids.count(0) == 1
+
+
 def test_a_mark_of_a_turn_is_control_even_if_it_is_said_to_be_text(tmp_path: Path) -> None:
     judge = sentencepiece()
     judge.add_tokens([AddedToken("<|im_end|>", normalized=False), AddedToken("<tool>", normalized=False)])

@@ -99,6 +99,19 @@ def test_broken_files(tmp_path: Path, data: bytes) -> None:
         read_importance(path)
 
 
+@pytest.mark.parametrize(("sums", "counts"), [(1.0, 1e-45), (1.0, 0.5), (float("inf"), 1.0), (-1.0, 1.0)])
+def test_numbers_that_are_no_sums_and_counts(tmp_path: Path, sums: float, counts: float) -> None:
+    """Of a weight whose name has two lines, which the message has not."""
+    weights = [
+        Weight.from_values("a\nb.weight.in_sum2", np.full((1, 4), sums, np.float32), "F32"),
+        Weight.from_values("a\nb.weight.counts", np.full((1, 1), counts, np.float32), "F32"),
+    ]
+    write_gguf(tmp_path / "i.gguf", {"general.type": "imatrix"}, weights)
+    with pytest.raises(FormatError, match=r"i\.gguf: a b\.weight has numbers that are no sums of squares") as caught:
+        read_importance(tmp_path / "i.gguf")
+    assert "\n" not in str(caught.value)
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(SotolError, match="there is no such file"):
         read_importance(tmp_path / "i.gguf")

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from sotol.errors import FormatError
+from sotol.errors import FormatError, plain
 from sotol.formats.files import ModelFile
 
 __all__ = ["ARRAY", "MAX_DEPTH", "SCALARS", "STRING", "Cursor"]
@@ -43,6 +43,8 @@ FIRST_BYTES = 1 << 16  # size of the first read
 FEW = 256  # up to this many strings are read one by one, which is faster for few
 AVERAGES = (20, 60)  # bytes of a string and its length, on average: at most 20 in most vocabularies, 60 in all
 
+MAX_FIELD = 200  # characters of a field in an error
+
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 
@@ -55,7 +57,8 @@ class Cursor:
         self.data = bytearray()
 
     def fail(self, field: str, problem: str, at: int | None = None) -> NoReturn:
-        raise FormatError(f"{self.path}: {field} at byte {self.at if at is None else at}: {problem}")
+        where = plain(field, MAX_FIELD)  # names of keys and weights are the file's, and may be long
+        raise FormatError(f"{self.path}: {where} at byte {self.at if at is None else at}: {problem}")
 
     def take(self, count: int, field: str) -> int:
         """Skip the next `count` bytes and return their offset in `data`, which may be a new object after the call."""

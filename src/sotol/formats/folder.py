@@ -7,6 +7,7 @@ that leads out is refused, so a folder from elsewhere can't make sotol read file
 gives the path of the folder that holds it; that folder itself may be a link.
 """
 
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +43,18 @@ class Folder:
         path = self.path / checked_name(name, self.path)
         with explained(f"looking at {path}"):
             try:
-                if not path.is_symlink() and not path.exists():
-                    return None
+                if not stat.S_ISLNK(path.lstat().st_mode):
+                    return path  # what is no link lies where its name says
+            except FileNotFoundError:
+                return None
+            try:
                 real = path.resolve(strict=True)
             except FileNotFoundError:
                 raise FormatError(f"{path}: is a link to a file that is not there") from None
             except RuntimeError:  # before Python 3.13
                 raise FormatError(f"{path}: is a link that leads back to itself") from None
             except OSError as error:
-                if path.is_symlink():
-                    raise FormatError(f"{path}: is a link that leads nowhere: {error.strerror}") from None
-                raise
+                raise FormatError(f"{path}: is a link that leads nowhere: {error.strerror}") from None
         if not any(real.is_relative_to(root) for root in self._roots):
             raise FormatError(f"{path}: is a link to a file outside of the folder: give the path of the real folder")
         return path

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sotol.errors import FormatError
+from sotol.errors import FormatError, plain
 from sotol.formats.cursor import Cursor
 from sotol.formats.files import ModelFile
 from sotol.formats.other_files import seen_instead
@@ -86,7 +86,7 @@ def read_gguf(path: str | Path, unknown: list[UnknownWeight] | None = None) -> C
     weights = dict(files[0].weights)
     for number, file in enumerate(files[1:], 1):
         if twice := weights.keys() & file.weights.keys():
-            raise FormatError(f"{file.path}: weight {min(twice)!r} is in an earlier part of the model, too")
+            raise FormatError(f"{file.path}: weight {plain(repr(min(twice)))} is in an earlier part of the model, too")
         weights |= file.weights
         if split_field(file, "split.no", 0) != number or split_field(file, "split.count", 1) != total:
             raise FormatError(f"{file.path}: by its metadata (split.no, split.count) not part {number + 1} of {total}")
@@ -128,7 +128,9 @@ def check_same_model(first: Checkpoint, part: Checkpoint) -> None:
     shared = part.metadata.keys() & first.metadata.keys() | (part.metadata.keys() | first.metadata.keys()) & {SPLIT_ID}
     for key in sorted(shared - {"split.no"}):
         if part.metadata.get(key) != first.metadata.get(key):
-            raise FormatError(f"{part.path}: is of another model than {first.path.name}: their metadata {key} differ")
+            raise FormatError(
+                f"{part.path}: is of another model than {first.path.name}: their metadata {plain(key)} differ"
+            )
 
 
 def split_field(file: Checkpoint, key: str, default: int) -> int:
@@ -249,4 +251,4 @@ def check_places(cursor: Cursor, infos: list[WeightInfo], start: int) -> None:
     ordered = sorted(infos, key=lambda info: info.offset)
     for before, after in pairwise(ordered):
         if before.offset + before.size > after.offset:
-            cursor.fail(f"weight {after.name!r}", f"overlaps weight {before.name!r}", after.at)
+            cursor.fail(f"weight {after.name!r}", f"overlaps weight {plain(repr(before.name))}", after.at)

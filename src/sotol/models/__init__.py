@@ -190,7 +190,12 @@ def trace_model(checkpoint: Checkpoint, context: int, *, runs: bool = True) -> P
         known, data = ", ".join(ARCHITECTURES), checkpoint.metadata
         said = name or data.get("general.architecture", data.get("model_type"))
         raise ModelError(f"{checkpoint.path}: architecture {said!r:.60} is not one that sotol runs: {known}")
-    return trace(module_of(name, checkpoint)[1], name, checkpoint, context, runs=runs)
+    try:
+        return trace(module_of(name, checkpoint)[1], name, checkpoint, context, runs=runs)
+    except ModelError as error:  # many name the field alone
+        if str(checkpoint.path) in str(error):
+            raise
+        raise ModelError(f"{checkpoint.path}: {error}") from error
 
 
 def module_of(name: str, checkpoint: Checkpoint) -> tuple[str, ModuleType]:

@@ -124,9 +124,10 @@ def read_kinds(metadata: Metadata) -> tuple[int, ...] | None:
     said = metadata.find("layer_kinds")
     if said is None:
         return None
-    if not isinstance(said, str | list) or not said or any(kind not in KINDS for kind in said):
+    kinds = said if isinstance(said, str | list) else []
+    if not kinds or not all(isinstance(kind, str) and kind in KINDS for kind in kinds):
         raise ModelError(f"config.json's layers_block_type is {str(said)[:80]!r}: sotol has {', '.join(KINDS)}")
-    return tuple(KINDS[kind] for kind in said)
+    return tuple(KINDS[kind] for kind in kinds)
 
 
 def forward(m: Model, c: Config, step: StepSymbols) -> Tensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sotol.arrays import Float32Array
-from sotol.errors import FormatError
+from sotol.errors import FormatError, plain
 from sotol.formats.files import ModelFile
 from sotol.formats.gguf import MAGIC, read_gguf
 from sotol.formats.gguf_writer import write_gguf
@@ -69,8 +69,9 @@ def read_importance(path: str | Path) -> Importance:
     found = _read_gguf(path) if whole.tobytes() == MAGIC else _read_dat(path, file)
     for name, sums in found.sums.items():
         counts = found.counts[name]
-        if not (np.isfinite(sums).all() and (sums >= 0).all() and np.isfinite(counts).all() and (counts >= 0).all()):
-            raise FormatError(f"{path}: {name} has numbers that are no sums of squares, or no counts")
+        counted = (counts == 0) | (counts >= 1)  # of tokens: less than one could make any sum an infinite mean
+        if not (np.isfinite(sums).all() and (sums >= 0).all() and np.isfinite(counts).all() and counted.all()):
+            raise FormatError(f"{path}: {plain(name, 100)} has numbers that are no sums of squares, or no counts")
     return found._replace(file=str(path))
 
 
@@ -84,10 +85,10 @@ def _read_gguf(path: Path) -> Importance:
         if name.endswith(SUMS):
             other = checkpoint.weights.get(name.removesuffix(SUMS) + COUNTS)
             if other is None or weight.encoding.name != "F32" or other.encoding.name != "F32":
-                raise FormatError(f"{path}: {name} has no counts beside it, or numbers that are not F32")
+                raise FormatError(f"{path}: {plain(name, 100)} has no counts beside it, or numbers that are not F32")
             columns = weight.row_count * weight.shape[-1]
             if columns % (other.row_count * other.shape[-1]):
-                raise FormatError(f"{path}: {name} has {columns} sums, which its counts do not divide")
+                raise FormatError(f"{path}: {plain(name, 100)} has {columns} sums, which its counts do not divide")
             own = name.removesuffix(SUMS)
             sums[own], counts[own] = weight.decode().copy(), other.decode().reshape(-1).copy()
     datasets = data.get("imatrix.datasets")

@@ -180,15 +180,15 @@ def _unigram(part: Part, words: WordIds) -> EncodeWord:
                     single = single or size == 1
             if not single and ((before := best[at + 1]) is None or here + unknown_score > before):
                 best[at + 1], began[at + 1] = here + unknown_score, at
-        found, end = list[tuple[int, int]](), count
+        found, end, in_run = list[tuple[int, int]](), count, False
         while end:
             begin = began[end]
-            if fuse and found and word[begin:end] not in ids and word[slice(*found[-1])] not in ids:
-                end_of_run = found.pop()[1]
-                found.append((begin, end_of_run))
+            unknown = word[begin:end] not in ids
+            if fuse and unknown and in_run:
+                found[-1] = begin, found[-1][1]
             else:
                 found.append((begin, end))
-            end = begin
+            end, in_run = begin, unknown
         pieces = (word[begin:end] for begin, end in reversed(found))
         return [i for piece in pieces for i in ([ids[piece]] if piece in ids else words.fallback(piece))]
 
