@@ -61,6 +61,18 @@ def test_numbers_of_the_same_magnitude(name: str) -> None:
     np.testing.assert_array_equal(Encoder([(ENCODINGS[name], False)]).encode(ENCODINGS[name], x), encode(x))
 
 
+@pytest.mark.parametrize("name", ROUNDED)
+def test_halves_of_a_step_and_what_is_just_below(name: str) -> None:
+    x, encode = np.zeros((2, 256), np.float32), ENCODINGS[name].encode
+    half = np.float32(0.5)
+    below = np.nextafter(half, np.float32(0))
+    x[0, ::32], x[1, ::32] = 1, 127
+    for at, value in enumerate((half, -half, below, -below), start=1):
+        x[:, at::32] = value
+    assert encode is not None
+    np.testing.assert_array_equal(Encoder([(ENCODINGS[name], False)]).encode(ENCODINGS[name], x), encode(x))
+
+
 @pytest.mark.parametrize("name", ["Q6_K", "Q4_K", "IQ3_S", *ROUNDED])
 @pytest.mark.parametrize("bad", [1e9, np.nan, np.inf, 2.0**27])
 def test_what_no_block_holds(name: str, bad: float) -> None:

@@ -14,7 +14,8 @@ from sotol.cli.quantize import _parse
 from sotol.formats import Weight
 from sotol.models.binding.metadata import Metadata
 from sotol.quant import ENCODINGS
-from sotol.tools.mixes import MIXES, encoding_name, facts_of, mix_name, plan
+from sotol.tools.mix_names import encoding_name, name_of_mix
+from sotol.tools.mixes import MIXES, facts_of, plan
 
 BOUNDS = Bounds(seconds=0.5, allocated=3 << 20)  # fnmatch keeps the last 32,768 patterns
 KINDS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_norm",
@@ -61,13 +62,13 @@ def case(rng: random.Random, folder: Path) -> bool:
     mixed = rng.random() < 0.6
     try:
         patterns = [
-            (names, encoding_name(wanted))
+            (names, encoding_name(wanted, list(MIXES)))
             for names, wanted in [_parse(f"{pattern}={name(rng, list(ENCODINGS))}")]
             if rng.random() < 0.6
         ]
         chosen = plan(
-            given, facts, mix=mix_name(name(rng, list(MIXES))) if mixed else None,
-            encoding=None if mixed else encoding_name(name(rng, list(ENCODINGS))), patterns=patterns,
+            given, facts, mix=name_of_mix(name(rng, list(MIXES)), list(MIXES)) if mixed else None,
+            encoding=None if mixed else encoding_name(name(rng, list(ENCODINGS)), list(MIXES)), patterns=patterns,
         )  # fmt: skip
     except ValueError as error:
         if type(error) is not ValueError:

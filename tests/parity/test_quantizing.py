@@ -83,15 +83,15 @@ def test_the_same_encodings_for_the_same_weights(tmp_path: Path, model: str, wei
             assert {name: w.encoding.name for name, w in theirs.weights.items()} == ours, mix
 
 
-def peer_encoder(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """ggml's encoder of rows with importance."""
+def peer_encoder(name: str) -> Callable[..., np.ndarray]:
+    """ggml's encoder of rows, with importance or without."""
     library = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
     library.ggml_quantize_init(ENCODINGS[name].ggml_type)
 
-    def encode(x: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    def encode(x: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
         encoding = ENCODINGS[name]
         out = np.zeros((len(x), x.shape[1] // encoding.values * encoding.size), np.uint8)
-        pointers = [ctypes.c_void_p(a.ctypes.data) for a in (x, out, importance)]
+        pointers = [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in (x, out, importance)]
         numbers = [ctypes.c_int64(n) for n in (0, *x.shape)]
         library.ggml_quantize_chunk(encoding.ggml_type, *pointers[:2], *numbers, pointers[2])
         return out
@@ -111,6 +111,18 @@ def test_errors_by_importance_are_no_larger(name: str) -> None:
         for stored in (WEIGHTED[name](x, importance), peer_encoder(name)(x, importance))
     ]
     assert errors[0] <= 1.02 * errors[1]
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q5_0", "Q4_1", "Q5_1", "TQ1_0", "TQ2_0", "Q2_0", "MXFP4"])
+def test_the_same_bytes_of_numbers_on_steps(name: str) -> None:
+    """As those of a quantised file: many are halves of another one's magnitude, or are just below as a quotient."""
+    rng = np.random.default_rng(2)
+    steps = rng.integers(-8, 9, (64, WIDTH)).astype(np.float32)
+    factors = rng.standard_normal((64, WIDTH // 256)).astype(np.float16).astype(np.float32)
+    x = steps * np.repeat(factors, 256, axis=1)
+    encode = ENCODINGS[name].encode
+    assert encode is not None
+    assert np.array_equal(encode(x), peer_encoder(name)(x))
 
 
 def test_llama_cpp_runs_what_sotol_quantised(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def test_q8_0_bound(x: np.ndarray) -> None:
     assert (error <= (largest / 254 + largest * HALF + TINY * 127) * (1 + 1e-5)).all()
 
 
+def test_q8_0_rounds_halves_away_from_zero_and_nothing_below_them() -> None:
+    x = np.zeros((1, 32), np.float32)
+    x[0, :6] = 127, 0.5, -0.5, np.nextafter(np.float32(0.5), np.float32(0)), 1.5, -126.5
+    assert coded("Q8_0", x)[0, :6].tolist() == [127, 1, -1, 0, 2, -127]
+
+
 def test_layout_of_a_block() -> None:
     """Q5_1 by hand: weight 0 is the low half of byte 0 and bit 0, weight 16 its high half and bit 16."""
     block = np.zeros(24, np.uint8)

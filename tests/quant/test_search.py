@@ -128,7 +128,28 @@ def test_grids_know_importance_too(name: str) -> None:
     assert errors[0] < 0.95 * errors[1]
 
 
+def test_all_numbers_of_more_bits_count_alike_where_nothing_is_known() -> None:
+    """So a search without importance is that with the same importance for all, where only importance counts."""
+    assert not FITS["Q6_K"].deviations
+    encode = ENCODINGS["Q6_K"].encode
+    assert encode is not None
+    assert np.array_equal(encode(NORMAL), encode_fitted(FITS["Q6_K"], NORMAL, np.ones_like(IMPORTANCE)))
+
+
+FEW_BITS = ("Q3_K", "Q2_K")
+
+
+@pytest.mark.parametrize("name", [name for name in FITS if name not in FEW_BITS])
+def test_without_importance_plain_errors_are_least(name: str) -> None:
+    encode = ENCODINGS[name].encode
+    assert encode is not None
+    plain, one = encode_fitted(FITS[name], NORMAL), np.ones_like(NORMAL)
+    for other in (IMPORTANCE, np.square(NORMAL)):
+        assert weighted_error(name, plain, one) < weighted_error(name, encode_fitted(FITS[name], NORMAL, other), one)
+
+
 def test_larger_numbers_count_more_where_nothing_is_known() -> None:
+    """Of codes of few bits."""
     x = RNG.standard_normal((16, 16, 32)).astype(np.float32)  # [groups, width, L]
     squares = (x.astype(np.float64) ** 2).mean(1, keepdims=True)
     scale = weights_of(FITS["Q3_K"], x, None)

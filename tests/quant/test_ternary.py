@@ -29,6 +29,14 @@ def test_encode_equals_gguf(name: str, seed: int, scale: float) -> None:
     assert np.array_equal(encoded(name, x), gguf.quants.quantize(x, gguf.GGMLQuantizationType[name]))
 
 
+@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "Q2_0"])
+def test_halves_are_rounded_away_from_zero_and_nothing_below_them(name: str) -> None:
+    x = np.zeros((1, 256), np.float32)
+    half, below = np.float32(0.5), np.nextafter(np.float32(0.5), np.float32(0))
+    x[0, ::64], x[0, 1::64], x[0, 2::64], x[0, 3::64], x[0, 4::64] = 1, half, -half, below, -below
+    assert coded(name, x)[0, :5].tolist() == [1, 1, -1, 0, 0]
+
+
 @pytest.mark.parametrize(("name", "steps"), [("TQ1_0", (-1, 0, 1)), ("TQ2_0", (-1, 0, 1)), ("Q1_0", (-1, 1))])
 @given(picks=hnp.arrays(np.uint8, (2, 512)), exponent=st.integers(-14, 15))
 def test_weights_of_such_models_come_back(name: str, steps: tuple[int, ...], picks: np.ndarray, exponent: int) -> None:

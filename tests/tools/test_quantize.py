@@ -114,6 +114,8 @@ def test_what_is_quantised_already_is_refused(model: Checkpoint, tmp_path: Path)
     quantize(source, tmp_path / "b.gguf", mix="Q4_K_M", allow_requantize=True)
     quantize(source, tmp_path / "c.gguf", encoding="Q8_0")  # which changes nothing
     assert read_gguf(tmp_path / "c.gguf").weights["output.weight"].encoding.name == "Q8_0"
+    weights = read_gguf(tmp_path / "c.gguf").weights
+    assert all(np.array_equal(weights[name].rows(), weight.rows()) for name, weight in source.weights.items())
 
 
 def test_few_bits_need_an_importance_matrix(model: Checkpoint, importance: Importance, tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ from sotol.quant.layout import (
 )
 
 __all__ = [
-    "Encoding", "as_blocks", "half_bytes", "halves", "integer_encoding", "pack_neighbours", "pack_nibbles",
-    "pack_shared", "require_range", "to_half", "unpack_nibbles", "unpack_upper", "words",
+    "BELOW_HALF", "Encoding", "as_blocks", "half_bytes", "halves", "integer_encoding", "pack_neighbours",
+    "pack_nibbles", "pack_shared", "require_range", "to_half", "unpack_nibbles", "unpack_upper", "words",
 ]  # fmt: skip
 
 UInt64Array = npt.NDArray[np.uint64]
 MAX_MAGNITUDE = np.float32(2**28)  # 65504, the largest float16, times Q6_K's largest scale and number
+# What is added before halves are rounded away from zero: with a half, the number before it would become one.
+BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
 EVERY_BYTE = np.uint64(0x0101010101010101)
 LOW_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from sotol.quant.encoding import (
+    BELOW_HALF,
     Encoding,
     as_blocks,
     halves,
@@ -147,7 +148,7 @@ def encode_q8_0(x: Float32Array) -> UInt8Array:
     require_range(blocks)
     d = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
     scaled = blocks * inverse(d)
-    q = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled).astype(np.int8)
+    q = np.copysign(np.floor(np.abs(scaled) + BELOW_HALF), scaled).astype(np.int8)
     return flat(np.concatenate([to_half(d).view(np.uint8), q.view(np.uint8)], axis=-1))
 
 

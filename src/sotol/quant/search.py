@@ -28,7 +28,8 @@ CHUNK = 2048  # blocks of 256 encoded at once: bounds a search's memory to some 
 LANES = 16  # a multiple of which lanes are: NumPy sums the first axis in order only beside a longer last one
 LARGEST = np.float32(3e38)
 NEIGHBOURS = (0, -1, 1)
-SHARE = 0.25  # of a group's mean square in how much its numbers count: by divergence between none and all of it
+FEW_BITS = 3  # with no more of them larger numbers count more where nothing is known
+SHARE = 0.25  # of a group's mean square in how much its numbers count then: by divergence between none and all of it
 
 
 class Guesses(NamedTuple):
@@ -181,11 +182,13 @@ def fit_line(x: Float32Array, weight: Float32Array, top: int, guesses: Guesses) 
 def weights_of(fit: Fit, x: Float32Array, importance: Float32Array | None) -> Float32Array:
     """How much each number of x [groups, width, B] counts.
 
-    Without importance larger numbers count more, since models depend on their largest weights: by their magnitude and
-    their group's where numbers are a line's; where all have one scale, by the squares of these, which costs least in
-    divergence (docs/encodings.md).
+    Without importance all count alike, but for codes of few bits, whose steps are so wide that a model depends on its
+    largest weights: there numbers count by their magnitude and their group's where they are a line's; where all have
+    one scale, by the squares of these. Chosen by divergence (docs/encodings.md).
     """
     if importance is None:
+        if fit.layout.bits > FEW_BITS:
+            return np.ones_like(x)
         squares = x * x
         sums: Float32Array = np.add.reduce(squares, axis=1, keepdims=True)
         mean = sums / np.float32(fit.layout.width)

@@ -65,14 +65,14 @@ def split_q2_0(data: UInt8Array) -> BlockParts:
     return BlockParts(pairs.reshape(*blocks.shape[:-1], 1, 64), halves(blocks, 0))
 
 
-def round_to_steps(x: Float32Array, values: int, most: int) -> tuple[UInt8Array, UInt8Array]:
-    """Blocks of `values` numbers as steps of their largest magnitude, -1 … most: codes that are 1 more, and d."""
+def round_to_steps(x: Float32Array, values: int) -> tuple[UInt8Array, UInt8Array]:
+    """Blocks of `values` numbers as steps of their largest magnitude, -1, 0 or 1: codes that are 1 more, and d."""
     blocks = as_blocks(np.asarray(x, np.float32), values)
     require_range(blocks)
     d = np.abs(blocks).max(-1, keepdims=True)
     scaled = blocks * over(np.float32(1), d)
-    steps = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled)  # halves away from zero
-    return (np.clip(steps, -1, most) + 1).astype(np.uint8), to_half(d).view(np.uint8)
+    steps = np.sign(scaled) * (np.abs(scaled) >= np.float32(0.5))  # none is larger than one: 0, or 1 with a sign
+    return (steps + 1).astype(np.uint8), to_half(d).view(np.uint8)
 
 
 def flat(*parts: UInt8Array) -> UInt8Array:
@@ -83,7 +83,7 @@ def flat(*parts: UInt8Array) -> UInt8Array:
 
 def encode_tq1_0(x: Float32Array) -> UInt8Array:
     """[..., B * 256] -> [..., B * 54] bytes."""
-    q, d = round_to_steps(x, 256, 1)
+    q, d = round_to_steps(x, 256)
     parts, at = list[UInt8Array](), 0
     for _, count, trits in TRIT_RUNS:
         run = q[..., at : at + count * trits].reshape(*q.shape[:-1], trits, count).astype(np.uint16)
@@ -95,7 +95,7 @@ def encode_tq1_0(x: Float32Array) -> UInt8Array:
 
 def encode_tq2_0(x: Float32Array) -> UInt8Array:
     """[..., B * 256] -> [..., B * 66] bytes."""
-    q, d = round_to_steps(x, 256, 1)
+    q, d = round_to_steps(x, 256)
     return flat(pack_shared(q.reshape(*q.shape[:-1], 2, 4, 32), 2).reshape(*q.shape[:-1], 64), d)
 
 
@@ -109,7 +109,7 @@ def encode_q1_0(x: Float32Array) -> UInt8Array:
 
 def encode_q2_0(x: Float32Array) -> UInt8Array:
     """[..., B * 64] -> [..., B * 18] bytes: as GGML's, which uses the number 2 for nothing."""
-    q, d = round_to_steps(x, 64, 2)
+    q, d = round_to_steps(x, 64)
     return flat(d, pack_neighbours(q))
 
 

@@ -24,7 +24,7 @@ from sotol.backends.cpu.vectors.simd import (
     to_int,
 )  # fmt: skip
 from sotol.quant import FITS
-from sotol.quant.search import FINE, LARGEST, NEIGHBOURS, SHARE, Fit, Guesses
+from sotol.quant.search import FEW_BITS, FINE, LARGEST, NEIGHBOURS, SHARE, Fit, Guesses
 
 WORD = 8
 MOST_STACK = 256 * VECTOR_BYTES  # a block's numbers, or how much they count
@@ -81,10 +81,15 @@ def fit(target: Target, name: str, weighted: int):
 
 def _weigher(rule: Fit):
     """weigh(x, weight): how much each number of 16 blocks counts by itself; see `search.weights_of`."""
-    width, groups, line = rule.layout.width, rule.layout.groups, rule.layout.minimum
+    values, width, groups, line = rule.layout.values, rule.layout.width, rule.layout.groups, rule.layout.minimum
 
     @compiled
-    def weigh(x, weight):
+    def all_alike(_x, weight):
+        for i in range(values):
+            store(weight + VECTOR_BYTES * i, number(1))
+
+    @compiled
+    def larger_ones_more(x, weight):
         for group in range(groups):
             at = VECTOR_BYTES * width * group
             squares = number(0)
@@ -97,7 +102,7 @@ def _weigher(rule: Fit):
                 v = load(x + at + VECTOR_BYTES * i)
                 store(weight + at + VECTOR_BYTES * i, root + absolute(v) if line else share + v * v)
 
-    return weigh
+    return larger_ones_more if rule.layout.bits <= FEW_BITS else all_alike
 
 
 def _weigher_by_importance(rule: Fit):

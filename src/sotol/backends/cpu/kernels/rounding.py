@@ -26,6 +26,7 @@ from sotol.backends.cpu.vectors.simd import (
     store_i32,
     to_int,
 )  # fmt: skip
+from sotol.quant.encoding import BELOW_HALF
 
 WIDTH = 32
 
@@ -73,7 +74,7 @@ def _whole_bytes(store_half):
     def code(v, factor):
         scaled = v * factor
         zero = splat(np.float32(0))
-        size = truncated(absolute(scaled) + splat(np.float32(0.5)))
+        size = truncated(absolute(scaled) + splat(BELOW_HALF))
         return to_int(choose(zero, scaled, zero - size, size))
 
     @compiled

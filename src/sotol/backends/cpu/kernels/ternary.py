@@ -19,6 +19,7 @@ from sotol.backends.cpu.vectors.simd import (
     store_i32,
     to_int,
 )  # fmt: skip
+from sotol.quant.encoding import BELOW_HALF
 from sotol.quant.search import LARGEST
 from sotol.quant.ternary import TRIT_RUNS
 
@@ -47,10 +48,9 @@ def inverse(d):
 @compiled
 def codes(x, factor):
     """The codes 0, 1, 2 of 16 numbers in steps, rounded to -1, 0 or 1, halves away from zero."""
-    scaled, one = load(x) * factor, number(1)
-    size = truncated(absolute(scaled) + number(0.5))
-    size = choose(size, one, one, size)
-    return one + choose(number(0), scaled, number(0) - size, size)
+    scaled, one, zero = load(x) * factor, number(1), number(0)
+    size = choose(absolute(scaled), number(BELOW_HALF), one, zero)
+    return one + choose(zero, scaled, zero - size, size)
 
 
 def block_of_tq2_0(store_half):
