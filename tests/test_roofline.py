@@ -11,6 +11,7 @@ from bench.roofline import Phase, Rates, label, lines_of, used
 from tests.support.running import make_table
 from tests.support.single_op import Inputs, ended, ids, weight
 
+from sotol.backends.cpu.layout import QUANT_RECORD
 from sotol.backends.cpu.running.lowerings import LOWERINGS
 from sotol.backends.cpu.running.runner import OpTime
 from sotol.formats.weights import Weight
@@ -64,7 +65,7 @@ def test_quantized_activations_are_smaller() -> None:
     start = Inputs()
     ops.linear(start.rows(np.ones((5, 64), np.float32), "x"), matrix(96, 64, "Q8_0"))
     _, quantize, linear = quantize_inputs(start.program).nodes
-    records = 5 * 64 // 32 * 16
+    records = 5 * 64 // 32 * QUANT_RECORD
     assert cost_of(quantize, Setting(STEP)).cached == 5 * 64 * 4 + 5 * 64 + records
     assert cost_of(linear, Setting(STEP)).cached == 5 * 64 + records + 5 * 96 * 4
 
@@ -169,7 +170,8 @@ def test_a_fused_node_costs_what_its_parts_do_but_for_what_passes_between_them()
     *_, first, _, last = fuse(ended(start.program)).nodes
     assert (first.op.name, last.op.name) == ("rms_norm_quantize", "linear_add")
     assert label(last) == "linear_add up F32"
-    assert cost_of(first, Setting(STEP)) == Cost(cached=5 * 64 * 4 + 5 * 64 + 5 * 64 // 32 * 16, f32=(3 + 8) * 5 * 64)
+    read_and_written = 5 * 64 * 4 + 5 * 64 + 5 * 64 // 32 * QUANT_RECORD
+    assert cost_of(first, Setting(STEP)) == Cost(cached=read_and_written, f32=(3 + 8) * 5 * 64)
     parts = cost_of(node_of(residual), Setting(STEP)) + cost_of(node_of(sum_), Setting(STEP))
     between = 2 * 5 * 96 * 4  # written and read
     assert cost_of(last, Setting(STEP)) + Cost(cached=between) == parts

@@ -31,7 +31,7 @@ HARMLESS = {
     "__init__.py", "arrays.py", "errors.py", "backends/__init__.py", "backends/cpu/__init__.py",
     "backends/cpu/building/__init__.py", "backends/cpu/building/child.py", "backends/cpu/building/sources.py",
     "formats/__init__.py", "formats/cursor.py", "formats/files.py", "formats/gguf.py", "formats/gguf_values.py",
-    "formats/gguf_writer.py", "formats/whole_file.py",
+    "formats/gguf_writer.py", "formats/other_files.py", "formats/whole_file.py",
 }  # fmt: skip
 PROGRAM = """
 import json, sys
