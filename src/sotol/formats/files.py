@@ -21,7 +21,7 @@ from sotol.arrays import UInt8Array
 from sotol.errors import FormatError, ModelNotFoundError, explained
 from sotol.formats.weights import Stored, Weight
 
-__all__ = ["ModelFile", "copied_rows", "copy_bytes", "files_of", "in_memory", "is_hub_model"]
+__all__ = ["ModelFile", "copied", "copied_rows", "copy_bytes", "files_of", "in_memory", "is_hub_model"]
 
 PIECE_BYTES = 1 << 24
 
@@ -151,12 +151,16 @@ def copy_bytes(data: UInt8Array, out: UInt8Array) -> None:
         file.copy_to(out, at, data.strides[0] if out.ndim > 1 else 0)
 
 
+def copied(rows: UInt8Array) -> UInt8Array:
+    """Rows of bytes, each of which is contiguous, in an array of their own. Errors as of `copy_bytes`."""
+    out = np.empty(rows.shape, np.uint8)
+    copy_bytes(rows, out.reshape(-1) if rows.flags.c_contiguous else out)
+    return out
+
+
 def in_memory(weight: Weight) -> Weight:
     """The weight with its own copy of the bytes. Errors as for `copy_bytes`."""
-    rows = weight.rows()
-    data = np.empty(rows.size, np.uint8)
-    copy_bytes(rows, data)
-    return replace(weight, source=Stored(data.reshape(rows.shape)), start=0)
+    return replace(weight, source=Stored(copied(weight.rows())), start=0)
 
 
 def copied_rows(weight: Weight, most: int = PIECE_BYTES) -> Iterator[UInt8Array]:
@@ -169,7 +173,4 @@ def copied_rows(weight: Weight, most: int = PIECE_BYTES) -> Iterator[UInt8Array]
     if each > expert:
         each -= each % expert
     for first in range(0, weight.row_count, each):
-        rows = weight.rows(first, min(first + each, weight.row_count))
-        data = np.empty(rows.size, np.uint8)
-        copy_bytes(rows, data)
-        yield data.reshape(rows.shape)
+        yield copied(weight.rows(first, min(first + each, weight.row_count)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sotol.formats.files import copy_bytes
+from sotol.formats.files import copied
 from sotol.formats.weights import Derived, Weight
 from sotol.quant import UInt8Array
 
@@ -27,13 +27,6 @@ def rows_of(weight: Weight, name: str, begin: int, step: int) -> Weight:
     return replace(weight, name=name, shape=shape, source=_Rows(weight, begin, step, count), start=0)
 
 
-def _bytes_of(rows: UInt8Array) -> UInt8Array:
-    """Rows, which may lie apart, as bytes of their own, read without danger."""
-    read = np.empty(rows.shape, np.uint8)
-    copy_bytes(rows, read)
-    return read
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns(Derived):
     """The rows of `columns_of`."""
@@ -53,7 +46,7 @@ class _Columns(Derived):
             if not own:
                 continue
             rows = self.weight.rows(number * count, (number + 1) * count)
-            read = _bytes_of(rows[:, own[0] * size : (own[-1] + 1) * size])
+            read = copied(rows[:, own[0] * size : (own[-1] + 1) * size])
             parts.append(np.ascontiguousarray(read.view(kind)[:, :: own.step].T).view(np.uint8))
         return np.concatenate(parts)
 
@@ -76,5 +69,5 @@ class _Rows(Derived):
         at = at // self.each * self.weight.shape[1] + self.begin + at % self.each * self.step
         if len(at) == 0:
             return np.empty((0, self.shape[1]), np.uint8)
-        wanted: UInt8Array = _bytes_of(self.weight.rows(int(at[0]), int(at[-1]) + 1))[at - at[0]]
+        wanted: UInt8Array = copied(self.weight.rows(int(at[0]), int(at[-1]) + 1))[at - at[0]]
         return wanted

@@ -15,7 +15,7 @@ from sotol.arrays import Float32Array, UInt8Array
 from sotol.backends.cpu.running.fitting import Encoder
 from sotol.backends.cpu.running.threads import default_threads
 from sotol.errors import ModelError
-from sotol.formats.files import copied_rows, copy_bytes
+from sotol.formats.files import copied, copied_rows
 from sotol.formats.weights import Weight
 from sotol.quant import Encoding
 from sotol.tools.encoding import Planned
@@ -84,9 +84,7 @@ def _encode(
     encoder: Encoder, weight: Weight, first: int, end: int, encoding: Encoding, importance: Float32Array | None
 ) -> UInt8Array:
     """Rows first … end - 1 as bytes of the encoding, flat."""
-    found = weight.rows(first, end)
-    rows = np.empty(found.shape, np.uint8)
-    copy_bytes(found, rows.reshape(-1))
+    rows = copied(weight.rows(first, end))
     assert weight.encoding.decode is not None
     out = np.empty((end - first, weight.shape[-1] // encoding.values * encoding.size), np.uint8)
     each = max(1, PIECE_VALUES // weight.shape[-1])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sotol.errors import FormatError, plain
-from sotol.formats.files import copy_bytes
+from sotol.formats.files import copied
 from sotol.formats.weights import Order, Weight
 from sotol.quant import BlockParts, Layout, UInt8Array, join_plain, plain_encoding
 from sotol.quant.floats import UNSIGNED
@@ -121,10 +121,8 @@ class Assembled(NamedTuple):
 
 def numbers(tensor: Weight, first: int = 0, end: int | None = None) -> Numbers:
     """Rows of a tensor as NumPy has its type, read without danger: [rows, numbers of each]."""
-    rows = tensor.rows(first, end)
-    out = np.empty(rows.size, np.uint8)
-    copy_bytes(rows, out)
-    return out.view(DTYPES[tensor.encoding.name]).reshape(len(rows), -1)
+    rows = copied(tensor.rows(first, end))
+    return rows.reshape(-1).view(DTYPES[tensor.encoding.name]).reshape(len(rows), -1)
 
 
 def columns(tensor: Weight, first: int, end: int) -> Numbers:
@@ -132,10 +130,7 @@ def columns(tensor: Weight, first: int, end: int) -> Numbers:
     if (first, end) == (0, tensor.shape[1]):
         return numbers(tensor)
     size = tensor.encoding.size
-    cut = tensor.rows()[:, first * size : end * size]
-    out = np.empty(cut.shape, np.uint8)
-    copy_bytes(cut, out)
-    return out.view(DTYPES[tensor.encoding.name])
+    return copied(tensor.rows()[:, first * size : end * size]).view(DTYPES[tensor.encoding.name])
 
 
 def unpacked(words: Numbers, bits: int) -> UInt8Array:

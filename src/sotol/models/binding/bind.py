@@ -14,10 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
 from sotol.errors import ModelError
-from sotol.formats.files import copy_bytes
+from sotol.formats.files import copied
 from sotol.formats.weights import Checkpoint, Weight
 from sotol.models.binding import mlx_names
 from sotol.models.binding.changes import Change, plus_one
@@ -169,9 +167,7 @@ def _shaped(path: Path, name: str, weight: Weight, shape: tuple[int, ...]) -> We
     if ones_apart and weight.shape[-1] == shape[-1]:
         return replace(weight, shape=shape)
     if (len(shape) == 1 and math.prod(weight.shape) == shape[0]) or (ones_apart and weight.encoding.values == 1):
-        data = np.empty((weight.row_count, weight.row_bytes), np.uint8)
-        copy_bytes(weight.rows(), data.reshape(-1))
-        return Weight.from_bytes(weight.name, weight.encoding, shape, data.reshape(-1))
+        return Weight.from_bytes(weight.name, weight.encoding, shape, copied(weight.rows()).reshape(-1))
     raise ModelError(f"{path}: weight {name} has shape {list(weight.shape)}, not {list(shape)}")
 
 

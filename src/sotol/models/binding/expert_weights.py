@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sotol.errors import ModelError
-from sotol.formats.files import copy_bytes
+from sotol.formats.files import copied, copy_bytes
 from sotol.formats.rearranged import rows_of
 from sotol.formats.weights import Weight
 from sotol.models.binding.sources import turned
@@ -206,7 +206,5 @@ def _take_turns(whole: dict[str, Weight], before: str, part: str, after: str) ->
 
 def _some_numbers(vectors: Weight, name: str, first: int, step: int) -> Weight:
     """Numbers first, first + step, … of each of several vectors [E, N]."""
-    numbers = np.empty((vectors.row_count, vectors.row_bytes), np.uint8)
-    copy_bytes(vectors.rows(), numbers.reshape(-1))
-    own = np.ascontiguousarray(numbers.view(f"u{vectors.encoding.size}")[:, first::step])
+    own = np.ascontiguousarray(copied(vectors.rows()).view(f"u{vectors.encoding.size}")[:, first::step])
     return Weight.from_bytes(f"{vectors.name}, {name}", vectors.encoding, own.shape, own.view(np.uint8).reshape(-1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sotol.formats.files import copy_bytes
+from sotol.formats.files import copied
 from sotol.formats.rearranged import columns_of
 from sotol.formats.weights import Derived, Weight
 from sotol.quant import Float32Array, UInt8Array, encoding_named
@@ -28,14 +28,6 @@ def turned(weight: Weight, name: str, columns: range) -> Weight:
     return columns_of(weight if weight.encoding.values == 1 else as_floats(weight), name, columns)
 
 
-def _bytes_of(weight: Weight, first: int, end: int) -> UInt8Array:
-    """Rows as bytes of their own, read without danger."""
-    rows = weight.rows(first, end)
-    out = np.empty(rows.size, np.uint8)
-    copy_bytes(rows, out)
-    return out.reshape(rows.shape)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows(Derived):
     """A matrix's rows in another order, each once."""
@@ -51,7 +43,7 @@ class Rows(Derived):
         wanted = self.order[first:end]
         there = np.sort(wanted)
         runs = np.split(there, np.flatnonzero(np.diff(there) != 1) + 1)
-        read = [_bytes_of(self.weight, int(run[0]), int(run[-1]) + 1) for run in runs if run.size]
+        read = [copied(self.weight.rows(int(run[0]), int(run[-1]) + 1)) for run in runs if run.size]
         parts = read or [np.empty((0, self.shape[1]), np.uint8)]
         return np.concatenate(parts)[np.searchsorted(there, wanted)]
 
@@ -64,7 +56,7 @@ class Blocks(Derived):
     size: int  # bytes of a block
 
     def rows(self, first: int, end: int) -> UInt8Array:
-        read = _bytes_of(self.weight, first, end)
+        read = copied(self.weight.rows(first, end))
         return read.reshape(len(read), -1, self.size)[:, self.order].reshape(read.shape)
 
 
@@ -90,7 +82,7 @@ class _Decoded(Derived):
     def rows(self, first: int, end: int) -> UInt8Array:
         decode = self.weight.encoding.decode
         assert decode is not None
-        values = decode(_bytes_of(self.weight, first, end))
+        values = decode(copied(self.weight.rows(first, end)))
         if self.weight.order is not None:
             places = np.argsort(self.weight.order)
             if places.ndim == 1:
